@@ -1,0 +1,1 @@
+"""Tracklearn learns person re-identification from unlabelled video."""

@@ -1,0 +1,1 @@
+"""The stages in order, the command line and the report."""

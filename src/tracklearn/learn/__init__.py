@@ -1,0 +1,1 @@
+"""Networks, losses and the training loop in torch; device and seed are arguments, no files."""

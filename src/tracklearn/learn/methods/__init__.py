@@ -1,0 +1,1 @@
+"""The methods: each module has a Config and method(config) -> Method."""

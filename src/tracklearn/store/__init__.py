@@ -1,0 +1,1 @@
+"""Everything that reads or writes: video, detections, tracklet sets, weights, runs, galleries."""
