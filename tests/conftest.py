@@ -1,0 +1,21 @@
+"""Shared fixtures: where the real material lies, and the rules that keep tests offline."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before any import of a library that would look at them: nothing may reach for the network in tests.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real videos, tracker results and weights; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("TRACKLEARN_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real material not found at {folder}: set TRACKLEARN_TEST_DATA")
+    return folder
