@@ -1,0 +1,36 @@
+# Two commands do everything, each with its own set-up in .venv:
+#   make demo    set up, generate the demo world, learn from its videos, write a report
+#   make test    set up, then lint, types and the default test suite
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# A user-set number of threads is respected; training is bit-identical only at a fixed number.
+PYTEST_WORKERS ?= 2
+
+.PHONY: demo test test-slow lint setup benchmark clean
+
+demo: setup
+	$(BIN)/tracklearn demo --out demo --resume
+
+test: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) -m "not slow and not gpu"
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m "slow or gpu"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,271 @@
+"""A training run on disk: settings, starting and trained weights, a record of every round, resume state.
+
+    RUN/manifest.json           method, settings, seed, weights, digests, versions; status
+    RUN/rounds.jsonl            one line a round: clusters, noise share, losses, agreement, …
+    RUN/times.jsonl             seconds of each round and stage (kept apart: they differ from run to run)
+    RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
+    RUN/labels.safetensors      label of every isolated tracklet in every round
+    RUN/start.safetensors       the network before training;  weights.safetensors: the trained teacher
+    RUN/state.safetensors       everything needed to go on from the last finished round
+    RUN/gallery/                written by `index`
+
+Every file is written under a temporary name, synced and renamed, so that a reader finds the old one or the
+new one and never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracklearn.types import Array
+
+SCHEMA = 1
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that a crash leaves either the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged (not JSON: {error}): make it again") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> None:
+    """Write named arrays as safetensors with `meta` as JSON in the header, atomically."""
+    from safetensors.numpy import save
+
+    header = {"meta": json.dumps(meta, default=_plain)} if meta is not None else None
+    write_atomic(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=header))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and meta of a file written by `write_arrays`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged; the message names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            meta = json.loads((handle.metadata() or {}).get("meta", "{}"))
+            return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): make it again") from error
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, arrays, paths and tuples as JSON values."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+class RunWriter:
+    """Writes a run folder while training goes on.
+
+    Args:
+        path: the run folder. It must not exist unless `resume`.
+        manifest: settings, seed, digests, …; what makes this run this run.
+        resume: go on with the folder when its manifest says the same, keep what it holds.
+
+    Raises:
+        FileExistsError: the folder exists and `resume` is off.
+        ValueError: the folder holds a run with other settings or another input.
+    """
+
+    def __init__(self, path: str | Path, manifest: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.manifest: dict[str, Any] = {"kind": "run", "schema": SCHEMA, "status": "training", **manifest}
+        self.rounds: list[dict[str, Any]] = []
+        self.labels: list[Array] = []
+        existing = self.path / "manifest.json"
+        if self.path.exists() and not resume:
+            raise FileExistsError(f"{self.path} exists: go on with --resume, or choose another --out")
+        if existing.is_file():
+            old = read_json(existing)
+            if old.get("digest") != self.manifest.get("digest"):
+                raise ValueError(
+                    f"{self.path} holds a run with other settings or another tracklet set: "
+                    "choose another --out, or remove it"
+                )
+            self.manifest["status"] = old.get("status", "training")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            # Nothing of ours is there without a manifest, so nothing may be overwritten.
+            raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        write_json(self.path / "manifest.json", self.manifest)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run in the folder is complete."""
+        return self.manifest["status"] == "finished"
+
+    def write_start(self, arrays: Mapping[str, Array]) -> None:
+        """Keep the network as it was before training."""
+        write_arrays(self.path / "start.safetensors", arrays, {"kind": "start"})
+
+    def write_isolation(self, arrays: Mapping[str, Array], summary: Mapping[str, Any]) -> None:
+        """Keep what isolation did: arrays per crop, and its counts."""
+        write_arrays(self.path / "isolation.safetensors", arrays, dict(summary))
+        self.manifest["isolation"] = dict(summary)
+        self._write_manifest()
+
+    def write_round(self, record: Mapping[str, Any], label: Array, seconds: Mapping[str, float]) -> None:
+        """Add one round to the record."""
+        self.rounds.append(dict(record))
+        self.labels.append(np.asarray(label, np.int32))
+        self._write_rounds()
+        with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"round": record["index"], **seconds}) + "\n")
+
+    def _write_rounds(self) -> None:
+        text = "".join(json.dumps(r, default=_plain) + "\n" for r in self.rounds)
+        write_atomic(self.path / "rounds.jsonl", text.encode())
+        if self.labels:
+            write_arrays(self.path / "labels.safetensors", {"label": np.stack(self.labels)})
+
+    def write_state(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+        """Keep what is needed to go on from here."""
+        write_arrays(self.path / "state.safetensors", arrays, meta)
+
+    def read_state(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """The last state and, as a side effect, the record cut back to it; None when there is none."""
+        path = self.path / "state.safetensors"
+        if not path.is_file():
+            return None
+        arrays, meta = read_arrays(path)
+        run = Run(self.path)
+        done = int(meta["rounds_done"])
+        self.rounds = run.rounds[:done]
+        self.labels = list(run.labels[:done])
+        self._write_rounds()
+        self.manifest["isolation"] = run.manifest.get("isolation")
+        return arrays, meta
+
+    def finish(self, arrays: Mapping[str, Array], *, seconds: Mapping[str, float]) -> None:
+        """Write the trained weights and mark the run as finished; the resume state goes."""
+        write_arrays(self.path / "weights.safetensors", arrays, {"kind": "teacher"})
+        with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"stage": "train", **seconds}) + "\n")
+        self.manifest["status"] = "finished"
+        self._write_manifest()
+        (self.path / "state.safetensors").unlink(missing_ok=True)
+
+
+class Run:
+    """A run folder, read.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no run, a damaged one, or one of a newer version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"no such run: {self.path}")
+        if not (self.path / "manifest.json").is_file():
+            nested = self.path / "run"
+            hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
+            raise ValueError(f"{self.path} is not a run: it has no manifest.json{hint}")
+        self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
+        if self.manifest.get("kind") != "run":
+            raise ValueError(
+                f"{self.path} is not a run but a {self.manifest.get('kind', 'folder of another kind')}"
+            )
+        if self.manifest.get("schema", 0) > SCHEMA:
+            raise ValueError(f"{self.path} was written by a newer tracklearn: update to read it")
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.manifest["status"] == "finished"
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The record of every round."""
+        path = self.path / "rounds.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @property
+    def labels(self) -> Array:
+        """(rounds, t) int32: label of every isolated tracklet in every round."""
+        path = self.path / "labels.safetensors"
+        return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
+
+    def isolation(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
+        return read_arrays(self.path / "isolation.safetensors")
+
+    def weights(self, which: str = "weights") -> dict[str, Array]:
+        """The trained teacher, or with "start" the network before training.
+
+        Raises:
+            ValueError: training has not finished.
+        """
+        if which == "weights" and not self.finished:
+            raise ValueError(f"{self.path} is not finished: go on with tracklearn train … --resume")
+        return read_arrays(self.path / f"{which}.safetensors")[0]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds per part of training, summed over rounds (what a resumed run did not repeat included)."""
+        total: dict[str, float] = {}
+        path = self.path / "times.jsonl"
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            for name, value in json.loads(line).items():
+                if isinstance(value, float):
+                    total[name] = total.get(name, 0.0) + value
+        return total
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder that this program wrote and is about to write anew."""
+    if path.is_dir():
+        shutil.rmtree(path)
