@@ -1,0 +1,199 @@
+"""What a search shows: a table of hits and a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracklearn.store.gallery import Gallery
+from tracklearn.types import Matches
+
+Array = NDArray[Any]
+
+HEADER = ("rank", "tracklet", "camera", "time", "distance")
+
+_TILE, _GAP, _MARGIN, _CAPTION = (128, 256), 20, 28, 54  # pixels: (width, height), between, around, below
+_PER_ROW = 6
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a search.
+
+    Args:
+        rank: from 1, nearest first.
+        tracklet: number of the tracklet.
+        camera: its camera's name.
+        start: time of its first frame, seconds.
+        end: time of its last frame, seconds.
+        distance: Euclidean distance of the unit features, 0-2.
+        crop: row of its representative crop in the set's pictures.
+    """
+
+    rank: int
+    tracklet: int
+    camera: str
+    start: float
+    end: float
+    distance: float
+    crop: int
+
+    @property
+    def span(self) -> str:
+        """Its time span, `0:00:12.4 – 0:00:15.0`."""
+        return f"{clock(self.start)} – {clock(self.end)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the field names, for JSON."""
+        return asdict(self)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `h:mm:ss.s`.
+
+    >>> clock(3725.26)
+    '1:02:05.3'
+    """
+    if not np.isfinite(seconds):
+        return "–"
+    tenths = round(abs(seconds) * 10)
+    sign = "-" if seconds < 0 and tenths else ""
+    whole, tenth = divmod(tenths, 10)
+    return f"{sign}{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{tenth}"
+
+
+def hits(gallery: Gallery, matches: Matches, query: int = 0) -> list[Hit]:
+    """The results of one query in order of rank, without the empty places at the end."""
+    entries = gallery.entries
+    found = zip(matches.index[query].tolist(), matches.distance[query].tolist(), strict=True)
+    return [
+        Hit(
+            rank=rank,
+            tracklet=int(entries.tracklet[row]),
+            camera=entries.camera[row],
+            start=float(entries.start[row]),
+            end=float(entries.end[row]),
+            distance=float(distance),
+            crop=int(entries.crop[row]),
+        )
+        for rank, (row, distance) in enumerate(found, start=1)
+        if row >= 0
+    ]
+
+
+def table(found: Sequence[Hit]) -> list[tuple[str, ...]]:
+    """One row of text cells per hit, under `HEADER`: rank, tracklet, camera, time span, distance."""
+    return [(str(h.rank), str(h.tracklet), h.camera, h.span, f"{h.distance:.3f}") for h in found]
+
+
+def captions(found: Sequence[Hit]) -> list[str]:
+    """For each hit the lines under its picture: rank and distance, camera and tracklet, time."""
+    return [f"{h.rank} · {h.distance:.3f}\n{h.camera} · #{h.tracklet}\n{clock(h.start)}" for h in found]
+
+
+def contact_sheet(
+    query: Array,
+    results: Sequence[tuple[Array, str]],
+    out: Path | str,
+    *,
+    query_caption: str = "query",
+) -> Path:
+    """The PNG file `out`: the query on the left, the results beside it in order of rank, six to a row.
+
+    Args:
+        query: (h, w, 3) uint8 RGB, any size.
+        results: (picture, caption) pairs, nearest first; the first line of a caption is set in bold.
+        out: file to write, whole or not at all.
+        query_caption: text under the query.
+
+    Raises:
+        ValueError: a picture is not uint8 RGB.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    (tile_w, tile_h), out = _TILE, Path(out)
+    per_row = max(1, min(_PER_ROW, len(results)))
+    n_rows = max(1, -(-len(results) // per_row))
+    left = _MARGIN + tile_w + 2 * _GAP
+    width = left + (per_row * (tile_w + _GAP) - _GAP if results else -2 * _GAP) + _MARGIN
+    step = tile_h + _CAPTION + _GAP
+    height = 2 * _MARGIN + n_rows * step - _GAP
+
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="#fbfbf9")
+    FigureCanvasAgg(figure)
+
+    def place(picture: Array, caption: str, x: int, top: int, edge: str) -> None:
+        axes = figure.add_axes((x / width, 1 - (top + tile_h) / height, tile_w / width, tile_h / height))
+        axes.imshow(fit(picture, tile_w, tile_h), interpolation="none", aspect="auto")
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(edgecolor=edge, linewidth=2.2 if edge != "#d9d9d4" else 0.8)
+        for line, text in enumerate(caption.splitlines()[:3]):
+            figure.text(
+                x / width,
+                1 - (top + tile_h + 8 + 15 * line) / height,
+                _short(text),
+                va="top",
+                fontsize=7.6,
+                color="#1d1f23" if line == 0 else "#6a6e75",
+                weight="bold" if line == 0 else "normal",
+                parse_math=False,
+            )
+
+    place(query, query_caption, _MARGIN, _MARGIN, "#2f5d8a")
+    if results:
+        x = (left - _GAP) / width
+        figure.add_artist(_rule(x, _MARGIN / height))
+    for i, (picture, caption) in enumerate(results):
+        row, column = divmod(i, per_row)
+        place(picture, caption, left + column * (tile_w + _GAP), _MARGIN + row * step, "#d9d9d4")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    figure.savefig(partial, format="png", metadata={"Software": None})
+    os.replace(partial, out)
+    return out
+
+
+def fit(picture: Array, width: int, height: int) -> Array:
+    """The picture as uint8 RGB (height, width, 3), its shape kept.
+
+    A picture whose shape is near the tile's fills it (at most a fifth is cut from two sides); any other is
+    shown whole on a grey ground.
+
+    Raises:
+        ValueError: not a uint8 RGB picture.
+    """
+    import cv2
+
+    picture = np.asarray(picture)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+        raise ValueError(f"picture is {picture.dtype} {picture.shape}, expected uint8 (h, w, 3) RGB")
+    h, w = picture.shape[:2]
+    across, down = width / w, height / h
+    scale = max(across, down) if max(across, down) <= 1.25 * min(across, down) else min(across, down)
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(np.ascontiguousarray(picture), size, interpolation=method)
+    tile = np.full((height, width, 3), 142, np.uint8)
+    dx, dy = (size[0] - width) // 2, (size[1] - height) // 2
+    inside = scaled[max(dy, 0) : max(dy, 0) + height, max(dx, 0) : max(dx, 0) + width]
+    y, x = max(-dy, 0), max(-dx, 0)
+    tile[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return tile
+
+
+def _short(text: str, limit: int = 24) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _rule(x: float, margin: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([x, x], [margin, 1 - margin], color="#d9d9d4", linewidth=0.8)

@@ -1,0 +1,335 @@
+"""The gallery on disk: one unit feature per tracklet, searched exactly from a memory map.
+
+A gallery is a folder: `features.npy` (t, d) float32, `entries.parquet` (one row per tracklet) and
+`manifest.json` (schema, sizes, sha256 of both files, and whatever the caller says about the origin).
+It is written beside its final place and renamed in, so a folder that exists is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tracklearn.types import Matches, Tracklets
+
+Array = NDArray[Any]
+
+SCHEMA = "tracklearn.gallery/1"
+_BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
+_QUERIES = 256  # queries scored at a time
+_SCORE_ERROR = 1e-5  # more than a float32 inner product of unit rows can be off (d up to 8,192)
+_COLUMNS = ("tracklet", "source", "camid", "first_frame", "last_frame", "start", "end", "n_crops", "crop")
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """What the gallery knows of each tracklet; row i belongs to feature i.
+
+    Args:
+        tracklet: (t,) int64, number of the tracklet in the set that was indexed.
+        source: (t,) int64, the tracklet of the original set from which it was cut.
+        camid: (t,) int64, camera from 0.
+        camera: (t,) names of the cameras.
+        first_frame: (t,) int64, first frame, from 0.
+        last_frame: (t,) int64, last frame, inclusive.
+        start: (t,) float64, time of the first frame in seconds.
+        end: (t,) float64, time of the last frame in seconds.
+        n_crops: (t,) int64, number of crops.
+        crop: (t,) int64, row of the representative crop in the set's pictures.
+    """
+
+    tracklet: Array
+    source: Array
+    camid: Array
+    camera: tuple[str, ...]
+    first_frame: Array
+    last_frame: Array
+    start: Array
+    end: Array
+    n_crops: Array
+    crop: Array
+
+    def __len__(self) -> int:
+        return len(self.tracklet)
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """An opened gallery; features stay on disk until a search reads them.
+
+    Args:
+        path: its folder.
+        features: (t, d) float32 unit rows, memory-mapped.
+        entries: what is known of each row.
+        cameras: names by camid.
+        manifest: the parsed manifest; what `build` was told is under "origin".
+    """
+
+    path: Path
+    features: Array
+    entries: Entries
+    cameras: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def search(
+        self,
+        query: Array,
+        k: int,
+        *,
+        exclude: Array | None = None,
+        camera: int | str | None = None,
+    ) -> Matches:
+        """The k nearest gallery rows of each query, nearest first; equal distances by the lower row.
+
+        The scan is exact: inner products in float32 choose the candidates, with a margin above their
+        rounding error, and the distances of the candidates are computed in float64.
+
+        Args:
+            query: (q, d) or (d,) unit float32.
+            k: number of neighbours.
+            exclude: (q,) or (q, e) int, gallery rows left out for each query (its own, say); −1 is no row.
+            camera: only entries of this camera, by name or camid.
+
+        Returns:
+            Matches of shape (q, k); −1 and inf fill up where fewer than k rows are left.
+
+        Raises:
+            ValueError: a width, a length, k or a camera does not fit, or a query is not a unit row.
+
+        Memory: one block of scores and features (about 100 MB at most) whatever the gallery's size.
+        """
+        query = _unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.features.shape[1])
+        if k < 1:
+            raise ValueError(f"k is {k}, expected 1 or more")
+        q, t = len(query), len(self)
+        left_out = _exclusions(exclude, q, t)
+        wanted = None if camera is None else self.entries.camid == self._camid(camera)
+        index = np.full((q, k), -1, np.int64)
+        distance = np.full((q, k), np.inf, np.float64)
+        block = max(1, _BLOCK_VALUES // self.features.shape[1])
+        for g0 in range(0, t, block):
+            rows = np.asarray(self.features[g0 : g0 + block])
+            for q0 in range(0, q, _QUERIES):
+                score = query[q0 : q0 + _QUERIES] @ rows.T
+                if wanted is not None:
+                    score[:, ~wanted[g0 : g0 + block]] = -np.inf
+                for i, line in enumerate(score, start=q0):
+                    here = left_out[i] - g0
+                    line[here[(here >= 0) & (here < len(rows))]] = -np.inf
+                    _merge(query[i], rows, line, g0, index[i], distance[i])
+        return Matches(index, distance.astype(np.float32))
+
+    def _camid(self, camera: int | str) -> int:
+        if isinstance(camera, str):
+            if camera not in self.cameras:
+                known = ", ".join(self.cameras)
+                raise ValueError(f"no camera named {camera!r} in the gallery, expected one of: {known}")
+            return self.cameras.index(camera)
+        if not 0 <= camera < len(self.cameras):
+            raise ValueError(f"camera is {camera}, expected a camid in 0..{len(self.cameras) - 1}")
+        return int(camera)
+
+
+def build(
+    path: Path | str,
+    features: Array,
+    tracklets: Tracklets,
+    cameras: Sequence[str],
+    *,
+    manifest: Mapping[str, Any],
+    replace: bool = False,
+) -> Path:
+    """The folder `path`, holding one entry per tracklet; complete or not there at all.
+
+    Args:
+        path: folder to write.
+        features: (t, d) unit float32, one row per tracklet.
+        tracklets: the tracklets they belong to.
+        cameras: names by camid.
+        manifest: JSON values about the origin (run, set, weights digests); stored under "origin".
+        replace: put the new gallery in the place of an existing one; otherwise that is refused.
+
+    Raises:
+        FileExistsError: `path` exists and `replace` is off.
+        ValueError: no tracklets, a shape that does not fit, or features that are not unit rows.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already: choose another name or replace it")
+    if not len(tracklets):
+        raise ValueError("the set holds no tracklets: there is nothing to index")
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != len(tracklets):
+        raise ValueError(
+            f"features has shape {features.shape}, expected ({len(tracklets)}, d): one row per tracklet"
+        )
+    features = _unit("features", features.astype(np.float32, copy=False), features.shape[1])
+    if tracklets.n_cameras > len(cameras):
+        raise ValueError(f"cameras has {len(cameras)} names, expected {tracklets.n_cameras}: one per camid")
+    if (tracklets.length == 0).any():
+        empty = int(np.flatnonzero(tracklets.length == 0)[0])
+        raise ValueError(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
+
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    np.save(partial / "features.npy", np.ascontiguousarray(features))
+    pq.write_table(_entries_table(tracklets, cameras), partial / "entries.parquet")
+    content = {
+        "schema": SCHEMA,
+        "entries": len(tracklets),
+        "width": features.shape[1],
+        "cameras": list(cameras),
+        "sha256": {name: _sha256(partial / name) for name in ("features.npy", "entries.parquet")},
+        "origin": dict(manifest),
+    }
+    (partial / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if path.exists():
+        old = path.with_name(path.name + ".old.partial")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(partial, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, path)
+    return path
+
+
+def open_gallery(path: Path | str) -> Gallery:
+    """The gallery in the folder `path`, its features memory-mapped.
+
+    Raises:
+        FileNotFoundError: `path` is not a gallery.
+        ValueError: its files do not fit together, or a newer version wrote it.
+    """
+    path = Path(path)
+    if not (path / "manifest.json").is_file():
+        raise FileNotFoundError(
+            f"{path} is not a gallery (no manifest.json): make one with `tracklearn index`"
+        )
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / 'manifest.json'} is not JSON ({error}): index the run again") from error
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has schema {manifest.get('schema')!r}, expected {SCHEMA!r}: index again")
+    for name in ("features.npy", "entries.parquet"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"{path} lacks {name}: index the run again")
+    features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
+    table = pq.read_table(path / "entries.parquet")
+    expected = (manifest["entries"], manifest["width"])
+    if features.shape != expected or table.num_rows != expected[0]:
+        raise ValueError(
+            f"{path} holds {features.shape} features and {table.num_rows} entries, expected {expected} as its "
+            "manifest says: index the run again"
+        )
+    columns = {name: table[name].to_numpy() for name in _COLUMNS}
+    entries = Entries(camera=tuple(table["camera"].to_pylist()), **columns)
+    return Gallery(path, features, entries, tuple(manifest["cameras"]), manifest)
+
+
+def representative(tracklets: Tracklets) -> Array:
+    """(t,) int64, for each tracklet the row of the crop that shows it best; −1 for an empty tracklet.
+
+    Among the middle half of the frames, away from where people enter and leave, the one with the greatest
+    detection score × box area; the earliest of equals.
+    """
+    t, n = len(tracklets), tracklets.n_crops
+    best = np.full(t, -1, np.int64)
+    if not n:
+        return best
+    length, tracklet = tracklets.length, tracklets.tracklet
+    position = np.arange(n) - tracklets.start[tracklet]
+    first = length // 4
+    middle = (position >= first[tracklet]) & (position < (length - first)[tracklet])
+    side = np.maximum(tracklets.box[:, 2:] - tracklets.box[:, :2], 0).astype(np.float64)
+    worth = np.nan_to_num(side[:, 0] * side[:, 1] * tracklets.score, nan=0.0)
+    rows = np.flatnonzero(middle)
+    rows = rows[np.lexsort((rows, -worth[rows], tracklet[rows]))]
+    owner, at = np.unique(tracklet[rows], return_index=True)
+    best[owner] = rows[at]
+    return best
+
+
+def _entries_table(tracklets: Tracklets, cameras: Sequence[str]) -> pa.Table:
+    first, last = tracklets.start[:-1], tracklets.start[1:] - 1
+    names = np.asarray(cameras, dtype=object)
+    columns = {
+        "tracklet": np.arange(len(tracklets)),
+        "source": tracklets.source,
+        "camid": tracklets.camid,
+        "first_frame": tracklets.frame[first],
+        "last_frame": tracklets.frame[last],
+        "start": tracklets.time[first],
+        "end": tracklets.time[last],
+        "n_crops": tracklets.length,
+        "crop": tracklets.crop[representative(tracklets)],
+        "camera": pa.array(names[tracklets.camid].tolist(), pa.string()),
+    }
+    order = [f.name for f in fields(Entries)]
+    return pa.table({name: columns[name] for name in order})
+
+
+def _merge(query: Array, rows: Array, score: Array, offset: int, index: Array, distance: Array) -> None:
+    """Merges the block's best into one query's running `index` and `distance`, both (k,), in place."""
+    k = len(index)
+    floor = -np.inf if len(score) <= k else np.partition(score, len(score) - k)[len(score) - k]
+    if np.isfinite(distance[-1]):  # nothing below the worst kept so far can enter
+        floor = max(floor, 1 - float(distance[-1]) ** 2 / 2)
+    near = np.flatnonzero((score >= floor - _SCORE_ERROR) & (score > -np.inf))
+    if not len(near):
+        return
+    exact = np.linalg.norm(rows[near].astype(np.float64) - query, axis=1)
+    kept = index >= 0
+    all_rows = np.concatenate([index[kept], near + offset])
+    all_distances = np.concatenate([distance[kept], exact])
+    order = np.lexsort((all_rows, all_distances))[:k]
+    index[: len(order)] = all_rows[order]
+    distance[: len(order)] = all_distances[order]
+
+
+def _unit(name: str, rows: Array, width: int) -> Array:
+    if rows.ndim != 2 or rows.shape[1] != width or width == 0:
+        raise ValueError(f"{name} has shape {rows.shape}, expected (any, {width}): one feature per row")
+    off = np.abs(np.linalg.norm(rows, axis=1) - 1)
+    bad = np.flatnonzero(~(off <= 1e-3))  # also catches NaN
+    if len(bad):
+        norm = np.linalg.norm(rows[bad[0]])
+        raise ValueError(f"{name} row {bad[0]} has length {norm:.4g}, expected 1: normalise the rows first")
+    return rows
+
+
+def _exclusions(exclude: Array | None, q: int, t: int) -> Array:
+    if exclude is None:
+        return np.empty((q, 0), np.int64)
+    rows = np.asarray(exclude, np.int64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or len(rows) != q:
+        raise ValueError(
+            f"exclude has shape {np.shape(exclude)}, expected ({q},) or ({q}, e): one row per query"
+        )
+    if rows.size and (rows.min() < -1 or rows.max() >= t):
+        raise ValueError(
+            f"exclude holds {rows.min()}..{rows.max()}, expected gallery rows in 0..{t - 1} or -1"
+        )
+    return np.where(rows < 0, t, rows)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
