@@ -1,0 +1,116 @@
+"""Features of crops and of tracklets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from tracklearn.learn.network import Network
+from tracklearn.types import Crops
+
+
+def extract(
+    network: Network,
+    crops: Crops,
+    rows: Sequence[int] | NDArray[Any],
+    *,
+    device: torch.device | str,
+    batch: int = 256,
+    progress: Callable[[str, int, int | None], None] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> NDArray[np.float32]:
+    """Unit post-BN feature of every crop, in evaluation mode, without flips.
+
+    The next batch is read by a second thread while this one is computed. Memory: two batches of crops
+    beside the result.
+
+    Args:
+        network: moved to `device`; left in the mode it was in.
+        crops: pictures of the network's size.
+        rows: (n,) rows of `crops`, repeats allowed; row i of the result belongs to rows[i].
+        device: where to compute.
+        batch: crops at a time.
+        progress: called as progress("features", done, total) after every batch.
+        dtype: arithmetic inside the network; other than float32 through autocast. The result is float32.
+
+    Returns:
+        (n, d) float32, rows of length 1.
+
+    Raises:
+        ValueError: batch is below 1, or a feature is not finite; the message names the first such row.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1")
+    index = np.asarray(rows, dtype=np.int64)
+    device = torch.device(device)
+    out = np.empty((len(index), network.feature_dim), np.float32)
+    parts = [index[i : i + batch] for i in range(0, len(index), batch)]
+    network.to(device)
+    training = network.training
+    network.eval()
+    done = 0
+    try:
+        with ThreadPoolExecutor(1) as reader, torch.inference_mode():
+            coming = [reader.submit(crops.read, part) for part in parts[:1]]
+            for i, part in enumerate(parts):
+                images = np.require(coming.pop().result(), requirements=["C", "W"])
+                coming += [reader.submit(crops.read, following) for following in parts[i + 1 : i + 2]]
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    pixels = network.normalise(torch.from_numpy(images).to(device, non_blocking=True))
+                    feature = network.neck(network(pixels))
+                unit = functional.normalize(feature.float()).cpu().numpy()
+                bad = ~np.isfinite(unit).all(1)
+                if bad.any():
+                    raise ValueError(
+                        f"feature of crop row {part[bad.argmax()]} is not finite: the weights are damaged or "
+                        "training diverged (lower the learning rate)"
+                    )
+                out[done : done + len(part)] = unit
+                done += len(part)
+                if progress is not None:
+                    progress("features", done, len(index))
+    finally:
+        network.train(training)
+    return out
+
+
+def pool(
+    features: NDArray[np.float32], group: NDArray[np.integer[Any]], n_groups: int
+) -> NDArray[np.float32]:
+    """Unit mean feature of every group (tracklet).
+
+    Args:
+        features: (n, d) float32 unit rows.
+        group: (n,) int, group of each row, 0..n_groups − 1, in any order.
+        n_groups: number of groups, t.
+
+    Returns:
+        (t, d) float32: the mean over each group, of length 1 (zeros where the mean is zero).
+
+    Raises:
+        ValueError: `group` has another length or values outside the range, or a group has no row.
+
+    >>> pool(np.float32([[1, 0], [0, 1], [0, 1]]), np.array([0, 0, 1]), 2).round(2).tolist()
+    [[0.7099999785423279, 0.7099999785423279], [0.0, 1.0]]
+    """
+    group = np.asarray(group)
+    if group.shape != (len(features),):
+        raise ValueError(f"group has shape {group.shape}, expected ({len(features)},): one per feature")
+    if len(group) and (group.min() < 0 or group.max() >= n_groups):
+        raise ValueError(f"group ranges {group.min()}..{group.max()}, expected 0..{n_groups - 1}")
+    count = np.bincount(group, minlength=n_groups)
+    if (count == 0).any():
+        raise ValueError(f"group {int(np.argmin(count))} has no feature: drop empty tracklets first")
+    if not n_groups:
+        return np.empty((0, features.shape[1]), np.float32)
+    order = np.argsort(group, kind="stable")
+    start = np.concatenate([[0], np.cumsum(count)[:-1]])
+    mean = np.add.reduceat(features[order], start, axis=0, dtype=np.float64) / count[:, None]
+    norm = np.linalg.norm(mean, axis=1, keepdims=True)
+    return (mean / np.maximum(norm, 1e-12)).astype(np.float32)

@@ -1,0 +1,354 @@
+"""A re-ID network: body, pooling and BN neck, with the care its batch norms and weights need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tracklearn.learn.norm import BatchNorm1d, BatchNorm2d, set_group
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Name = Literal["resnet50", "ibn_resnet50_a", "mobilenet_v2", "tiny"]
+NAMES: tuple[Name, ...] = ("resnet50", "ibn_resnet50_a", "mobilenet_v2", "tiny")
+
+
+class Config(BaseModel):
+    """Which network, and for which crops.
+
+    Args:
+        backbone: one of `NAMES`. ResNet-50 is the paper's (TMC section 4.1); IBN-ResNet-50-a MSPLR's.
+        height, width: crop size in pixels.
+        last_stride: stride of the last stage, 2 as in the TMC authors' code, 1 as in MMT's.
+        pooling: `avg`, or `gem` (generalised mean, Radenovic et al., TPAMI 2018; exponent learned,
+            3 at first). `tiny` pools head, torso and legs separately, with either.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Name = "resnet50"
+    height: int = Field(256, ge=32)
+    width: int = Field(128, ge=32)
+    last_stride: Literal[1, 2] = 2
+    pooling: Literal["avg", "gem"] = "avg"
+
+
+class Info(Protocol):
+    """What `Network.load_weights` needs to know of a weights file (`store.weights.WeightsInfo` is one)."""
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]: ...
+    @property
+    def pixel_std(self) -> tuple[float, float, float]: ...
+    @property
+    def asymmetric_padding(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `Network.load_weights` did.
+
+    Args:
+        n_loaded: arrays copied into the network.
+        n_expected: arrays the network has, batch counters left out.
+        neck: whether the BN neck came along.
+        folded: whether the batch norms are folded into the convolutions; `calibrate` unfolds them.
+        ignored: names of classifier arrays that were left out.
+    """
+
+    n_loaded: int
+    n_expected: int
+    neck: bool
+    folded: bool
+    ignored: tuple[str, ...]
+
+
+class Pool(nn.Module):
+    """Mean of a map over horizontal parts, concatenated; generalised mean where `gem`.
+
+    Part i of p covers rows floor(i·h/p) to ceil((i+1)·h/p): neighbours share a row where p does not divide h.
+    Plain slices rather than adaptive pooling, whose CUDA gradient is not deterministic.
+
+    Source: Sun et al., "Beyond Part Models" (PCB), ECCV 2018; Radenovic et al., "Fine-tuning CNN Image
+    Retrieval with No Human Annotation", TPAMI 2018 (GeM, p = 3 learned, clamp 1e-6).
+    """
+
+    def __init__(self, n_parts: int, *, gem: bool) -> None:
+        super().__init__()
+        self.n_parts = n_parts
+        self.p = nn.Parameter(torch.full((1,), 3.0)) if gem else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) in, (b, n_parts·c) out."""
+        if self.p is not None:
+            x = x.clamp(min=1e-6).pow(self.p)
+        h, n = x.shape[2], self.n_parts
+        parts = [x[:, :, i * h // n : -(-(i + 1) * h // n)].mean((2, 3)) for i in range(n)]
+        out = parts[0] if n == 1 else torch.cat(parts, 1)
+        return out if self.p is None else out.pow(1.0 / self.p)
+
+
+class Network(nn.Module):
+    """Body, pooling and BN neck; `backbone.build` makes one.
+
+    A subclass adds the body's layers under their published names and gives `maps`. So the state dict holds
+    the published names plus `neck.*` (and `pool.p` with GeM).
+
+    Attributes:
+        config: the settings it was built from.
+        feature_dim: width d of the feature.
+        neck: batch norm without a learned shift; `neck(feature)` is the post-BN feature (MMT's code: triplet
+            loss before it, classifier and distances after it).
+        pixel_mean, pixel_std: of the input in 0–1 units; ImageNet's unless loaded weights say otherwise.
+        start: `random`, `folded` or `loaded`: where the weights come from, which decides what `calibrate`
+            does.
+    """
+
+    _shift: Tensor
+    _scale: Tensor
+
+    def __init__(self, config: Config, *, feature_dim: int, n_parts: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_dim = feature_dim
+        self.asymmetric_padding = False
+        self.start: Literal["random", "folded", "loaded"] = "random"
+        self.pool = Pool(n_parts, gem=config.pooling == "gem")
+        self.neck = BatchNorm1d(feature_dim)
+        self.neck.bias.requires_grad_(False)
+        self.register_buffer("_shift", torch.zeros(3), persistent=False)
+        self.register_buffer("_scale", torch.ones(3), persistent=False)
+        self.set_pixels(IMAGENET_MEAN, IMAGENET_STD)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The body's last map, (b, c, h', w'), of normalised images (b, 3, h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} has no body")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pre-BN pooled feature (b, d) of normalised images (b, 3, h, w); see `normalise`."""
+        return self.pool(self.maps(images))
+
+    def set_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the mean and standard deviation of the input, three floats each in 0–1 units."""
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"pixel mean {mean} and std {std}: expected three floats each, std above 0")
+        self.pixel_mean = (float(mean[0]), float(mean[1]), float(mean[2]))
+        self.pixel_std = (float(std[0]), float(std[1]), float(std[2]))
+        scale = [1.0 / (255.0 * s) for s in self.pixel_std]
+        shift = [-m / s for m, s in zip(self.pixel_mean, self.pixel_std, strict=True)]
+        self._scale.copy_(torch.tensor(scale))
+        self._shift.copy_(torch.tensor(shift))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Network input from pictures.
+
+        Args:
+            images: (b, h, w, 3) uint8 RGB on the network's device.
+
+        Returns:
+            (b, 3, h, w) float32, (x/255 − mean)/std, in channels-last layout.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != torch.uint8:
+            raise ValueError(
+                f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (b, h, w, 3) RGB"
+            )
+        # Arithmetic over the last axis, then a permuted view: that *is* channels-last, without a copy.
+        return torch.addcmul(self._shift, images.float(), self._scale).permute(0, 3, 1, 2)
+
+    def set_bn_group(self, n_images: int | None) -> None:
+        """Normalise contiguous chunks of n_images separately in training, in every norm; None: whole batch.
+
+        METHODS counts samples of the method: 16 tracklets of 4 frames are n_images = 64.
+        """
+        set_group(self, n_images)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state dict as numpy copies, for `store.weights.save`."""
+        return {k: np.array(v.detach().cpu().numpy(), order="C") for k, v in self.state_dict().items()}
+
+    def load_weights(
+        self, arrays: Mapping[str, NDArray[Any] | Tensor], *, info: Info | None = None
+    ) -> Loaded:
+        """Copy published or own weights into the network.
+
+        Args:
+            arrays: by the names of torchvision's `resnet50`/`mobilenet_v2`, IBN-Net's `resnet50_ibn_a`, or
+                this network's own state dict; float16 is widened. Classifier arrays (`fc.*`, `classifier.*`)
+                are ignored; `neck.*`, `pool.*` and batch counters may be absent.
+            info: normalisation and padding the weights were made with; None keeps the present ones.
+
+        Returns:
+            What was loaded.
+
+        Raises:
+            ValueError: arrays are missing, unknown, or of another shape; nothing is changed then.
+        """
+        own = self.state_dict()
+        ignored = tuple(k for k in arrays if k.startswith(("fc.", "classifier.")) and k not in own)
+        given = {k: torch.as_tensor(v) for k, v in arrays.items() if k not in ignored}
+        optional = {k for k in own if k.startswith("pool.") or k.endswith("num_batches_tracked")}
+        neck = any(k.startswith("neck.") for k in given)
+        if not neck:
+            optional |= {k for k in own if k.startswith("neck.")}
+        faults = [
+            ("missing", sorted(own.keys() - given.keys() - optional)),
+            ("unknown", sorted(given.keys() - own.keys())),
+            (
+                "of another shape",
+                [
+                    f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
+                    for k, v in given.items()
+                    if k in own and v.shape != own[k].shape
+                ],
+            ),
+        ]
+        text = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults if names)
+        if text:
+            raise ValueError(
+                f"weights do not fit {self.config.backbone} ({text}): choose the backbone they were made for"
+            )
+        with torch.no_grad():
+            for name, value in given.items():
+                own[name].copy_(value.to(own[name].dtype))
+        if info is not None:
+            self.set_pixels(info.pixel_mean, info.pixel_std)
+            self.set_padding(asymmetric=info.asymmetric_padding)
+        folded = _folded(self._norms())
+        self.start = "folded" if folded else "loaded"
+        n_expected = sum(not k.endswith("num_batches_tracked") for k in own)
+        return Loaded(len(given), n_expected, neck, folded, ignored)
+
+    def set_padding(self, *, asymmetric: bool) -> None:
+        """Pad stride-2 3×3 convolutions on the right and bottom only; MobileNetV2 alone can.
+
+        Raises:
+            ValueError: asked of another backbone.
+        """
+        if asymmetric:
+            raise ValueError(
+                f"{self.config.backbone} has no right-and-bottom padding: only mobilenet_v2 does"
+            )
+
+    def calibrate(self, batches: Iterable[NDArray[np.uint8] | Tensor], *, neck: bool) -> None:
+        """Estimate what enters every norm on real crops, before anything is trained or isolated.
+
+        - Folded weights: each norm's running statistics become its input's mean μ and variance v, and weight
+          and bias are set so that the function stays the same: weight √(v+ε), bias + μ. Trainable after.
+        - Random weights: running statistics are set to those of the input (batch statistics upstream), so
+          that no channel is dead or dominant at the start.
+        - Loaded weights with norms of their own: left as they are.
+        - `neck=True`: the neck's statistics become those of the feature (last, with the above in effect), so
+          that unit post-BN features are centred and spread. `neck=False` leaves the neck alone.
+
+        Args:
+            batches: (b, h, w, 3) uint8 RGB; a few hundred crops in batches of 64 or more do. Held in memory.
+            neck: see above.
+
+        Raises:
+            ValueError: no batches, or a batch of another shape or dtype.
+
+        Source: METHODS 2.1, last point; re-estimating norms on data: Wu, Johnson, "Rethinking Batch in
+        BatchNorm", 2021. The variance floor of a hundredth of the norm's mean variance is chosen: it keeps a
+        channel that is silent on these crops from being blown up on the next.
+        """
+        crops = [torch.as_tensor(b) for b in batches]
+        if not crops:
+            raise ValueError("batches is empty: calibration needs at least one batch of crops")
+        training, group = self.training, self.neck.group
+        self.set_bn_group(None)
+        try:
+            if self.start != "loaded":
+                norms = self._norms()
+                self.train(self.start == "random")
+                for norm, (mean, variance) in zip(norms, self._moments(norms, crops), strict=True):
+                    (_settle if self.start == "random" else _unfold)(norm, mean, variance)
+                if self.start == "folded":
+                    self.start = "loaded"
+            if neck:
+                self.eval()
+                # The neck is not part of forward: its input is the feature, taken where the pool leaves it.
+                ((mean, variance),) = self._moments([self.pool], crops, output=True)
+                _settle(self.neck, mean, variance)
+        finally:
+            self.train(training)
+            self.set_bn_group(group)
+
+    def _norms(self) -> list[BatchNorm2d]:
+        return [m for m in self.modules() if isinstance(m, BatchNorm2d)]
+
+    def _moments(
+        self, modules: Sequence[nn.Module], crops: Sequence[Tensor], *, output: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Mean and variance (float64, per channel) of what enters (or leaves) each module over all crops."""
+        sums: dict[int, list[Any]] = {id(m): [0, 0.0, 0.0] for m in modules}
+
+        def note(module: nn.Module, value: Tensor) -> None:
+            wide = value.detach().transpose(0, 1).flatten(1)
+            variance, mean = torch.var_mean(wide.double(), 1, correction=0)
+            old, m, s = sums[id(module)]
+            n = wide.shape[1]
+            delta = mean - m  # Chan, Golub, LeVeque 1979: merge two samples' moments
+            sums[id(module)] = [
+                old + n,
+                m + delta * (n / (old + n)),
+                s + variance * n + delta**2 * (old * n / (old + n)),
+            ]
+
+        def after(module: nn.Module, args: Any, value: Tensor) -> None:
+            note(module, value)
+
+        def before(module: nn.Module, args: Any) -> None:
+            note(module, args[0])
+
+        hooks = [
+            m.register_forward_hook(after) if output else m.register_forward_pre_hook(before) for m in modules
+        ]
+        try:
+            with torch.no_grad():
+                for batch in crops:
+                    self(self.normalise(batch.to(self._scale.device)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [(m, s / n) for n, m, s in sums.values()]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _folded(norms: Sequence[BatchNorm2d]) -> bool:
+    """Whether every norm only adds its bias: weight 1, mean 0, variance 1, and some bias set."""
+    return any(bool((n.bias != 0).any()) for n in norms) and all(
+        bool((n.weight == 1).all() and (n.running_mean == 0).all() and (n.running_var == 1).all())
+        for n in norms
+    )
+
+
+def _settle(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    """Running statistics := the input's, the affine part left alone."""
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance.clamp(min=float(variance.mean()) * 0.01))
+    norm.num_batches_tracked.zero_()
+
+
+def _unfold(norm: BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Running statistics := the input's, the affine part changed so that the function stays."""
+    slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    offset = norm.bias.double() - slope * norm.running_mean.double()
+    with torch.no_grad():
+        norm.weight.copy_(slope * (variance + norm.eps).sqrt())
+        norm.bias.copy_(offset + slope * mean)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
