@@ -17,12 +17,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 Models = Mapping[str, type[BaseModel]]
+Preset = Mapping[str, Mapping[str, Any]]
 
 
 def resolve(
     models: Models,
     *,
-    preset: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: Preset | None = None,
     file: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, BaseModel]:

@@ -1,0 +1,106 @@
+"""The Python interface: the pipeline's verbs with the arguments a script would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tracklearn.app import pipeline
+
+if TYPE_CHECKING:
+    from tracklearn.learn.train import Round
+
+
+def train(
+    tracklets: str | Path,
+    config: BaseModel | None = None,
+    *,
+    out: str | Path,
+    network: BaseModel | None = None,
+    weights: str = "imagenet",
+    preset: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    progress: pipeline.Progress | None = None,
+) -> Iterator[Round]:
+    """Train without labels, yielding every round (epoch) when it ends; the run is written to `out`.
+
+    Args:
+        tracklets: path of a tracklet set.
+        config: settings of a method, for example `tracklearn.tmc.Config(epochs=10)`; which method runs
+            follows from it. The preset's TMC settings when None.
+        out: run folder to write.
+        network: backbone and input size; the preset's when None.
+        weights: "imagenet", a file, or "none".
+        preset: "cpu", "gpu" or "paper"; by the device when None.
+        device: "cpu", "cuda", or the best there is when None.
+        seed: decides every random choice.
+        resume: go on with the run in `out`.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+        FileNotFoundError: no such set or weights.
+        ValueError: settings, weights or the set are unusable.
+    """
+    method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
+    plan = pipeline.plan_training(
+        tracklets,
+        method=method,
+        config=config,
+        network=network,
+        weights=weights,
+        preset=preset,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
+    yield from pipeline.train(plan, out, resume=resume, progress=progress)
+
+
+def run(
+    sources: Sequence[Any],
+    *,
+    out: str | Path,
+    config: BaseModel | None = None,
+    ingest: BaseModel | None = None,
+    weights: str = "imagenet",
+    preset: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    progress: pipeline.Progress | None = None,
+    on_round: Callable[[Round], None] | None = None,
+) -> dict[str, Any]:
+    """Ingest, train, index and report in one; see `train` for the arguments.
+
+    Returns:
+        Paths of `set`, `run` and `report`, and `seconds` per stage.
+    """
+    method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
+
+    def plan(set_path: Path) -> pipeline.TrainPlan:
+        return pipeline.plan_training(
+            set_path,
+            method=method,
+            config=config,
+            weights=weights,
+            preset=preset,
+            device=device,
+            seed=seed,
+            progress=progress,
+        )
+
+    return pipeline.run(
+        sources,
+        out,
+        ingest_config=ingest or pipeline.setting_models()["ingest"](),
+        plan=plan,
+        resume=resume,
+        progress=progress,
+        on_round=on_round,
+    )

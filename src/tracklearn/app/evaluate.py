@@ -1,0 +1,113 @@
+"""Judging a run with ground truth, after training: noise rates of tracklets, retrieval scores, a baseline.
+
+Nothing here is called before or during training; the demo and the benchmarks call it afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracklearn.types import Array, Crops, NoiseRates, Scores, Tracklets, Truth
+
+if TYPE_CHECKING:
+    from tracklearn.store.mot import Boxes
+    from tracklearn.store.tracklets import TrackletSet
+
+
+def match_truth(tracklet_set: TrackletSet, truths: Mapping[str, Boxes], *, min_iou: float = 0.5) -> Truth:
+    """Which person is in each crop, from ground-truth boxes per camera name (METHODS 1.2).
+
+    Args:
+        tracklet_set: the set whose boxes are matched, frame by frame.
+        truths: camera name -> ground truth of its video; cameras without one stay unmatched.
+        min_iou: least overlap of a match.
+
+    Raises:
+        ValueError: a camera name is not in the set.
+    """
+    from tracklearn.core import noise
+
+    unknown = sorted(set(truths) - set(tracklet_set.cameras))
+    if unknown:
+        raise ValueError(f"the set has no camera {unknown[0]!r}: it has {', '.join(tracklet_set.cameras)}")
+    tracklets = tracklet_set.tracklets
+    pid = np.full(tracklets.n_crops, -1, np.int64)
+    camera = tracklets.camid[tracklets.tracklet]
+    for name, truth in truths.items():
+        rows = np.flatnonzero(camera == tracklet_set.cameras.index(name))
+        pid[rows] = noise.match_boxes(
+            tracklets.frame[rows], tracklets.box[rows], truth.frame, truth.track, truth.box, min_iou=min_iou
+        )
+    by_row = np.full(tracklets.n_crops, -1, np.int64)
+    by_row[tracklets.crop] = pid
+    return Truth(by_row)
+
+
+def noise_rates(tracklets: Tracklets, truth: Truth, *, truth_pairs: int | None = None) -> NoiseRates:
+    """Fragmentation and switch rates of tracklets, before or after isolation."""
+    from tracklearn.core import noise
+
+    pid = truth.pid[tracklets.crop]
+    return noise.measure(
+        tracklets.tracklet, pid, tracklets.camid[tracklets.tracklet], truth_pairs=truth_pairs
+    )
+
+
+def tracklet_pid(tracklets: Tracklets, truth: Truth) -> Array:
+    """(t,) the person in most crops of each tracklet; −1 where more than half the crops match nobody."""
+    pid = truth.pid[tracklets.crop]
+    out = np.full(len(tracklets), -1, np.int64)
+    known = pid >= 0
+    if not known.any():
+        return out
+    people, code = np.unique(pid[known], return_inverse=True)
+    count = np.zeros((len(tracklets), len(people)), np.int64)
+    np.add.at(count, (tracklets.tracklet[known], code), 1)
+    best = count.argmax(1)
+    enough = 2 * count.sum(1) >= tracklets.length
+    out[enough] = people[best[enough]]
+    return out
+
+
+def retrieval(features: Array, pid: Array, camid: Array, *, same_camera: bool = False) -> Scores:
+    """Every tracklet with a known person searched for among all the others.
+
+    Args:
+        features: (t, d) unit features.
+        pid: (t,) person, −1 unknown (neither query nor true match).
+        camid: (t,) camera.
+        same_camera: matches of the same camera count; otherwise only those of other cameras.
+    """
+    from tracklearn.core import rank
+
+    query = np.flatnonzero(pid >= 0)
+    return rank.evaluate(
+        rank.distance(features[query], features),
+        pid[query],
+        pid,
+        camid[query],
+        camid,
+        same_camera=same_camera,
+        exclude=query,
+        protocol="all tracklets against all others" + ("" if same_camera else ", other cameras only"),
+    )
+
+
+def colour_histogram(crops: Crops, tracklets: Tracklets, *, bins: int = 8) -> Array:
+    """(t, bins³) baseline features: joint HSV histogram per crop, square-rooted, averaged over the tracklet.
+
+    The square root makes Euclidean distance the Hellinger distance of histograms, their usual comparison.
+    """
+    import cv2
+
+    total = np.zeros((len(tracklets), bins**3), np.float32)
+    for start in range(0, tracklets.n_crops, 256):
+        rows = slice(start, start + 256)
+        for image, tracklet in zip(crops.read(tracklets.crop[rows]), tracklets.tracklet[rows], strict=True):
+            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+            histogram = cv2.calcHist([hsv], [0, 1, 2], None, [bins] * 3, [0, 180, 0, 256, 0, 256]).ravel()
+            total[tracklet] += np.sqrt(histogram / histogram.sum())
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)

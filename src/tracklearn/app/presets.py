@@ -1,0 +1,41 @@
+"""What a machine can do in reasonable time: settings below the user's own, by preset name.
+
+`paper` is the published setting (the models' defaults). `gpu` is the same with GeM pooling and last stride 1,
+which peers' users report as better. `cpu` fits two cores without a GPU: small crops, short batches, few
+iterations; its numbers are not comparable with published ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Preset = dict[str, dict[str, Any]]
+
+PRESETS: dict[str, Preset] = {
+    "paper": {},
+    "gpu": {"network": {"pooling": "gem", "last_stride": 1}},
+    "cpu": {
+        "network": {"height": 128, "width": 64},
+        "tmc": {
+            "epochs": 10,
+            "iterations": 20,
+            "clusters_per_batch": 8,
+            "frames_train": 2,
+            "samples_per_bn": 32,
+            "alpha": 0.99,
+            "augment": {"pad": 5},
+        },
+    },
+}
+
+
+def choose(name: str | None, device: str) -> tuple[str, Preset]:
+    """The preset called `name`, or the one for the device when none is named.
+
+    Raises:
+        ValueError: no preset has that name.
+    """
+    name = name or ("gpu" if device.startswith("cuda") else "cpu")
+    if name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}: choose one of {', '.join(PRESETS)}")
+    return name, PRESETS[name]
