@@ -1,0 +1,181 @@
+"""Many small blobs of bytes in few files: Arrow IPC shards, written whole, read through a memory map.
+
+A shard has one column, `jpeg` (large_binary), in record batches of a few megabytes, so that neither writing
+nor reading one needs its size in memory. A shard appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tracklearn.types import Array
+
+SCHEMA = pa.schema([pa.field("jpeg", pa.large_binary(), nullable=False)])
+BATCH_BYTES = 4 << 20  # bytes held back before they are written: what a shard costs in memory
+
+
+class HashedFile(io.FileIO):
+    """A file for writing that takes the sha256 of what passes through it.
+
+    Raises:
+        OSError: ENOSPC (disk full) and its kin, with a message of one line that says what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+        self.path = path
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; a short write is carried on until it is done or fails."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        self.sha256.update(view)
+        return done
+
+    def sync(self) -> None:
+        """Have everything written so far on the disk itself."""
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+
+def disk_error(error: OSError, path: Path) -> OSError:
+    """`error` with the file named, and for a full disk with the way out; same errno."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"the disk is full (writing {path}): free some space, then go on with --resume"
+        return OSError(error.errno, text)
+    return OSError(error.errno or errno.EIO, f"cannot write {path}: {error.strerror or error}")
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's content, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class ShardWriter:
+    """Distributes blobs over `shard-NNNNN.arrow` files of at most about `shard_bytes`.
+
+    Args:
+        folder: where the shards go.
+        shard_bytes: a shard is closed when it holds this much.
+
+    `done` lists the finished shards: name, rows, bytes, sha256.
+    """
+
+    def __init__(self, folder: Path, *, shard_bytes: int = 64 << 20) -> None:
+        self.folder = folder
+        self.shard_bytes = shard_bytes
+        self.done: list[dict[str, Any]] = []
+        self._file: HashedFile | None = None
+        self._writer: Any = None
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._rows = 0  # of the open shard, held ones included
+        self._bytes = 0
+
+    def add(self, blobs: Sequence[bytes]) -> tuple[Array, Array]:
+        """Append blobs; returns shard (m,) int32 and row inside that shard (m,) int32."""
+        shard = np.empty(len(blobs), np.int32)
+        row = np.empty(len(blobs), np.int32)
+        for i, blob in enumerate(blobs):
+            if self._rows and self._bytes + len(blob) > self.shard_bytes:
+                self.close()
+            shard[i], row[i] = len(self.done), self._rows
+            self._held.append(blob)
+            self._held_bytes += len(blob)
+            self._rows += 1
+            self._bytes += len(blob)
+            if self._held_bytes >= BATCH_BYTES:
+                self._flush()
+        return shard, row
+
+    def _flush(self) -> None:
+        if self._file is None:
+            self._file = HashedFile(self.folder / f"shard-{len(self.done):05d}.arrow.tmp")
+            self._writer = pa.ipc.new_file(self._file, SCHEMA)
+        batch = pa.record_batch([pa.array(self._held, pa.large_binary())], schema=SCHEMA)
+        self._writer.write_batch(batch)
+        self._held, self._held_bytes = [], 0
+
+    def close(self) -> None:
+        """Finish the open shard, if any: written, synced, renamed into place."""
+        if not self._rows:
+            return
+        if self._held:
+            self._flush()
+        file, writer = self._file, self._writer
+        if file is None:  # rows are only counted with something held or flushed
+            raise RuntimeError("a shard with rows has no file")
+        writer.close()
+        file.sync()
+        name = f"shard-{len(self.done):05d}.arrow"
+        size, sha256 = file.tell(), file.sha256.hexdigest()
+        file.close()
+        (self.folder / f"{name}.tmp").replace(self.folder / name)
+        self.done.append({"name": name, "rows": self._rows, "bytes": size, "sha256": sha256})
+        self._file = self._writer = None
+        self._rows = self._bytes = 0
+
+    def abandon(self) -> None:
+        """Let go of the open shard without finishing it (its `.tmp` file stays for inspection)."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._writer = None
+
+
+class ShardReader:
+    """Random access to the blobs of a list of shards, each mapped into memory on first use.
+
+    Args:
+        paths: the shard files, in order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        # Per shard: first row of each batch (+ total); each batch's offsets and bytes, views of the map.
+        self._open: dict[int, tuple[Array, list[Array], list[Array]]] = {}
+
+    def get(self, shard: int, row: int) -> Array:
+        """The bytes of one blob as a read-only uint8 view of the memory map.
+
+        Raises:
+            ValueError: the shard is damaged.
+        """
+        start, offsets, data = self._open.get(shard) or self._map(shard)
+        batch = int(np.searchsorted(start, row, side="right")) - 1
+        at = offsets[batch]
+        i = row - int(start[batch])
+        return data[batch][at[i] : at[i + 1]]
+
+    def _map(self, shard: int) -> tuple[Array, list[Array], list[Array]]:
+        path = self.paths[shard]
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}): ingest again") from error
+        offsets, data = [], []
+        for batch in batches:
+            _, where, blob = batch.column(0).buffers()
+            offsets.append(np.frombuffer(where, np.int64)[: len(batch) + 1])
+            data.append(np.frombuffer(blob, np.uint8) if blob is not None else np.zeros(0, np.uint8))
+        start = np.cumsum([0, *(len(b) for b in batches)])
+        self._open[shard] = (start, offsets, data)
+        return self._open[shard]

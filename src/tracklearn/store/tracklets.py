@@ -1,0 +1,250 @@
+"""The tracklet set on disk: written as a stream, finished atomically, read at random.
+
+    SET/manifest.json        kind, schema, settings, sources with counts and skipped items, sha256s
+    SET/tracklets.parquet    tracklet, camid, camera, source, file, continues
+    SET/crops.parquet        tracklet, frame, time, x1, y1, x2, y2, score, shard, row
+    SET/shard-NNNNN.arrow    the crops as JPEG bytes, one column
+    SET.truth.parquet        pid of each crop row; only `read_truth` opens it, never training
+
+While a set is written it lies in `SET.partial/`, one folder a source; what is finished there survives an
+interruption. The last step renames the joined folder to `SET`, so a set exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import tracklearn
+from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store.runs import read_json
+from tracklearn.store.setwriter import (
+    KIND,
+    SCHEMA,
+    TRUTH,
+    PartWriter,
+    SetWriter,
+    TableWriter,
+    number_cameras,
+    truth_path,
+)
+from tracklearn.store.shards import ShardReader, hash_file
+from tracklearn.types import Array, Tracklets, Truth
+
+__all__ = [
+    "PartWriter",
+    "SetWriter",
+    "TrackletSet",
+    "number_cameras",
+    "open_set",
+    "read_truth",
+    "truth_path",
+    "write_truth",
+]
+
+
+class TrackletSet:
+    """A tracklet set on disk, opened by `open_set`; nothing is read before it is asked for.
+
+    Attributes:
+        path: its folder.
+        manifest: the parsed `manifest.json`.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._reader = ShardReader([path / shard["name"] for shard in manifest["shards"]])
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the content (not over paths, times or settings): the key of every cache."""
+        return str(self.manifest["digest"])
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera name by camid; "" where a number is not used."""
+        return tuple(self.manifest["cameras"])
+
+    @property
+    def n_crops(self) -> int:
+        """Number of crop rows."""
+        return int(self.manifest["n_crops"])
+
+    @cached_property
+    def tracklets(self) -> Tracklets:
+        """All tracklets; 52 bytes a crop."""
+        box = np.empty((self.n_crops, 4), np.float32)
+        for i, name in enumerate(("x1", "y1", "x2", "y2")):
+            box[:, i] = self._crop_column(name)
+        column = {name: self._crop_column(name) for name in ("tracklet", "frame", "time", "score")}
+        return Tracklets(
+            **column,
+            box=box,
+            crop=np.arange(self.n_crops),
+            camid=self._tracklet_column("camid"),
+            source=self._tracklet_column("source"),
+        )
+
+    @cached_property
+    def file(self) -> Array:
+        """(t,) int32: entry of `manifest["sources"]` that each tracklet comes from."""
+        return self._tracklet_column("file")
+
+    @cached_property
+    def continues(self) -> Array:
+        """(t,) int64: the tracklet that each goes on from (cut at the greatest length), −1 for none."""
+        return self._tracklet_column("continues")
+
+    @cached_property
+    def _place(self) -> tuple[Array, Array]:
+        return self._crop_column("shard"), self._crop_column("row")
+
+    def _crop_column(self, name: str) -> Array:
+        return _column(self.path / "crops.parquet", name, self.n_crops)
+
+    def _tracklet_column(self, name: str) -> Array:
+        return _column(self.path / "tracklets.parquet", name, int(self.manifest["n_tracklets"]))
+
+    def crops(
+        self, height: int, width: int, *, cache_bytes: int = 1 << 30, workers: int | None = None
+    ) -> StoredCrops:
+        """The crops at one size, decoded on demand and kept up to `cache_bytes`; see `StoredCrops`."""
+        return StoredCrops(
+            self.n_crops, self._blob, height=height, width=width, cache_bytes=cache_bytes, workers=workers
+        )
+
+    def _blob(self, row: int) -> Array:
+        shard, place = self._place
+        return self._reader.get(int(shard[row]), int(place[row]))
+
+    def jpeg(self, row: int) -> bytes:
+        """The JPEG bytes of a crop row.
+
+        Raises:
+            IndexError: no such row.
+        """
+        if not 0 <= row < self.n_crops:
+            raise IndexError(f"crop row {row} asked for, {self.path} has 0..{self.n_crops - 1}")
+        return self._blob(row).tobytes()
+
+    def image(self, row: int) -> Array:
+        """A crop row at its own size, RGB uint8 (h, w, 3).
+
+        Raises:
+            IndexError: no such row.
+            ValueError: its picture is broken.
+        """
+        image = decode_image(self.jpeg(row))
+        if image is None:
+            raise ValueError(f"crop row {row} of {self.path} is broken: its JPEG bytes cannot be decoded")
+        return image
+
+    def verify(self) -> None:
+        """Compare every file with the sha256 in the manifest; reads the whole set.
+
+        Raises:
+            ValueError: a file differs; the message names it.
+        """
+        expected = dict(self.manifest["files"]) | {s["name"]: s["sha256"] for s in self.manifest["shards"]}
+        for name, sha256 in expected.items():
+            if hash_file(self.path / name) != sha256:
+                raise ValueError(f"{self.path / name} is damaged (its sha256 differs): ingest again")
+
+
+def open_set(path: str | Path) -> TrackletSet:
+    """The tracklet set in folder `path`.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: the folder is no tracklet set, an unfinished, damaged or newer one.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        partial = path.with_name(path.name + ".partial")
+        hint = f" (it is unfinished: {partial}; finish it with --resume)" if partial.is_dir() else ""
+        raise FileNotFoundError(f"no such tracklet set: {path}{hint}")
+    if not (path / "manifest.json").is_file():
+        nested = path / "set"
+        hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
+        raise ValueError(f"{path} is not a tracklet set: it has no manifest.json{hint}")
+    manifest = read_json(path / "manifest.json")
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    if kind != KIND:
+        raise ValueError(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
+    if manifest.get("schema", 0) > SCHEMA:
+        raise ValueError(
+            f"{path} has schema {manifest['schema']}, this tracklearn ({tracklearn.__version__}) "
+            f"reads up to {SCHEMA}: update tracklearn"
+        )
+    for name in manifest["files"]:
+        if not (path / name).is_file():
+            raise ValueError(f"{path} is damaged: {name} is missing; ingest again")
+    for shard in manifest["shards"]:
+        # A shorter file behind a memory map would end the process; so sizes are checked here.
+        file = path / shard["name"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard["bytes"]:
+            found = "missing" if size is None else f"{size} bytes long, expected {shard['bytes']}"
+            raise ValueError(f"{path} is damaged: {shard['name']} is {found}; ingest again")
+    return TrackletSet(path, manifest)
+
+
+def write_truth(path: str | Path, pid: Array) -> Path:
+    """Write the ground truth of the set at `path` beside it, atomically; an earlier one is replaced.
+
+    Args:
+        path: an existing set.
+        pid: (n_crops,) int, person of each crop row, −1 for none.
+
+    Raises:
+        ValueError: `pid` has another length than the set has crops, or `path` is no set.
+    """
+    tracklets = open_set(path)
+    pid = np.asarray(pid, np.int64)
+    if pid.shape != (tracklets.n_crops,):
+        raise ValueError(
+            f"pid has shape {pid.shape}, expected ({tracklets.n_crops},): one per crop of {path}"
+        )
+    temporary = truth_path(path).with_name(f".{truth_path(path).name}.{os.getpid()}.tmp")
+    try:
+        writer = TableWriter(temporary, TRUTH)
+        writer.add({"pid": pid})
+        writer.close({"set": tracklets.digest})
+        temporary.replace(truth_path(path))
+    finally:
+        temporary.unlink(missing_ok=True)
+    return truth_path(path)
+
+
+def read_truth(path: str | Path) -> Truth:
+    """The ground truth of the set at `path`. Only evaluation and the noise measures may call this.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it belongs to another set.
+    """
+    tracklets = open_set(path)
+    file = truth_path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
+    if (pq.read_metadata(file).metadata or {}).get(b"set", b"").decode() != tracklets.digest:
+        raise ValueError(f"{file} belongs to another tracklet set than {path}: write the truth again")
+    return Truth(_column(file, "pid", tracklets.n_crops))
+
+
+def _column(path: Path, name: str, rows: int) -> Array:
+    """One column of a parquet file; one at a time, so that a large set is never twice in memory."""
+    try:
+        column = pq.read_table(path, columns=[name], memory_map=True)[name]
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): ingest again") from error
+    if len(column) != rows:
+        raise ValueError(f"{path} is damaged: it has {len(column)} rows, expected {rows}; ingest again")
+    return column.to_numpy()
