@@ -131,7 +131,7 @@ class RunWriter:
                     f"{self.path} holds a run with other settings or another tracklet set: "
                     "choose another --out, or remove it"
                 )
-            self.manifest["status"] = old.get("status", "training")
+            self.manifest = {**old, **self.manifest, "status": old.get("status", "training")}
         elif self.path.is_dir() and any(self.path.iterdir()):
             # Nothing of ours is there without a manifest, so nothing may be overwritten.
             raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
@@ -185,7 +185,6 @@ class RunWriter:
         self.rounds = run.rounds[:done]
         self.labels = list(run.labels[:done])
         self._write_rounds()
-        self.manifest["isolation"] = run.manifest.get("isolation")
         return arrays, meta
 
     def finish(self, arrays: Mapping[str, Array], *, seconds: Mapping[str, float]) -> None:

@@ -1,0 +1,75 @@
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from tracklearn.store.config import digest, merge, resolve
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    flip: float = Field(0.5, ge=0, le=1)
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: int = Field(40, ge=1)
+    metric: str = "euclidean"
+    augment: Inner = Inner()
+
+
+MODELS = {"tmc": Outer, "other": Inner}
+
+
+def test_each_layer_wins_over_the_one_below(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text("[tmc]\nepochs = 3\n[tmc.augment]\nflip = 0.25\n")
+    preset = {"tmc": {"epochs": 2, "metric": "cosine"}, "unused": {"x": 1}}
+    out = resolve(MODELS, preset=preset, file=file, overrides=["tmc.epochs=4"])["tmc"]
+    assert (out.epochs, out.metric, out.augment.flip) == (4, "cosine", 0.25)
+
+
+def test_override_reaches_nested_settings_and_plain_text():
+    out = resolve(MODELS, overrides=["tmc.augment.flip=0.1", "tmc.metric=jaccard", 'tmc.metric="cosine"'])[
+        "tmc"
+    ]
+    assert (out.augment.flip, out.metric) == (0.1, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tmc.epoch=3", r"setting tmc\.epoch is unknown: did you mean 'epochs'\?"),
+        ("tmc.augment.flp=3", r"setting tmc\.augment\.flp is unknown: did you mean 'flip'\?"),
+        ("tcm.epochs=3", r"section 'tcm' is unknown: did you mean 'tmc'\?"),
+        ("tmc.zzz=3", r"known are epochs, metric, augment"),
+        ("tmc.epochs=0", r"setting tmc\.epochs = 0: .*greater than or equal to 1"),
+        ("tmc.epochs=many", r"setting tmc\.epochs = 'many'"),
+        ("epochs=3", r"not of the form section\.key=value"),
+        ("tmc.epochs", r"not of the form section\.key=value"),
+    ],
+)
+def test_a_wrong_override_is_named_with_the_remedy(override, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(MODELS, overrides=[override])
+
+
+def test_a_wrong_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*none\.toml"):
+        resolve(MODELS, file=tmp_path / "none.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[tmc\n")
+    with pytest.raises(ValueError, match=r"bad\.toml: not a TOML file"):
+        resolve(MODELS, file=bad)
+    bad.write_text("epochs = 3\n")
+    with pytest.raises(ValueError, match="outside a section: write it under one of tmc, other"):
+        resolve(MODELS, file=bad)
+
+
+def test_merge_leaves_its_inputs_alone():
+    below, above = {"a": {"x": 1}}, {"a": {"y": 2}}
+    assert merge(below, above) == {"a": {"x": 1, "y": 2}}
+    assert (below, above) == ({"a": {"x": 1}}, {"a": {"y": 2}})
+
+
+def test_digest_depends_on_values_and_not_on_their_order():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})

@@ -1,0 +1,118 @@
+import os
+
+import numpy as np
+import pytest
+
+from tracklearn.store.runs import Run, RunWriter, read_arrays, write_arrays, write_atomic, write_json
+
+MANIFEST = {"digest": "d1", "method": "tmc", "seed": 0}
+
+
+def record(index):
+    return {"index": index, "n_clusters": 3, "losses": {"id": np.float32(1.5)}, "agreement": None}
+
+
+def filled(path, rounds=2):
+    writer = RunWriter(path, MANIFEST)
+    writer.write_start({"w": np.zeros(3, np.float32)})
+    writer.write_isolation({"part": np.zeros(4, np.int32)}, {"n_before": 1, "n_after": 1})
+    for i in range(rounds):
+        writer.write_round(record(i), np.array([0, 1, -1]) + i, {"fit": 0.5})
+    return writer
+
+
+def test_a_finished_run_reads_back_whole(tmp_path):
+    writer = filled(tmp_path / "run")
+    writer.finish({"w": np.ones(3, np.float32)}, seconds={"total": 2.0})
+    run = Run(tmp_path / "run")
+    assert run.finished
+    assert run.manifest["seed"] == 0
+    assert run.manifest["isolation"] == {"n_before": 1, "n_after": 1}
+    assert [r["index"] for r in run.rounds] == [0, 1]
+    assert run.rounds[0]["losses"] == {"id": 1.5}
+    np.testing.assert_array_equal(run.labels, [[0, 1, -1], [1, 2, 0]])
+    np.testing.assert_array_equal(run.weights()["w"], 1)
+    np.testing.assert_array_equal(run.weights("start")["w"], 0)
+    assert run.seconds == {"fit": 1.0, "total": 2.0}
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_an_existing_folder_needs_resume_and_the_same_settings(tmp_path):
+    filled(tmp_path / "run")
+    with pytest.raises(FileExistsError, match=r"--resume, or choose another --out"):
+        RunWriter(tmp_path / "run", MANIFEST)
+    with pytest.raises(ValueError, match="other settings or another tracklet set"):
+        RunWriter(tmp_path / "run", {**MANIFEST, "digest": "d2"}, resume=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds no run"):
+        RunWriter(foreign, MANIFEST, resume=True)
+    assert (foreign / "thesis.txt").read_text() == "mine"
+
+
+def test_resume_cuts_the_record_back_to_the_state(tmp_path):
+    writer = filled(tmp_path / "run", rounds=2)
+    writer.write_state({"x": np.arange(3)}, {"epoch": 2, "rounds_done": 2})
+    writer.write_round(record(2), np.zeros(3), {})
+    again = RunWriter(tmp_path / "run", MANIFEST, resume=True)
+    arrays, meta = again.read_state()
+    np.testing.assert_array_equal(arrays["x"], [0, 1, 2])
+    assert meta["epoch"] == 2
+    assert [r["index"] for r in Run(tmp_path / "run").rounds] == [0, 1]
+    assert again.manifest["isolation"]["n_before"] == 1
+    assert RunWriter(tmp_path / "new", MANIFEST).read_state() is None
+
+
+def test_an_unfinished_run_gives_no_weights(tmp_path):
+    filled(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"not finished: go on with .*--resume"):
+        Run(tmp_path / "run").weights()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such run"):
+        Run(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"has no manifest\.json"):
+        Run(tmp_path)
+    filled(tmp_path / "run")
+    with pytest.raises(ValueError, match="did you mean"):
+        Run(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    write_json(other / "manifest.json", {"kind": "tracklet set"})
+    with pytest.raises(ValueError, match="not a run but a tracklet set"):
+        Run(other)
+    write_json(other / "manifest.json", {"kind": "run", "schema": 99})
+    with pytest.raises(ValueError, match="newer tracklearn"):
+        Run(other)
+    (other / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        Run(other)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_keep_values_and_meta_and_damage_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_arrays(path, {"a": np.arange(6).reshape(2, 3)[:, ::2]}, {"n": np.int64(3), "p": tmp_path})
+    arrays, meta = read_arrays(path)
+    np.testing.assert_array_equal(arrays["a"], [[0, 2], [3, 5]])
+    assert meta == {"n": 3, "p": str(tmp_path)}
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_arrays(path)
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none")
