@@ -1,0 +1,137 @@
+"""The four losses of mean-teacher training and what they share; pure functions of tensors.
+
+Every loss is a mean over the batch, weighted where `weight` is given. Distances are Euclidean, not squared,
+between un-normalised features (METHODS: pre-BN); their gradient at distance zero is zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TRIPLET_FORMS = ("margin", "softplus")
+
+
+class Mined(NamedTuple):
+    """Indices into the batch of each row's hardest positive and hardest negative, (b,) int64 each."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+def pairwise(feature: Tensor) -> Tensor:
+    """The (b, b) Euclidean distances between the rows of `feature` (b, d).
+
+    Differences are squared one by one: the shorter |x|² + |y|² − 2xy loses, in float32, the digits that
+    tell the hardest positive from its neighbour once feature norms are large. Memory O(b²).
+    """
+    return torch.cdist(feature, feature, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def mine(distance: Tensor, label: Tensor) -> Mined:
+    """Each row's farthest row of the same label and nearest row of another.
+
+    Args:
+        distance: (b, b).
+        label: (b,) int64. A row that is alone with its label is its own positive.
+
+    Raises:
+        ValueError: all labels are equal, so that no negative exists.
+
+    Source: TMC eq. 3 (batch-hard mining, Hermans et al. 2017).
+    """
+    same = label[:, None] == label[None, :]
+    if not bool((~same).any()):
+        raise ValueError(f"label holds one cluster only ({len(label)} rows): mining needs at least two")
+    distance = distance.detach()
+    positive = distance.masked_fill(~same, float("-inf")).argmax(1)
+    negative = distance.masked_fill(same, float("inf")).argmin(1)
+    return Mined(positive, negative)
+
+
+def _at(distance: Tensor, index: Tensor) -> Tensor:
+    return distance.gather(1, index[:, None]).squeeze(1)
+
+
+def _mean(loss: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return loss.mean()
+    return (loss * weight).sum() / weight.sum()
+
+
+def identity(
+    logits: Tensor, label: Tensor, *, smoothing: float = 0.0, weight: Tensor | None = None
+) -> Tensor:
+    """L_id: cross-entropy of `logits` (b, c) with hard pseudo-labels (b,).
+
+    Args:
+        logits: (b, c).
+        label: (b,) int64 in 0..c − 1.
+        smoothing: share of the target spread evenly over all c classes.
+        weight: (b,) or None.
+
+    Source: TMC eq. 2; smoothing as in MMT's code.
+    """
+    return _mean(F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing), weight)
+
+
+def triplet(
+    distance: Tensor, mined: Mined, *, margin: float = 0.5, form: str = "margin", weight: Tensor | None = None
+) -> Tensor:
+    """L_tri: batch-hard triplet loss, max(0, margin + d_ap − d_an) or softplus(d_ap − d_an).
+
+    Args:
+        distance: (b, b) of the student.
+        mined: from `mine` on the same distances.
+        margin: for the form "margin".
+        form: "margin" or "softplus".
+        weight: (b,) or None.
+
+    Raises:
+        ValueError: unknown form.
+
+    Source: TMC eq. 3; the softplus form from MMT's code.
+    """
+    gap = _at(distance, mined.positive) - _at(distance, mined.negative)
+    if form == "margin":
+        return _mean(F.relu(margin + gap), weight)
+    if form == "softplus":
+        return _mean(F.softplus(gap), weight)
+    raise ValueError(f"form is {form!r}, expected one of {', '.join(TRIPLET_FORMS)}")
+
+
+def soft_identity(logits: Tensor, teacher_logits: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """L_sid: −Σ softmax(teacher) · log softmax(student); the teacher's side carries no gradient.
+
+    Args:
+        logits: (b, c) of the student.
+        teacher_logits: (b, c).
+        weight: (b,) or None.
+
+    Source: TMC eq. 4.
+    """
+    target = teacher_logits.detach().softmax(1)
+    return _mean(-(target * logits.log_softmax(1)).sum(1), weight)
+
+
+def soft_triplet(
+    distance: Tensor, teacher_distance: Tensor, mined: Mined, *, weight: Tensor | None = None
+) -> Tensor:
+    """L_stri: binary cross-entropy between the student's and the teacher's T = e^d_an / (e^d_ap + e^d_an).
+
+    Args:
+        distance: (b, b) of the student.
+        teacher_distance: (b, b) of the teacher, read at the student's mined indices; carries no gradient.
+        mined: mined by the student.
+        weight: (b,) or None.
+
+    Source: TMC eq. 5-6; METHODS 2.4.
+    """
+    gap = _at(distance, mined.negative) - _at(distance, mined.positive)
+    teacher_gap = _at(teacher_distance, mined.negative) - _at(teacher_distance, mined.positive)
+    target = torch.sigmoid(teacher_gap.detach())
+    # log T = log sigmoid(gap), log(1 − T) = log sigmoid(−gap): finite where exp(d) would overflow.
+    return _mean(-(target * F.logsigmoid(gap) + (1 - target) * F.logsigmoid(-gap)), weight)

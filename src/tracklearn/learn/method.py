@@ -1,0 +1,119 @@
+"""What a method is made of: values that `train.train` runs, no class hierarchy.
+
+Source: the design follows what TMC, MMT, UGA and MSPLR have in common (METHODS 3-6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tracklearn.learn.augment import Augment
+from tracklearn.learn.sample import Plan
+from tracklearn.types import Array, PseudoLabels, Tracklets
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """What a stage's `assign` makes of the features.
+
+    Args:
+        labels: one per tracklet; labels other than −1 are 0..c − 1.
+        eps: radius used, nan where the method has none.
+        memory: arrays handed to the next round's `assign` and kept in the state (a frozen eps, a graph).
+        aux: arrays the objective needs, handed to it as tensors on the device.
+        diagnosis: sentences for the user: what was adapted, what looks wrong.
+    """
+
+    labels: PseudoLabels
+    eps: float = float("nan")
+    memory: Mapping[str, Array] = field(default_factory=dict)
+    aux: Mapping[str, Array] = field(default_factory=dict)
+    diagnosis: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one network makes of one batch.
+
+    Args:
+        feature: (b, d) pre-BN features, mean over each tracklet's frames.
+        logits: the head's output for the mean post-BN features, (b, c) for a classifier.
+    """
+
+    feature: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What the labels say of one batch: tracklet, label, space (b,) int64, weight (b,) float32, and aux."""
+
+    tracklet: Tensor
+    label: Tensor
+    space: Tensor
+    weight: Tensor
+    aux: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A number of rounds; each extracts features, assigns labels and fits the networks to them.
+
+    Args:
+        name: for the record.
+        rounds: how many (epochs).
+        assign: (features (t, d) unit, tracklets, memory) -> Assignment.
+        head: (features (t, d), labels) -> module on the mean post-BN feature, made anew every round for
+            every student and copied into its teacher.
+        optimise: (student, head) -> optimisers, made anew every round.
+        iterations: number of clusters -> number of batches in the round.
+        sample: (tracklets, labels, n_iterations, rng) -> Plan.
+        objective: (students' views, teachers' views, target) -> named loss terms.
+        weights: of each term in the total; terms without one are recorded only.
+        augment: for the training images; every network gets its own draw.
+        frames_cluster: consecutive frames of each tracklet behind its feature.
+        cluster_feature: "post_bn" or "pre_bn".
+        samples_per_bn: tracklets in one batch-norm group.
+        alpha: the teachers' momentum.
+        precision: arithmetic of forward passes; other than float32 through autocast.
+    """
+
+    name: str
+    rounds: int
+    assign: Callable[[Array, Tracklets, Mapping[str, Array]], Assignment]
+    head: Callable[[Array, PseudoLabels], nn.Module]
+    optimise: Callable[[nn.Module, nn.Module], Sequence[torch.optim.Optimizer]]
+    iterations: Callable[[int], int]
+    sample: Callable[[Tracklets, PseudoLabels, int, np.random.Generator], Plan]
+    objective: Callable[[Sequence[View], Sequence[View], Target], dict[str, Tensor]]
+    weights: Mapping[str, float]
+    augment: Augment
+    frames_cluster: int = 32
+    cluster_feature: Literal["post_bn", "pre_bn"] = "post_bn"
+    samples_per_bn: int = 16
+    alpha: float = 0.999
+    precision: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn from tracklets.
+
+    Args:
+        name: for the record.
+        prepare: (features of all crops (n, d), tracklets) -> part (n,), −1 drops a crop; None leaves the
+            tracklets as they are.
+        stages: run one after the other on the same networks.
+        networks: number of students, each with a teacher of its own.
+    """
+
+    name: str
+    prepare: Callable[[Array, Tracklets], Array] | None
+    stages: tuple[Stage, ...]
+    networks: int = 1

@@ -1,0 +1,223 @@
+"""TMC: tracklet-based multi-level clustering.
+
+Tracklets are cut where a tracker switched persons (isolation, once), joined into clusters by features
+(association, every epoch), and a mean-teacher network is trained on the clusters.
+
+Source: Teng, He, Guo, Guo, Ding, "A Free Lunch to Person Re-identification: Learning from Automatically
+Generated Noisy Tracklets", arXiv 2204.00891.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tracklearn.core import cluster
+from tracklearn.core import isolate as isolation
+from tracklearn.learn import losses, sample
+from tracklearn.learn.augment import Augment
+from tracklearn.learn.method import Assignment, Method, Stage, Target, View
+from tracklearn.types import Array, PseudoLabels, Tracklets
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """Settings of TMC; the defaults are the paper's, each with its origin.
+
+    [paper] stated by the paper, [code] from public code of its authors or of MMT, [chosen] ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    isolate: bool = Field(
+        default=True, description="Cut tracklets at switches first; off is the paper's TMC- [paper 3.2]."
+    )
+    isolation: Literal["dbscan"] = Field(
+        default="dbscan", description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2]."
+    )
+    eps_intra: Positive = Field(
+        default=0.6, description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]."
+    )
+    min_samples_intra: Count = Field(default=2, description="Density of isolation [chosen].")
+    metric: Literal["euclidean", "cosine", "jaccard"] = Field(
+        default="euclidean", description="Distance of isolation, on unit features [chosen]."
+    )
+    k1: Count = Field(default=30, description="Neighbours in the Jaccard distance [code TMC; 20 in MMT].")
+    k2: Count = Field(default=6, description="Neighbours averaged in the Jaccard distance [code MMT].")
+    rho: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=1.6e-3,
+        description="Share of smallest distances whose mean is eps [paper 3.3 data-dependent; code MMT].",
+    )
+    min_samples: Count = Field(default=4, description="Density of association [code MMT].")
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        default=40, description="Rounds of association and training [paper 4.2]."
+    )
+    iterations: Literal["auto"] | Count = Field(
+        default="auto",
+        description="Batches per epoch; auto is round(0.6 × clusters), at least 1 [code TMC]; MMT: 400.",
+    )
+    clusters_per_batch: Annotated[int, Field(ge=2)] = Field(
+        default=16,
+        description="Clusters in a batch; fewer where there are fewer [code TMC: 64 tracklets = 16 × 4].",
+    )
+    tracklets_per_cluster: Annotated[int, Field(ge=2)] = Field(
+        default=4, description="Tracklets of each cluster in a batch [code TMC]."
+    )
+    frames_train: Count = Field(
+        default=4, description="Consecutive frames of a tracklet in training [code TMC]."
+    )
+    frames_cluster: Count = Field(
+        default=32, description="Consecutive frames of a tracklet for association [paper 4.2; 4 in the code]."
+    )
+    learning_rate: Positive = Field(default=3.5e-4, description="Of Adam, constant [paper 4.2].")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=5e-4, description="Of Adam [paper 4.2].")
+    lambda_id: Share = Field(default=0.5, description="Share of the soft identity loss [paper eq. 6, 4.2].")
+    lambda_tri: Share = Field(default=0.8, description="Share of the soft triplet loss [paper eq. 6, 4.2].")
+    margin: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="Of the triplet loss [paper eq. 3]."
+    )
+    triplet: Literal["margin", "softplus"] = Field(
+        default="margin",
+        description="max(0, m + d_ap − d_an) [paper eq. 3] or softplus(d_ap − d_an) [code MMT].",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Of the identity loss [paper eq. 2: none; 0.1 in MMT]."
+    )
+    alpha: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.999,
+        description="The teacher's momentum, warmed up as 1 − 1/(step + 1) [paper 3.4; code MMT].",
+    )
+    samples_per_bn: Count = Field(
+        default=16, description="Tracklets normalised together by batch norm [code TMC: 64 over 4 GPUs]."
+    )
+    cluster_feature: Literal["post_bn", "pre_bn"] = Field(
+        default="post_bn",
+        description="Feature for association: after the BN neck [code MMT] or before it [code TMC].",
+    )
+    augment: Augment = Field(default=Augment(), description="Of training crops [code MMT].")
+
+
+def method(config: Config | None = None) -> Method:
+    """TMC as a value that `train.train` runs."""
+    config = config or Config()
+    stage = Stage(
+        name="tmc",
+        rounds=config.epochs,
+        assign=partial(_associate, config),
+        head=classifier,
+        optimise=partial(adam, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
+        iterations=partial(_iterations, config),
+        sample=partial(
+            sample.batches,
+            clusters_per_batch=config.clusters_per_batch,
+            tracklets_per_cluster=config.tracklets_per_cluster,
+            n_frames=config.frames_train,
+        ),
+        objective=partial(_objective, config),
+        weights={
+            "id": 1 - config.lambda_id,
+            "sid": config.lambda_id,
+            "tri": 1 - config.lambda_tri,
+            "stri": config.lambda_tri,
+        },
+        augment=config.augment,
+        frames_cluster=config.frames_cluster,
+        cluster_feature=config.cluster_feature,
+        samples_per_bn=config.samples_per_bn,
+        alpha=config.alpha,
+    )
+    return Method(
+        name="tmc" if config.isolate else "tmc-",
+        prepare=partial(_isolate, config) if config.isolate else None,
+        stages=(stage,),
+    )
+
+
+def classifier(features: Array, labels: PseudoLabels) -> nn.Module:
+    """A linear layer without bias whose rows are the unit means of the clusters' features.
+
+    Args:
+        features: (t, d) float32.
+        labels: one per tracklet, clusters 0..c − 1.
+
+    Returns:
+        A module (b, d) -> (b, c).
+
+    Source: METHODS 3.2 [code MMT].
+    """
+    used = labels.label >= 0
+    mean = np.zeros((labels.n_clusters, features.shape[1]))
+    np.add.at(mean, labels.label[used], features[used])  # sums; the scale goes with the norm
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    # skip_init: a random start would draw from the global generator and be overwritten at once
+    layer = nn.utils.skip_init(nn.Linear, features.shape[1], len(mean), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(mean))
+    return layer
+
+
+def adam(
+    student: nn.Module, head: nn.Module, *, learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Adam over everything in student and head that takes a gradient (the BN neck's bias does not)."""
+    parameters = [p for m in (student, head) for p in m.parameters() if p.requires_grad]
+    return [torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)]
+
+
+def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
+    return isolation.isolate(
+        features,
+        tracklets.tracklet,
+        frame=tracklets.frame,
+        time=tracklets.time,
+        box=tracklets.box,
+        method=config.isolation,
+        eps=config.eps_intra,
+        min_samples=config.min_samples_intra,
+        metric=config.metric,
+    )
+
+
+def _associate(
+    config: Config, features: Array, tracklets: Tracklets, memory: Mapping[str, Array]
+) -> Assignment:
+    """Clusters of the tracklets; eps comes from the first epoch's distances and then stays."""
+    frozen = float(memory["eps"].item()) if "eps" in memory else None
+    found = cluster.associate(
+        features, k1=config.k1, k2=config.k2, rho=config.rho, min_samples=config.min_samples, eps=frozen
+    )
+    eps = found.eps if frozen is None else frozen
+    return Assignment(
+        labels=PseudoLabels.of(found.label),
+        eps=found.eps,
+        memory={"eps": np.array(eps)},
+        diagnosis=tuple(found.diagnosis),
+    )
+
+
+def _iterations(config: Config, n_clusters: int) -> int:
+    return max(1, round(0.6 * n_clusters)) if config.iterations == "auto" else config.iterations
+
+
+def _objective(
+    config: Config, students: Sequence[View], teachers: Sequence[View], target: Target
+) -> dict[str, Tensor]:
+    (student,), (mean_teacher,) = students, teachers
+    distance = losses.pairwise(student.feature)
+    mined = losses.mine(distance, target.label)
+    weight = target.weight
+    return {
+        "id": losses.identity(student.logits, target.label, smoothing=config.label_smoothing, weight=weight),
+        "sid": losses.soft_identity(student.logits, mean_teacher.logits, weight=weight),
+        "tri": losses.triplet(distance, mined, margin=config.margin, form=config.triplet, weight=weight),
+        "stri": losses.soft_triplet(distance, losses.pairwise(mean_teacher.feature), mined, weight=weight),
+    }

@@ -1,0 +1,146 @@
+"""Which crops are looked at: clips for clustering, batches for training, decoded one ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The batches of one epoch, drawn before it starts.
+
+    Args:
+        tracklet: (i, b) int64, the tracklets of each batch; those of one cluster stand together.
+        row: (i, b, f) int64, rows of the tracklet set: f frames for each of them.
+    """
+
+    tracklet: Array
+    row: Array
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.tracklet)
+
+
+def clips(tracklets: Tracklets, n_frames: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """At most `n_frames` consecutive frames of every tracklet, from a random start.
+
+    Args:
+        tracklets: the set.
+        n_frames: frames wanted of each tracklet; a shorter tracklet gives all it has, each once.
+        rng: draws the starts, one for each tracklet.
+
+    Returns:
+        (rows (m,) int64 of the set, in order; tracklet (m,) int64 of each row).
+
+    Source: TMC section 4.2 (32 frames); METHODS 2.6.
+    """
+    length = tracklets.length
+    take = np.minimum(length, n_frames)
+    first = tracklets.start[:-1] + rng.integers(0, length - take + 1)
+    group = np.repeat(np.arange(len(tracklets)), take)
+    within = np.arange(len(group)) - np.repeat(np.cumsum(take) - take, take)
+    return first[group] + within, group
+
+
+def _frames(tracklets: Tracklets, chosen: Array, n_frames: int, rng: np.random.Generator) -> Array:
+    """(..., n_frames) rows: consecutive frames of the tracklets in `chosen`; short tracklets cycle."""
+    length, start = tracklets.length[chosen], tracklets.start[:-1][chosen]
+    # A short tracklet may begin anywhere, since it wraps; a long one must not run over its end.
+    first = rng.integers(0, np.where(length < n_frames, length, length - n_frames + 1))
+    within = (first[..., None] + np.arange(n_frames)) % length[..., None]
+    return start[..., None] + within
+
+
+def _members(members: Array, camid: Array, n: int, rng: np.random.Generator) -> Array:
+    """n tracklets of one cluster: a random one, then those of other cameras, then of its own.
+
+    Other cameras take turns. No tracklet comes twice before each of the cluster came once.
+    """
+    members = rng.permutation(members)
+    camera = camid[members]
+    # turn[i]: how many of the same camera precede i in the shuffled order
+    order = np.argsort(camera, kind="stable")
+    _, first, count = np.unique(camera[order], return_index=True, return_counts=True)
+    turn = np.empty(len(members), np.int64)
+    turn[order] = np.arange(len(members)) - np.repeat(first, count)
+    own = camera == camera[0]
+    own[0] = False
+    rank = np.lexsort((turn, own))
+    rank = np.r_[0, rank[rank != 0]]
+    return members[np.resize(rank, n)]
+
+
+def batches(
+    tracklets: Tracklets,
+    labels: PseudoLabels,
+    n_iterations: int,
+    rng: np.random.Generator,
+    *,
+    clusters_per_batch: int = 16,
+    tracklets_per_cluster: int = 4,
+    n_frames: int = 4,
+) -> Plan:
+    """An epoch of batches: clusters in random order, a few tracklets of each, a few frames of those.
+
+    All clusters come once before one comes again, no cluster comes twice in a batch, and noise never comes.
+    With fewer clusters than `clusters_per_batch` the batches are smaller.
+
+    Args:
+        tracklets: the set.
+        labels: one per tracklet; at least two clusters.
+        n_iterations: batches wanted.
+        rng: draws everything.
+        clusters_per_batch: P.
+        tracklets_per_cluster: K; of other cameras first where the cluster has several, cycling
+            through the cluster where it has fewer than K (each time with its own frames).
+        n_frames: consecutive frames of each tracklet; short ones cycle.
+
+    Raises:
+        ValueError: fewer than two clusters.
+
+    Source: METHODS 2.6; MMT's code for the preference of other cameras (which repeats tracklets of
+        other cameras where we first use up the anchor's own).
+    """
+    used = np.flatnonzero(labels.label >= 0)
+    used = used[np.argsort(labels.label[used], kind="stable")]
+    cluster, first = np.unique(labels.label[used], return_index=True)
+    n = len(cluster)
+    if n < 2:
+        raise ValueError(f"labels hold {n} cluster(s), expected at least 2: nothing to tell apart")
+    member = np.split(used, first[1:])
+    per_batch = min(clusters_per_batch, n)
+    queue: list[int] = []
+    chosen = np.empty((n_iterations, per_batch, tracklets_per_cluster), np.int64)
+    for i in range(n_iterations):
+        if len(queue) < per_batch:
+            # The next pass starts inside this batch: what the batch already holds goes to its end.
+            order = rng.permutation(n)
+            again = np.isin(order, queue)
+            queue += [*order[~again].tolist(), *order[again].tolist()]
+        batch, queue = queue[:per_batch], queue[per_batch:]
+        for j, c in enumerate(batch):
+            chosen[i, j] = _members(member[c], tracklets.camid, tracklets_per_cluster, rng)
+    tracklet = chosen.reshape(n_iterations, per_batch * tracklets_per_cluster)
+    return Plan(tracklet, _frames(tracklets, tracklet, n_frames, rng))
+
+
+def ahead(crops: Crops, rows: Iterable[Array]) -> Iterator[Array]:
+    """The crops of each entry of `rows`, in order; the next entry is read in a thread meanwhile."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
+    try:
+        following = None
+        for entry in rows:
+            current, following = following, pool.submit(crops.read, entry)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
