@@ -76,6 +76,10 @@ class TableWriter:
         self._file.close()
         return self._file.sha256.hexdigest()
 
+    def abandon(self) -> None:
+        """Let go of the file without finishing it."""
+        self._file.close()
+
 
 class PartWriter:
     """Writes the tracklets of one source; made by `SetWriter.part`."""
@@ -142,6 +146,13 @@ class PartWriter:
         self.n_crops += m
         return self.n_tracklets - 1
 
+    def abandon(self) -> None:
+        """Let go of the open files; the part is not finished."""
+        self._shards.abandon()
+        for table in (self._crops, self._tracklets, self._truth):
+            if table is not None:
+                table.abandon()
+
     def finish(self, record: Mapping[str, Any]) -> None:
         """Close the part and mark it as done; `record` goes into the manifest's list of sources."""
         self._shards.close()
@@ -168,7 +179,7 @@ class SetWriter:
     Raises:
         FileExistsError: `path` exists, or `path.partial` does and `resume` is off.
 
-    Used as a context manager it leaves `path.partial` alone on failure, for `resume`.
+    Used as a context manager it keeps the finished parts in `path.partial` on failure, for `resume`.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False, shard_bytes: int = 64 << 20) -> None:
@@ -176,7 +187,7 @@ class SetWriter:
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.shard_bytes = shard_bytes
         self._parts: list[Path] = []
-        self._used: set[Path] = set()
+        self._open: PartWriter | None = None
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists: choose another --out, or remove it")
         if self.partial.exists() and not resume:
@@ -191,8 +202,16 @@ class SetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._parts and self.partial.is_dir() and not any(self.partial.iterdir()):
-            self.partial.rmdir()  # nothing was written: leave no trace
+        if self._open is not None:
+            self._open.abandon()
+        if not self.partial.is_dir():
+            return
+        # What cannot be used again goes: it would only take space. Without a finished part, all of it.
+        for part in self.partial.iterdir():
+            if not (part / "done.json").is_file():
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if not any(self.partial.iterdir()):
+            self.partial.rmdir()
 
     def part(self, key: str, *, truth: bool = False) -> PartWriter | None:
         """A writer for the next source, or None where an earlier, interrupted writing has finished it.
@@ -209,7 +228,8 @@ class SetWriter:
             return None
         if folder.exists():
             shutil.rmtree(folder)
-        return PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
+        self._open = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
+        return self._open
 
     @property
     def records(self) -> list[dict[str, Any]]:

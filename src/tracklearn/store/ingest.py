@@ -1,0 +1,383 @@
+"""From camera files, tracker results and folders of crops to a tracklet set: `ingest`.
+
+Everything streams. A video is decoded, detected and tracked frame by frame; only the crops of tracks that are
+still open are held, at most `Config.max_length` each, and a closed track goes to disk at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tracklearn.store import setwriter
+from tracklearn.store.config import digest
+from tracklearn.store.cut import Cutter, Track
+from tracklearn.store.detect import Detector, open_detector
+from tracklearn.store.folders import FolderPlan, read_crop, scan_folder, shorten, skip
+from tracklearn.store.mot import Boxes, read_results
+from tracklearn.store.runs import read_json
+from tracklearn.store.setwriter import PartWriter, SetWriter
+from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources
+from tracklearn.store.track import open_tracker
+from tracklearn.store.video import DEFAULT_FPS, Frame, VideoInfo, open_frames
+from tracklearn.types import Array
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class Config(BaseModel):
+    """Settings of ingest.
+
+    `stride`, `min_length`, `min_box_height`, `margin` and `max_gap` concern tracks on video; folders of crops
+    are taken as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector: str = Field(
+        default="motion",
+        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}: its name)",
+    )
+    tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
+    threshold: float | None = Field(
+        default=None, description="least detection score; the detector's own if None"
+    )
+    stride: int = Field(default=1, ge=1, description="use every stride-th frame")
+    fps: float | None = Field(
+        default=None, gt=0, description="frame rate of sources that carry no times; 25 if None"
+    )
+    min_length: int = Field(default=6, ge=1, description="crops; shorter tracks are dropped and counted")
+    max_length: int = Field(default=1000, ge=1, description="crops; longer tracks go on as a new tracklet")
+    min_box_height: float = Field(default=24, ge=1, description="pixels; lower boxes are skipped and counted")
+    margin: float = Field(
+        default=0.0, ge=0, le=1, description="added to a crop on each side, fraction of its box"
+    )
+    max_gap: float = Field(default=5.0, gt=0, description="seconds; a track unseen for longer is over")
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Config:
+        if self.max_length < self.min_length:
+            raise ValueError(f"max_length {self.max_length} is below min_length {self.min_length}")
+        return self
+
+
+def ingest(
+    sources: Sequence[str | Path | Source],
+    out: str | Path,
+    *,
+    config: Config | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Turn sources into the tracklet set `out`.
+
+    Args:
+        sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
+            "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS"; see `tracklearn.store.sources`.
+        out: folder to write; it appears when all is done. Until then there is `out.partial`.
+        config: settings; the defaults if None.
+        resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
+            If `out` is complete and made from the same sources and settings, nothing is done.
+        progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
+            estimate elsewhere until the last call of a source.
+
+    Returns:
+        `out`.
+
+    Raises:
+        FileNotFoundError: a source or model does not exist.
+        FileExistsError: `out`, or without `resume` `out.partial`, exists.
+        ValueError: a source is not what it should be, or nobody is in any of them. If somebody is in at least
+            one, the others are listed as skipped in the manifest.
+        OSError: the disk is full or failing; finished sources are kept for `resume`.
+    """
+    config = config or Config()
+    out = Path(out)
+    if out.exists() and not resume:
+        raise FileExistsError(f"{out} exists: choose another --out, or remove it")
+    jobs = _jobs(sources, config)
+    request = digest([job.key for job in jobs])
+    if out.exists():
+        return _complete(out, request)
+    _check(jobs, config)
+    with SetWriter(out, resume=resume) as writer:
+        for job in jobs:
+            part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
+            if part is not None:
+                part.finish(_Reader(job, config, part, progress).read())
+        records = writer.records
+        empty = [record for record in records if not record["n_tracklets"]]
+        if len(empty) == len(records):
+            shutil.rmtree(writer.partial)  # worth nothing, and in the way of the next attempt
+            which = f"none of the {len(records)} sources: " if len(records) > 1 else ""
+            raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
+        extra = {"request": request}
+        return writer.finish(config.model_dump(), camid=fixed_cameras([j.source for j in jobs]), extra=extra)
+
+
+def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
+    """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ingest`, as far as names tell.
+    """
+    return digest([job.key for job in _jobs(sources, config or Config())])
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    content: str  # digest of what the source holds
+    key: str  # digest of everything its part of the set depends on
+    detector: str
+    plan: FolderPlan | None
+
+
+def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
+    parsed = parse_sources(sources)
+    jobs = []
+    for source in parsed:
+        files = [file for file in (source.results, source.path) if file is not None]
+        content = digest([fingerprint(file) for file in files])
+        detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
+        settings = {**config.model_dump(), "detector": detector, "model": _model_digest(detector)}
+        key = digest(
+            [
+                setwriter.SCHEMA,
+                source.camera,
+                source.kind,
+                content,
+                [changed(file) for file in files],
+                settings,
+            ]
+        )
+        plan = scan_folder(source.path) if source.kind == "crops" else None
+        jobs.append(_Job(source, content, key, detector, plan))
+    films = [job for job in jobs if job.source.kind == "video"]
+    if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
+        raise ValueError(
+            f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
+            "put {camera} into its path, which stands for the name of the camera"
+        )
+    return jobs
+
+
+def _model_digest(detector: str) -> list[str]:
+    """Digests of the files behind a detector such as openvino:PATH (.xml and .bin), if any."""
+    path = Path(detector.partition(":")[2])
+    if not path.is_file():
+        return []
+    return [fingerprint(file) for file in sorted({path, path.with_suffix(".bin")}) if file.is_file()]
+
+
+def _complete(out: Path, request: str) -> Path:
+    """`out`, if it is finished and was made from this request."""
+    manifest = out / "manifest.json"
+    if not manifest.is_file() or read_json(manifest).get("request") != request:
+        raise FileExistsError(
+            f"{out} exists and was made from other sources or settings: choose another --out, or remove it"
+        )
+    partial = out.with_name(out.name + ".partial")
+    if partial.is_dir():
+        shutil.rmtree(partial)  # interrupted between the renaming and the tidying up
+    return out
+
+
+def _check(jobs: Sequence[_Job], config: Config) -> None:
+    """Open everything once, so that a mistake in the last source shows before hours of work on the first."""
+    for job in jobs:
+        source = job.source
+        if source.results is not None:
+            read_results(source.results)
+        if job.plan is None:
+            open_frames(source.path, fps=config.fps).close()
+        if source.kind == "video":
+            open_tracker(config.tracker, fps=config.fps or DEFAULT_FPS)
+    for detector in sorted({job.detector for job in jobs if job.detector}):
+        open_detector(detector, threshold=config.threshold)
+
+
+class _Reader:
+    """Reads one source into its part and keeps its account."""
+
+    def __init__(self, job: _Job, config: Config, part: PartWriter, progress: Progress | None) -> None:
+        self.job, self.config, self.part = job, config, part
+        self.progress = progress
+        self.skipped: list[dict[str, Any]] = []
+        self.counts: dict[str, int] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Read all of it; the record for the manifest."""
+        source = self.job.source
+        began = time.perf_counter()
+        record: dict[str, Any] = {
+            "camera": source.camera,
+            "path": str(source.path),
+            "results": None if source.results is None else str(source.results),
+            "kind": source.kind if self.job.plan is None else self.job.plan.kind,
+            "digest": self.job.content,
+        }
+        if self.job.plan is not None:
+            record |= self._read_folder(self.job.plan)
+        else:
+            record |= self._read_film()
+        seconds = time.perf_counter() - began
+        done = self.counts.get("frames", self.part.n_crops)
+        if not self.part.n_tracklets:
+            record |= {"status": "skipped", "reason": self._nobody()}
+        else:
+            record |= {"status": "ok", "reason": None}
+        return record | {
+            "counts": self.counts,
+            "skipped": shorten([entry for entry in self.skipped if entry["n"]]),
+            "seconds": round(seconds, 3),
+            "per_second": round(done / max(seconds, 1e-9), 1),
+        }
+
+    def _nobody(self) -> str:
+        counts, config = self.counts, self.config
+        if self.job.plan is not None:
+            return "none of the images can be decoded"
+        if not counts["detections"]:
+            what = f"no box in {counts['frames']} frames"
+        else:
+            what = (
+                f"{counts['detections']} boxes in {counts['frames']} frames, but no track of at least "
+                f"{config.min_length} crops of {config.min_box_height:g} pixels height"
+            )
+        if self.job.source.kind == "results":
+            return (
+                f"{what}; lower min_length or min_box_height, or check that the results belong to the video"
+            )
+        return (
+            f"{what}; detector {self.job.detector}: try another (hog, openvino:PATH, onnx:PATH, hub:NAME), "
+            "a lower threshold, min_length or min_box_height"
+        )
+
+    def _report(self, done: int, total: int | None) -> None:
+        if self.progress is not None:
+            name = self.job.source.camera or self.job.source.path.name
+            self.progress(f"ingest {name}", done, total)
+
+    # Video, with a detector and a tracker or with the results of one
+
+    def _read_film(self) -> dict[str, Any]:
+        source, config = self.job.source, self.config
+        record: dict[str, Any] = {}
+        with open_frames(source.path, stride=config.stride, fps=config.fps) as frames:
+            info = frames.info
+            total = None if info.n_frames is None else -(-info.n_frames // config.stride)
+            if source.results is not None:
+                boxes: _Results | _Tracking = _Results(read_results(source.results))
+            else:
+                detector = open_detector(self.job.detector, threshold=config.threshold)
+                boxes = _Tracking(detector, config.tracker, info)
+                record |= {"detector": detector.name, "tracker": config.tracker}
+            cutter = Cutter(
+                self.part,
+                source.camera,
+                min_length=config.min_length,
+                max_length=config.max_length,
+                min_box_height=config.min_box_height,
+                margin=config.margin,
+                max_gap=config.max_gap,
+                jpeg_quality=config.jpeg_quality,
+            )
+            n_frames, last = 0, -1
+            for frame in frames:
+                cutter.add(frame, *boxes.at(frame))
+                n_frames, last = n_frames + 1, frame.number
+                self._report(n_frames, total if total is None else max(total, n_frames + 1))
+            cutter.close()
+            self._report(n_frames, n_frames)
+        counts = {"frames": n_frames, "broken_frames": frames.broken, "detections": boxes.n_boxes}
+        self.counts = counts | cutter.counts
+        self.skipped += [
+            skip("frames", "they cannot be decoded", frames.broken),
+            *boxes.unused(last, config.stride),
+            *cutter.skipped(),
+        ]
+        video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
+        return {**record, "video": video}
+
+    # Folders of crops
+
+    def _read_folder(self, plan: FolderPlan) -> dict[str, Any]:
+        source = self.job.source
+        fps = self.config.fps or DEFAULT_FPS
+        self.skipped += plan.skipped
+        done, broken = 0, 0
+        for tracklet in plan.tracklets:
+            camera = f"{source.camera}-{tracklet.camera}" if source.camera else tracklet.camera
+            camera = camera if tracklet.camera else source.camera
+            track = Track()
+            for file, frame in zip(tracklet.files, tracklet.frame, strict=True):
+                crop = read_crop(file, quality=self.config.jpeg_quality)
+                done += 1
+                self._report(done, plan.n_files)
+                if crop is None:
+                    broken += 1
+                    item = f"{file.parent.name}/{file.name}"
+                    self.skipped.append(skip(item, "the image cannot be decoded"))
+                    continue
+                jpeg, height, width = crop
+                track.add(jpeg, frame, frame / fps, (0, 0, width, height), 1.0)
+                if len(track) == self.config.max_length:
+                    track = track.write(self.part, camera, pid=tracklet.pid)
+            if len(track):
+                track.write(self.part, camera, pid=tracklet.pid)
+        self.counts = {"images": plan.n_files, "broken_images": broken}
+        if not plan.labelled:
+            return {"labels_used": False}
+        note = "tracklets were formed by the person and camera in the file names; training does not see them"
+        return {"labels_used": True, "note": note}
+
+
+class _Tracking:
+    """Boxes from a detector and a tracker."""
+
+    def __init__(self, detector: Detector, tracker: str, info: VideoInfo) -> None:
+        self.detector = detector
+        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=detector.confident)
+        self.n_boxes = 0
+
+    def at(self, frame: Frame) -> tuple[Array, Array, Array]:
+        box, score = self.detector(frame.image, frame.number)
+        self.n_boxes += len(box)
+        return self.tracker.update(box, score, frame.number, frame.image)
+
+    def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
+        return []
+
+
+class _Results:
+    """Boxes from a result file; `Boxes` are sorted by frame."""
+
+    def __init__(self, boxes: Boxes) -> None:
+        self.boxes = boxes
+        self.n_boxes = len(boxes)
+        self.used = 0
+
+    def at(self, frame: Frame) -> tuple[Array, Array, Array]:
+        first, end = np.searchsorted(self.boxes.frame, [frame.number, frame.number + 1])
+        self.used += int(end - first)
+        rows = slice(first, end)
+        return self.boxes.track[rows], self.boxes.box[rows], self.boxes.score[rows]
+
+    def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
+        beyond = int(np.count_nonzero(self.boxes.frame > last))
+        striding = int(np.count_nonzero((self.boxes.frame <= last) & (self.boxes.frame % stride != 0)))
+        broken = self.n_boxes - self.used - beyond - striding
+        return [
+            skip("result boxes", f"they lie beyond the last frame of the video, {last + 1}", beyond),
+            skip("result boxes", "their frames are left out by the stride", striding),
+            skip("result boxes", "their frames cannot be decoded", broken),
+        ]
