@@ -1,0 +1,69 @@
+"""Numbers as the report prints them; a dash where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def known(value: Any) -> bool:
+    """Whether this is a finite number.
+
+    >>> known(None), known(float("nan")), known(0)
+    (False, False, True)
+    """
+    return value is not None and bool(np.isfinite(value))
+
+
+def number(value: Any) -> str:
+    """A count with thousands apart.
+
+    >>> number(21720)
+    '21,720'
+    """
+    return f"{int(value):,}" if known(value) else "–"
+
+
+def percent(value: Any) -> str:
+    """A fraction in percent: one decimal below ten.
+
+    >>> percent(0.052), percent(0.5)
+    ('5.2 %', '50 %')
+    """
+    if not known(value):
+        return "–"
+    return f"{100 * value:.0f} %" if value == 0 or value >= 0.0995 else f"{100 * value:.1f} %"
+
+
+def decimal(value: Any, digits: int = 2) -> str:
+    """A number with so many decimals."""
+    return f"{value:.{digits}f}" if known(value) else "–"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as people say them.
+
+    >>> duration(4.24), duration(83), duration(7380)
+    ('4.2 s', '1 min 23 s', '2 h 03 min')
+    """
+    if not known(seconds):
+        return "–"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def flat(settings: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and text.
+
+    >>> flat({"tmc": {"epochs": 4}, "seed": 0})
+    [('tmc.epochs', '4'), ('seed', '0')]
+    """
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{before}{key}"
+        rows += flat(value, name + ".") if isinstance(value, Mapping) else [(name, str(value))]
+    return rows

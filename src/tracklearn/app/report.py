@@ -1,0 +1,153 @@
+"""The report of a run: one HTML file that needs nothing else.
+
+`ReportData` is what it is made of, plain values and arrays; `build_report` draws it. Pictures are read one by
+one and only those that are shown, so a set of any size gives a report of a few megabytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracklearn.app.formats import decimal, duration, number, percent
+from tracklearn.app.sections import Sections
+from tracklearn.app.selection import worst_mixed
+from tracklearn.types import Tracklets
+
+__all__ = ["ReportData", "SearchExample", "build_report", "worst_mixed"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchExample:
+    """One query and what was found, as rows of the pictures searched.
+
+    Args:
+        query: picture row of the query.
+        results: picture rows, nearest first.
+        distance: (k,) distances.
+        right: (k,) whether each result shows the query's person; None where truth is not known.
+        query_caption: text under the query.
+        captions: (k,) texts under the results; empty for none.
+    """
+
+    query: int
+    results: Sequence[int]
+    distance: Sequence[float]
+    right: Sequence[bool] | None = None
+    query_caption: str = ""
+    captions: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything the report shows; n crops, t tracklets before isolation and u after.
+
+    Args:
+        title: heading.
+        command: the command line that made the run.
+        cameras: names by camid.
+        tracklets: the tracklets as the tracker left them.
+        isolated: the tracklets after isolation.
+        picture: picture row -> uint8 RGB of any size; ValueError or OSError for one that cannot be read.
+        part: (n,) part of each row of `tracklets` within its tracklet, −1 dropped.
+        similarity: (n,) cosine of each row's feature with the row before; NaN at a tracklet's first.
+        features: tracklet -> (m, d) features of its first m rows, for the tracklets shown as film strips,
+            in the order shown; empty lets the report choose by `worst_mixed` and leave out projections.
+        rounds: one mapping per round with index, n_clusters, noise_fraction, largest_cluster, eps, agreement,
+            losses (name -> value), accuracy, diagnosis, seconds; missing or None where there is none.
+        label: (u,) cluster of each isolated tracklet in the last round, −1 noise.
+        settings: nested settings.
+        weights: name of the starting weights; "none" is a random start.
+        weights_sha256: their digest.
+        seconds: stage -> seconds.
+        sources: what ingest noted of each source; camera, path, frames, detections are shown where present.
+        skipped: (source, reason, count) of input that was left out.
+        noise: "before" and "after" -> fields of NoiseRates, where there is truth.
+        scores: "untrained", "trained", "baseline" or another name -> mAP, rank1, rank5, …; fractions.
+        scores_note: one sentence on how the scores were taken.
+        searches: example searches.
+        search_picture: `picture` of the set that was searched, when it is another one.
+        person: (n,) true person of each row of `tracklets`, −1 unknown: shown beneath film strips.
+        warnings: one line each.
+        created: date, version, machine: shown in the foot.
+
+    Raises:
+        ValueError: lengths do not fit together.
+    """
+
+    title: str
+    command: str
+    cameras: Sequence[str]
+    tracklets: Tracklets
+    isolated: Tracklets
+    picture: Callable[[int], Array]
+    part: Array
+    similarity: Array
+    rounds: Sequence[Mapping[str, Any]]
+    label: Array
+    settings: Mapping[str, Any]
+    weights: str
+    seconds: Mapping[str, float]
+    features: Mapping[int, Array] = field(default_factory=dict)
+    weights_sha256: str = ""
+    sources: Sequence[Mapping[str, Any]] = ()
+    skipped: Sequence[tuple[str, str, int]] = ()
+    noise: Mapping[str, Mapping[str, Any]] | None = None
+    scores: Mapping[str, Mapping[str, float]] | None = None
+    scores_note: str = ""
+    searches: Sequence[SearchExample] = ()
+    search_picture: Callable[[int], Array] | None = None
+    person: Array | None = None
+    warnings: Sequence[str] = ()
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        n, u = self.tracklets.n_crops, len(self.isolated)
+        for name, value, wanted, why in (
+            ("part", self.part, n, "one per crop"),
+            ("similarity", self.similarity, n, "one per crop"),
+            ("person", self.person, n, "one per crop"),
+            ("label", self.label, u, "one per isolated tracklet"),
+        ):
+            if value is not None and np.shape(value) != (wanted,):
+                raise ValueError(f"{name} has shape {np.shape(value)}, expected ({wanted},): {why}")
+        if len(self.cameras) < self.tracklets.n_cameras:
+            raise ValueError(f"cameras has {len(self.cameras)} names, expected {self.tracklets.n_cameras}")
+
+
+def build_report(data: ReportData, out: Path | str) -> Path:
+    """The report as the file `out`, whole or not at all: HTML with pictures and charts inside.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tracklearn.app"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "duration": duration,
+        "decimal": decimal,
+    }
+    html = environment.get_template("report.html.j2").render(Sections(data).context())
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(html, encoding="utf-8")
+    os.replace(partial, out)
+    return out
