@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -57,8 +58,8 @@ class Loaded:
     """What `Network.load_weights` did.
 
     Args:
-        n_loaded: arrays copied into the network.
-        n_expected: arrays the network has, batch counters left out.
+        n_loaded: arrays copied into the network, batch counters left out.
+        n_expected: arrays the network has, counted likewise.
         neck: whether the BN neck came along.
         folded: whether the batch norms are folded into the convolutions; `calibrate` unfolds them.
         ignored: names of classifier arrays that were left out.
@@ -177,6 +178,15 @@ class Network(nn.Module):
         """The state dict as numpy copies, for `store.weights.save`."""
         return {k: np.array(v.detach().cpu().numpy(), order="C") for k, v in self.state_dict().items()}
 
+    def metadata(self) -> dict[str, str]:
+        """Header for a weights file: the input these weights expect, as JSON texts by name."""
+        return {
+            "architecture": self.config.backbone,
+            "pixel_mean": json.dumps(self.pixel_mean),
+            "pixel_std": json.dumps(self.pixel_std),
+            "asymmetric_padding": json.dumps(self.asymmetric_padding),
+        }
+
     def load_weights(
         self, arrays: Mapping[str, NDArray[Any] | Tensor], *, info: Info | None = None
     ) -> Loaded:
@@ -227,7 +237,8 @@ class Network(nn.Module):
         folded = _folded(self._norms())
         self.start = "folded" if folded else "loaded"
         n_expected = sum(not k.endswith("num_batches_tracked") for k in own)
-        return Loaded(len(given), n_expected, neck, folded, ignored)
+        n_loaded = sum(not k.endswith("num_batches_tracked") for k in given)
+        return Loaded(n_loaded, n_expected, neck, folded, ignored)
 
     def set_padding(self, *, asymmetric: bool) -> None:
         """Pad stride-2 3×3 convolutions on the right and bottom only; MobileNetV2 alone can.

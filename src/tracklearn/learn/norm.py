@@ -92,13 +92,13 @@ class IBN(nn.Module):
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
-        self.half = n_channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = BatchNorm2d(n_channels - self.half)
+        self.n_instance = n_channels // 2
+        self.IN = nn.InstanceNorm2d(self.n_instance, affine=True)
+        self.BN = BatchNorm2d(n_channels - self.n_instance)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in, the same out."""
-        left, right = x.split([self.half, x.shape[1] - self.half], 1)
+        left, right = x.split([self.n_instance, x.shape[1] - self.n_instance], 1)
         return torch.cat([self.IN(left.contiguous()), self.BN(right.contiguous())], 1)
 
 

@@ -1,0 +1,346 @@
+"""Starting weights: published files fetched once and checked, files of the user's own, or openly none.
+
+Sources of the published files: torchvision (BSD-3-Clause) for `resnet50` and `mobilenet_v2`, IBN-Net (MIT)
+for `ibn_resnet50_a`. Their names end in the first eight digits of their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import pickle
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int | None], None]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# ResNet-50's first version: the second, trained by a longer recipe, transfers worse to fine distinctions.
+PUBLISHED = {
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "mobilenet_v2": "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+    "ibn_resnet50_a": "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
+}
+
+# An array that only this backbone has.
+MARKS = {
+    "ibn_resnet50_a": "layer1.0.bn1.IN.weight",
+    "resnet50": "layer1.0.bn3.weight",
+    "mobilenet_v2": "features.18.0.weight",
+    "tiny": "layer3.conv2.weight",
+}
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where weights come from, and the input they were made for.
+
+    Args:
+        name: `none`, `imagenet`, or the file's name.
+        path: the file; None for `none`.
+        sha256: of the file, in hex; empty for `none`.
+        backbone: inferred from the arrays, or as asked; None where neither says.
+        folded: whether batch norm is folded into the convolutions.
+        pixel_mean, pixel_std: of the input in 0–1 units.
+        asymmetric_padding: stride-2 3×3 convolutions pad on the right and bottom only.
+        metadata: the file's own header (safetensors), text by name.
+    """
+
+    name: str
+    path: Path | None = None
+    sha256: str = ""
+    backbone: str | None = None
+    folded: bool = False
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
+    asymmetric_padding: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest or a report, without the header."""
+        return {
+            "name": self.name,
+            "path": None if self.path is None else str(self.path),
+            "sha256": self.sha256,
+            "backbone": self.backbone,
+            "folded": self.folded,
+            "pixel_mean": list(self.pixel_mean),
+            "pixel_std": list(self.pixel_std),
+            "asymmetric_padding": self.asymmetric_padding,
+        }
+
+
+def load(
+    spec: str | os.PathLike[str],
+    *,
+    backbone: str | None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Array], WeightsInfo]:
+    """Arrays by name, and what is known of them.
+
+    Args:
+        spec: `imagenet` (the backbone's published file, downloaded once, checked, cached), `none` (no arrays:
+            the caller starts from random weights, openly), or the path of a .safetensors or .pth file.
+        backbone: needed for `imagenet`; for a path it is checked against the arrays.
+        cache: folder of downloaded files; by default `cache_folder()`.
+        progress: called as progress("weights", bytes so far, bytes in all or None) while downloading.
+
+    Returns:
+        (arrays, info). Arrays keep the file's precision; a leading `module.` is taken off their names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unreadable or unsafe file, weights of another backbone, arrays that are not finite,
+            no published file for this backbone, or no network: the line names the ways out.
+    """
+    text = os.fspath(spec)
+    if text == "none":
+        return {}, WeightsInfo("none", backbone=backbone)
+    if text == "imagenet":
+        path, name = _published(backbone, cache or cache_folder(), progress), "imagenet"
+    else:
+        path = Path(text).expanduser()
+        name = path.name
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: expected a file, `imagenet` or `none`")
+    arrays, metadata = _read(path)
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"weights {path}: {key} has values that are not finite: the file is damaged")
+    found = infer_backbone(arrays)
+    if found is None:
+        some = ", ".join(list(arrays)[:3]) or "no array at all"
+        raise ValueError(
+            f"weights {path} fit no known backbone (it holds {some}): expected the array names of "
+            f"{', '.join(MARKS)}"
+        )
+    if backbone is not None and backbone != found:
+        raise ValueError(
+            f"weights {path} are of {found}, not {backbone}: choose that backbone or other weights"
+        )
+    folded = is_folded(arrays)
+    mean, std = _pixels(metadata, path)
+    return arrays, WeightsInfo(
+        name=name,
+        path=path,
+        sha256=_digest(path),
+        backbone=found,
+        folded=folded,
+        pixel_mean=mean,
+        pixel_std=std,
+        asymmetric_padding=metadata.get("asymmetric_padding") == "true"
+        or "right and bottom" in metadata.get("padding", ""),
+        metadata=metadata,
+    )
+
+
+def infer_backbone(arrays: Mapping[str, Any]) -> str | None:
+    """Name of the backbone whose arrays these are, or None.
+
+    >>> infer_backbone({"layer1.0.bn1.IN.weight": 0, "layer1.0.bn3.weight": 0})
+    'ibn_resnet50_a'
+    """
+    if "layer1.0.bn3.weight" in arrays and "layer3.6.conv1.weight" in arrays:
+        return None  # ResNet-101 and deeper
+    return next((name for name, key in MARKS.items() if key in arrays), None)
+
+
+def is_folded(arrays: Mapping[str, Array]) -> bool:
+    """Whether every batch norm merely adds its bias (weight 1, mean 0, variance 1) and some bias is set."""
+    norms = [k.removesuffix("running_mean") for k in arrays if k.endswith("running_mean")]
+    norms = [n for n in norms if n != "neck."]
+    plain = all(
+        (arrays[n + "running_mean"] == 0).all()
+        and (arrays[n + "running_var"] == 1).all()
+        and (n + "weight" not in arrays or (arrays[n + "weight"] == 1).all())
+        for n in norms
+    )
+    return bool(norms) and plain and any(arrays[n + "bias"].any() for n in norms if n + "bias" in arrays)
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Path:
+    """Write arrays as one safetensors file that is either whole or absent.
+
+    Args:
+        path: the file; replaced if it exists. Its folder must exist.
+        arrays: by name, any layout.
+        metadata: text by name, kept in the header. What `load` reads back is in `Network.metadata()`.
+
+    Returns:
+        The path.
+    """
+    from safetensors.numpy import save as encode
+
+    path = Path(path)
+    # safetensors writes an array's memory as it lies: anything but C order would come back scrambled.
+    whole = {name: np.require(array, requirements=["C"]) for name, array in arrays.items()}
+    with _replacing(path) as temporary:
+        temporary.write(encode(whole, metadata=dict(metadata)))
+    return path
+
+
+def cache_folder() -> Path:
+    """Folder of downloaded files: `$TRACKLEARN_CACHE`, otherwise the platform's cache folder."""
+    chosen = os.environ.get("TRACKLEARN_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return (
+            Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "tracklearn" / "Cache"
+        )
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tracklearn"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracklearn"
+
+
+def _published(backbone: str | None, cache: Path, progress: Progress | None) -> Path:
+    """The backbone's published file in the cache, downloaded if it is not there."""
+    url = PUBLISHED.get(backbone or "")
+    if url is None:
+        raise ValueError(
+            f"no published ImageNet weights for backbone {backbone}: choose one of {', '.join(PUBLISHED)}, "
+            "or --weights PATH, or --weights none"
+        )
+    name = url.rsplit("/", 1)[1]
+    prefix = name.removesuffix(".pth").rsplit("-", 1)[1]
+    path = cache / name
+    if not path.is_file():
+        try:
+            _download(url, path, prefix, progress)
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            raise ValueError(
+                f"cannot download {url} ({getattr(error, 'reason', error)}): give a file of your own with "
+                f"--weights PATH, start from random weights with --weights none, or put {name} into {cache}"
+            ) from error
+    digest = _digest(path)
+    if not digest.startswith(prefix):
+        raise ValueError(f"{path} is damaged: its SHA-256 is {digest[:8]}…, expected {prefix}…; delete it")
+    return path
+
+
+def _download(url: str, path: Path, prefix: str, progress: Progress | None) -> None:
+    """Fetch url to path; the file appears only when whole and its SHA-256 begins with prefix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(url, timeout=30) as answer, _replacing(path) as temporary:
+        length = answer.headers.get("Content-Length")
+        total = int(length) if length else None
+        digest, done = hashlib.sha256(), 0
+        while block := answer.read(1 << 20):
+            temporary.write(block)
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress("weights", done, total)
+        if not digest.hexdigest().startswith(prefix):
+            raise urllib.error.URLError(
+                f"{done} bytes came with SHA-256 {digest.hexdigest()[:8]}…, expected {prefix}…"
+            )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file that takes path's place when the block ends well and vanishes otherwise."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+        try:
+            yield temporary
+            temporary.flush()
+            os.fsync(temporary.fileno())
+        except BaseException:
+            Path(temporary.name).unlink()
+            raise
+    Path(temporary.name).replace(path)
+
+
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt"):
+        return _read_torch(path), {}
+    raise ValueError(
+        f"weights {path}: unknown kind {path.suffix or 'of file'}, expected .safetensors or .pth"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            if "meta" in metadata:  # a run's own file keeps its notes as one JSON text
+                metadata |= {k: json.dumps(v) for k, v in json.loads(metadata["meta"]).items()}
+            return _plain_names({name: file.get_tensor(name) for name in file.keys()}), metadata  # noqa: SIM118
+    except (SafetensorError, TypeError) as error:  # TypeError: a number format numpy lacks (bfloat16)
+        raise ValueError(f"weights {path} cannot be read as safetensors ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, Array]:
+    """Arrays of a torch checkpoint; only tensors and plain containers are unpickled, never code."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"weights {path} are not a torch file of plain tensors ({reason[:120]}): "
+            "use a state dict, or convert it to safetensors where you trust it"
+        ) from error
+    while isinstance(content, dict):
+        inner = [content[key] for key in ("state_dict", "model", "network") if key in content]
+        if not inner or not isinstance(inner[0], dict):
+            break
+        content = inner[0]
+    tensors = (
+        {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
+    )
+    if not tensors:
+        raise ValueError(f"weights {path} hold no tensors by name: expected a state dict")
+    return _plain_names(
+        {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in tensors.items()}
+    )
+
+
+def _plain_names(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix("module."): array for name, array in arrays.items()}
+
+
+def _pixels(
+    metadata: Mapping[str, str], path: Path
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Pixel mean and standard deviation that the header names; ImageNet's where it says nothing."""
+    if "pixel_mean" in metadata and "pixel_std" in metadata:
+        mean, std = (tuple(map(float, json.loads(metadata[k]))) for k in ("pixel_mean", "pixel_std"))
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError(f"weights {path}: pixel_mean and pixel_std need three floats, got {mean}, {std}")
+        return mean, std
+    said = metadata.get("preprocess", "")
+    if not said:
+        return IMAGENET_MEAN, IMAGENET_STD
+    if "x/127.5-1" in said.replace(" ", "") and "BGR" not in said:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    raise ValueError(
+        f"weights {path} were made with an input we do not know (preprocess: {said}): "
+        "write pixel_mean and pixel_std (0–1 units, RGB) into its header"
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
