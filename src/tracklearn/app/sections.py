@@ -307,8 +307,8 @@ class Sections:
         if (self.data.label >= 0).any():
             size, several = self.cluster_sizes()
             svg = figures.sizes(size, several, alt="cluster sizes of the last round")
-            several_of = f"{int(several.sum())} of {len(size)}"
-            caption = f"Last round; dark clusters are seen by more than one camera ({several_of})."
+            single = f"{int((~several).sum())} of {len(size)}"
+            caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
             charts.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
         return charts
 

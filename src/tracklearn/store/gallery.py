@@ -235,7 +235,7 @@ def open_gallery(path: Path | str) -> Gallery:
     expected = (manifest["entries"], manifest["width"])
     if features.shape != expected or table.num_rows != expected[0]:
         raise ValueError(
-            f"{path} holds {features.shape} features and {table.num_rows} entries, expected {expected} as its "
+            f"{path} holds {features.shape} features and {table.num_rows} entries, not {expected} as its "
             "manifest says: index the run again"
         )
     columns = {name: table[name].to_numpy() for name in _COLUMNS}
@@ -247,7 +247,7 @@ def representative(tracklets: Tracklets) -> Array:
     """(t,) int64, for each tracklet the row of the crop that shows it best; −1 for an empty tracklet.
 
     Among the middle half of the frames, away from where people enter and leave, the one with the greatest
-    detection score × box area; the earliest of equals.
+    detection score × box area; of equals the one nearest the middle.
     """
     t, n = len(tracklets), tracklets.n_crops
     best = np.full(t, -1, np.int64)
@@ -260,7 +260,8 @@ def representative(tracklets: Tracklets) -> Array:
     side = np.maximum(tracklets.box[:, 2:] - tracklets.box[:, :2], 0).astype(np.float64)
     worth = np.nan_to_num(side[:, 0] * side[:, 1] * tracklets.score, nan=0.0)
     rows = np.flatnonzero(middle)
-    rows = rows[np.lexsort((rows, -worth[rows], tracklet[rows]))]
+    off_centre = np.abs(2 * position - length[tracklet] + 1)
+    rows = rows[np.lexsort((rows, off_centre[rows], -worth[rows], tracklet[rows]))]
     owner, at = np.unique(tracklet[rows], return_index=True)
     best[owner] = rows[at]
     return best

@@ -1,0 +1,106 @@
+"""What a search shows: clock, table, contact sheet."""
+
+import cv2
+import numpy as np
+import pytest
+
+from tracklearn.app import search
+from tracklearn.store import gallery
+from tracklearn.types import Tracklets
+
+
+@pytest.fixture
+def opened(tmp_path):
+    t, length = 6, 5
+    tracklet = np.repeat(np.arange(t), length)
+    frame = np.arange(t * length)
+    n = len(frame)
+    tracklets = Tracklets(
+        tracklet,
+        frame,
+        frame * 130.05,
+        np.tile([0, 0, 5, 9], (n, 1)),
+        np.ones(n),
+        np.arange(n) + 50,
+        [0, 1] * 3,
+        np.arange(t),
+    )
+    features = np.eye(t, 8, dtype=np.float32)
+    gallery.build(tmp_path / "g", features, tracklets, ["hall", "stairs"], manifest={})
+    return gallery.open_gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00:00.0"),
+        (0.04, "0:00:00.0"),
+        (59.96, "0:01:00.0"),
+        (3599.99, "1:00:00.0"),
+        (86400.5, "24:00:00.5"),
+        (-1.5, "-0:00:01.5"),
+        (-0.01, "0:00:00.0"),
+        (float("nan"), "–"),
+    ],
+)
+def test_clock(seconds, text):
+    assert search.clock(seconds) == text
+
+
+def test_table(opened):
+    matches = opened.search(np.eye(6, 8, dtype=np.float32)[2:4], 9, exclude=np.array([2, -1]))
+    first = search.hits(opened, matches)
+    assert [h.tracklet for h in first] == [0, 1, 3, 4, 5]  # no row for the four empty places
+    rows = search.table(search.hits(opened, matches, query=1))
+    assert len(rows[0]) == len(search.HEADER)
+    assert rows[0] == ("1", "3", "stairs", "0:32:30.8 – 0:41:11.0", "0.000")
+    assert rows[1] == ("2", "0", "hall", "0:00:00.0 – 0:08:40.2", "1.414")
+    assert search.captions(first)[0] == "1 · 1.414\nhall · #0\n0:00:00.0"
+    assert first[0].to_dict()["crop"] == 52
+
+
+def colour(rgb, shape=(80, 40)):
+    return np.full((*shape, 3), rgb, np.uint8)
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 10])
+def test_contact_sheet(tmp_path, n):
+    results = [
+        (colour((0, 160, 20 * i), (200, 30 + 30 * i)), f"{i + 1} · 0.5\ncam $1_ · #{i}") for i in range(n)
+    ]
+    out = search.contact_sheet(colour((200, 10, 10)), results, tmp_path / "deep" / "sheet.png")
+    assert [f.name for f in out.parent.iterdir()] == ["sheet.png"]
+    image = cv2.cvtColor(cv2.imread(str(out)), cv2.COLOR_BGR2RGB).reshape(-1, 3)
+    red = (np.abs(image.astype(int) - (200, 10, 10)) < 4).all(1)
+    assert red.sum() > 0.9 * 128 * 256  # the query fills its tile
+    for i in range(n):
+        green = (np.abs(image.astype(int) - (0, 160, 20 * i)) < 4).all(1)
+        assert green.sum() > 4000, i
+
+
+def test_contact_sheet_is_the_same_each_time(tmp_path):
+    results = [(colour((0, 160, 20)), "1")]
+    first = search.contact_sheet(colour((1, 2, 3)), results, tmp_path / "a.png").read_bytes()
+    assert search.contact_sheet(colour((1, 2, 3)), results, tmp_path / "b.png").read_bytes() == first
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 20), (20, 300), (64, 32), (500, 260)])
+def test_fit_keeps_the_shape_of_the_picture(shape):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 99, (*shape, 3)).astype(np.uint8)
+    kept = picture.copy()
+    tile = search.fit(picture, 64, 128)
+    assert tile.shape == (128, 64, 3)
+    assert np.array_equal(picture, kept)
+    ground = (tile == 142).all(2)
+    h, w = shape
+    near = max(h / w / 2, 2 * w / h) <= 1.25
+    assert ground.any() != near  # near the tile's shape it fills the tile, else grey shows beside it
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_fit_refuses_what_is_no_picture(bad):
+    with pytest.raises(ValueError, match=r"expected uint8 \(h, w, 3\) RGB"):
+        search.fit(bad, 64, 128)

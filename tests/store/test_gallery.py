@@ -1,0 +1,245 @@
+"""The gallery: exact against brute force, whole or absent on disk, refusals that say what to do."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tracklearn.store import gallery
+from tracklearn.types import Tracklets
+
+
+def unit(rng, n, d):
+    rows = rng.normal(size=(n, d)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def tracklets_of(lengths, camid, *, first_frame=0):
+    tracklet = np.repeat(np.arange(len(lengths)), lengths)
+    frame = np.concatenate([first_frame + 100 * i + np.arange(m) for i, m in enumerate(lengths)])
+    n = len(tracklet)
+    box = np.tile([10, 10, 30, 60], (n, 1))
+    return Tracklets(
+        tracklet, frame, frame / 10, box, np.full(n, 0.8), 1000 + np.arange(n), camid, np.arange(len(lengths))
+    )
+
+
+def make(path, features, camid=None, cameras=("hall", "stairs")):
+    t = len(features)
+    camid = np.arange(t) % len(cameras) if camid is None else camid
+    gallery.build(path, features, tracklets_of([3] * t, camid), cameras, manifest={"run": "abc"})
+    return gallery.open_gallery(path)
+
+
+def brute(features, query, k, *, allowed=None):
+    """The textbook search in float64: all distances, sorted by (distance, row)."""
+    index = np.full((len(query), k), -1)
+    distance = np.full((len(query), k), np.inf)
+    for i, q in enumerate(query.astype(np.float64)):
+        d = np.sqrt(((features.astype(np.float64) - q) ** 2).sum(1))
+        rows = np.arange(len(features)) if allowed is None else np.flatnonzero(allowed[i])
+        order = rows[np.lexsort((rows, d[rows]))][:k]
+        index[i, : len(order)], distance[i, : len(order)] = order, d[order]
+    return index, distance
+
+
+@pytest.mark.parametrize(("t", "d", "k"), [(1, 4, 1), (7, 3, 10), (300, 16, 10), (301, 8, 301)])
+def test_search_equals_brute_force(tmp_path, t, d, k):
+    rng = np.random.default_rng(t)
+    features, query = unit(rng, t, d), unit(rng, 9, d)
+    found = make(tmp_path / "g", features).search(query, k)
+    index, distance = brute(features, query, k)
+    assert np.array_equal(found.index, index)
+    assert np.allclose(found.distance, distance, atol=1e-7)
+    assert found.distance.dtype == np.float32
+    assert found.index.dtype == np.int64
+
+
+def test_blocks_do_not_change_the_result(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    features, query = unit(rng, 500, 8), unit(rng, 20, 8)
+    opened = make(tmp_path / "g", features)
+    whole = opened.search(query, 12)
+    monkeypatch.setattr(gallery, "_BLOCK_VALUES", 8 * 37)
+    monkeypatch.setattr(gallery, "_QUERIES", 3)
+    blocks = opened.search(query, 12)
+    assert np.array_equal(whole.index, blocks.index)
+    assert np.array_equal(whole.distance, blocks.distance)
+
+
+@pytest.mark.parametrize("block", [8, 40, 10_000])
+def test_ties_go_to_the_lower_row(tmp_path, monkeypatch, block):
+    """A collapsed model: every row the same, and copies of a nearer one far apart."""
+    monkeypatch.setattr(gallery, "_BLOCK_VALUES", block)
+    features = np.tile(unit(np.random.default_rng(0), 1, 4), (50, 1))
+    opened = make(tmp_path / "g", features)
+    found = opened.search(features[:1], 6)
+    assert found.index.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert found.distance.tolist() == [[0.0] * 6]
+    near = unit(np.random.default_rng(1), 1, 4)
+    copies = features.copy()
+    copies[[13, 29, 41]] = near
+    found = make(tmp_path / "h", copies).search(near, 4)
+    assert found.index.tolist() == [[13, 29, 41, 0]]
+
+
+def test_nearly_equal_rows_are_told_apart(tmp_path):
+    """Distances far below the rounding error of float32 inner products still order the results."""
+    base = np.zeros((40, 64), np.float32)
+    base[:, 0] = 1
+    base[np.arange(40), 1] = np.float32(1e-5) * np.arange(40, 0, -1)
+    found = make(tmp_path / "g", base).search(base[-1], 40)
+    assert found.index[0].tolist() == list(range(39, -1, -1))
+    assert found.distance[0, 0] == 0
+
+
+def test_rows_and_other_cameras_are_left_out(tmp_path):
+    rng = np.random.default_rng(5)
+    features = unit(rng, 60, 8)
+    opened = make(tmp_path / "g", features)
+    own = np.arange(60)
+    found = opened.search(features, 5, exclude=own)
+    allowed = ~np.eye(60, dtype=bool)
+    assert np.array_equal(found.index, brute(features, features, 5, allowed=allowed)[0])
+    several = np.stack([own, (own + 1) % 60, np.full(60, -1)], 1)
+    allowed[own, (own + 1) % 60] = False
+    found = opened.search(features, 5, exclude=several, camera="stairs")
+    allowed &= opened.entries.camid == 1
+    assert np.array_equal(found.index, brute(features, features, 5, allowed=allowed)[0])
+    same = opened.search(features, 5, exclude=several, camera=1)
+    assert np.array_equal(same.index, found.index)
+
+
+def test_fewer_than_k_are_filled_up(tmp_path):
+    features = unit(np.random.default_rng(6), 3, 4)
+    found = make(tmp_path / "g", features).search(features[:1], 5, exclude=np.array([0]), camera="hall")
+    assert found.index.tolist() == [[2, -1, -1, -1, -1]]
+    assert np.isinf(found.distance[0, 1:]).all()
+
+
+def test_entries_say_where_and_when(tmp_path):
+    lengths, camid = [4, 1, 9], [1, 0, 1]
+    tracklets = tracklets_of(lengths, camid)
+    features = unit(np.random.default_rng(0), 3, 4)
+    path = gallery.build(tmp_path / "g", features, tracklets, ["hall", "stairs"], manifest={"run": "abc"})
+    opened = gallery.open_gallery(path)
+    entries = opened.entries
+    assert entries.camera == ("stairs", "hall", "stairs")
+    assert entries.first_frame.tolist() == [0, 100, 200]
+    assert entries.last_frame.tolist() == [3, 100, 208]
+    assert entries.start.tolist() == [0.0, 10.0, 20.0]
+    assert entries.end.tolist() == [0.3, 10.0, 20.8]
+    assert entries.n_crops.tolist() == lengths
+    assert entries.crop.tolist() == [1001, 1004, 1009]
+    assert len(entries) == len(opened) == 3
+    assert opened.manifest["origin"] == {"run": "abc"}
+    assert isinstance(opened.features, np.memmap)
+    assert np.array_equal(opened.features, features)
+
+
+def test_representative_is_the_best_of_the_middle():
+    n = 16
+    box = np.tile([0, 0, 10, 20], (n, 1)).astype(float)
+    score = np.full(n, 0.5)
+    score[[0, 15]] = 1.0  # best of all, but at the ends
+    score[6] = 0.6
+    box[9] = [0, 0, 14, 20]  # area × score 0.7 of the unit: above row 6
+    frame = np.arange(n)
+    one = Tracklets(np.zeros(n), frame, frame, box, score, frame, [0], [0])
+    assert gallery.representative(one).tolist() == [9]
+    box[9] = np.nan
+    assert gallery.representative(Tracklets(np.zeros(n), frame, frame, box, score, frame, [0], [0])) == [6]
+    two = Tracklets([1], [0], [0], [[0, 0, 1, 1]], [1], [0], [0, 0], [0, 1])
+    assert gallery.representative(two).tolist() == [-1, 0]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
+    features = unit(np.random.default_rng(0), 3, 4)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        make(tmp_path / "g", features)
+    assert not (tmp_path / "g").exists()
+
+
+def test_replacing(tmp_path):
+    rng = np.random.default_rng(0)
+    make(tmp_path / "g", unit(rng, 3, 4))
+    with pytest.raises(FileExistsError, match="exists already"):
+        make(tmp_path / "g", unit(rng, 5, 4))
+    tracklets = tracklets_of([1] * 5, [0] * 5)
+    gallery.build(tmp_path / "g", unit(rng, 5, 4), tracklets, ["hall"], manifest={}, replace=True)
+    assert len(gallery.open_gallery(tmp_path / "g")) == 5
+    assert [f.name for f in tmp_path.iterdir()] == ["g"]
+
+
+def test_inputs_are_not_modified(tmp_path):
+    rng = np.random.default_rng(0)
+    features, query, exclude = unit(rng, 9, 4), unit(rng, 2, 4), np.array([0, 1])
+    kept = features.copy(), query.copy(), exclude.copy()
+    make(tmp_path / "g", features).search(query, 3, exclude=exclude)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, (features, query, exclude), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": np.ones((1, 5), np.float32)}, r"query has shape \(1, 5\), expected \(any, 4\)"),
+        ({"query": np.full((1, 4), 3, np.float32)}, "query row 0 has length 6, expected 1: normalise"),
+        ({"query": np.full((1, 4), np.nan, np.float32)}, "query row 0 has length nan"),
+        ({"k": 0}, "k is 0, expected 1 or more"),
+        ({"camera": "cellar"}, "no camera named 'cellar' in the gallery, expected one of: hall, stairs"),
+        ({"camera": 2}, r"camera is 2, expected a camid in 0\.\.1"),
+        ({"exclude": np.array([1, 2])}, r"exclude has shape \(2,\), expected \(1,\) or \(1, e\)"),
+        ({"exclude": np.array([9])}, r"exclude holds 9\.\.9, expected gallery rows in 0\.\.5 or -1"),
+    ],
+)
+def test_bad_searches(tmp_path, change, message):
+    features = unit(np.random.default_rng(0), 6, 4)
+    opened = make(tmp_path / "g", features)
+    arguments = {"query": features[:1], "k": 3, **change}
+    with pytest.raises(ValueError, match=message):
+        opened.search(arguments.pop("query"), arguments.pop("k"), **arguments)
+
+
+def test_bad_contents(tmp_path):
+    features = unit(np.random.default_rng(0), 3, 4)
+    tracklets = tracklets_of([2, 2, 2], [0, 1, 0])
+    out, names = tmp_path / "g", ["hall", "stairs"]
+    with pytest.raises(ValueError, match=r"features has shape \(2, 4\), expected \(3, d\)"):
+        gallery.build(out, features[:2], tracklets, names, manifest={})
+    with pytest.raises(ValueError, match="features row 0 has length 2, expected 1"):
+        gallery.build(out, features * 2, tracklets, names, manifest={})
+    with pytest.raises(ValueError, match="cameras has 1 names, expected 2"):
+        gallery.build(out, features, tracklets, ["hall"], manifest={})
+    with pytest.raises(ValueError, match="tracklet 1 has no crops"):
+        gallery.build(out, features, tracklets_of([2, 0, 2], [0, 1, 0]), names, manifest={})
+    none = np.zeros(0)
+    empty = Tracklets(none, none, none, np.zeros((0, 4)), none, none, none, none)
+    with pytest.raises(ValueError, match="nothing to index"):
+        gallery.build(out, np.zeros((0, 4)), empty, names, manifest={})
+    assert not out.exists()
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="tracklearn index"):
+        gallery.open_gallery(tmp_path / "nowhere")
+    make(tmp_path / "g", unit(np.random.default_rng(0), 3, 4))
+    manifest = json.loads((tmp_path / "g" / "manifest.json").read_text())
+    (tmp_path / "g" / "manifest.json").write_text(json.dumps({**manifest, "entries": 4}))
+    with pytest.raises(ValueError, match="index the run again"):
+        gallery.open_gallery(tmp_path / "g")
+    (tmp_path / "g" / "manifest.json").write_text(json.dumps({**manifest, "schema": "tracklearn.gallery/9"}))
+    with pytest.raises(ValueError, match="schema"):
+        gallery.open_gallery(tmp_path / "g")
+    (tmp_path / "g" / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        gallery.open_gallery(tmp_path / "g")
+    (tmp_path / "g" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "g" / "features.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks features\.npy"):
+        gallery.open_gallery(tmp_path / "g")
