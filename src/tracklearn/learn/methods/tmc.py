@@ -195,12 +195,13 @@ def _associate(
     found = cluster.associate(
         features, k1=config.k1, k2=config.k2, rho=config.rho, min_samples=config.min_samples, eps=frozen
     )
-    eps = found.eps if frozen is None else frozen
+    # What the number of tracklets changed is the same every epoch: once is enough.
+    warnings = found.adapted.warnings if frozen is None else ()
     return Assignment(
         labels=PseudoLabels.of(found.label),
         eps=found.eps,
-        memory={"eps": np.array(eps)},
-        diagnosis=tuple(found.diagnosis),
+        memory={"eps": np.array(found.eps if frozen is None else frozen)},
+        diagnosis=(*warnings, *found.diagnosis),
     )
 
 

@@ -1,0 +1,161 @@
+"""TMC's settings and parts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from tracklearn.learn import train
+from tracklearn.learn.method import Target, View
+from tracklearn.learn.methods import tmc
+from tracklearn.types import PseudoLabels
+
+
+def test_defaults_are_the_papers():
+    values = tmc.Config().model_dump()
+    del values["augment"]
+    assert values == {
+        "isolate": True,
+        "isolation": "dbscan",
+        "eps_intra": 0.6,
+        "min_samples_intra": 2,
+        "metric": "euclidean",
+        "k1": 30,
+        "k2": 6,
+        "rho": 1.6e-3,
+        "min_samples": 4,
+        "epochs": 40,
+        "iterations": "auto",
+        "clusters_per_batch": 16,
+        "tracklets_per_cluster": 4,
+        "frames_train": 4,
+        "frames_cluster": 32,
+        "learning_rate": 3.5e-4,
+        "weight_decay": 5e-4,
+        "lambda_id": 0.5,
+        "lambda_tri": 0.8,
+        "margin": 0.5,
+        "triplet": "margin",
+        "label_smoothing": 0,
+        "alpha": 0.999,
+        "samples_per_bn": 16,
+        "cluster_feature": "post_bn",
+    }
+
+
+def test_every_setting_says_where_it_comes_from():
+    for name, field in tmc.Config.model_fields.items():
+        assert field.description, name
+        assert any(mark in field.description for mark in ("paper", "[code", "[chosen")), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epoch": 3},
+        {"eps_intra": 0},
+        {"iterations": "many"},
+        {"iterations": 0},
+        {"clusters_per_batch": 1},
+        {"lambda_id": 1.1},
+        {"alpha": 1},
+        {"rho": 0},
+        {"metric": "hamming"},
+        {"augment": {"flips": 1}},
+    ],
+)
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(ValidationError):
+        tmc.Config(**settings)
+
+
+def test_iterations():
+    auto = tmc.method().stages[0].iterations
+    assert [auto(c) for c in (1, 2, 10, 700)] == [1, 1, 6, 420]
+    assert tmc.method(tmc.Config(iterations=400)).stages[0].iterations(7) == 400
+
+
+def test_classifier_rows_are_unit_cluster_means():
+    features = np.float32([[1, 0], [0, 1], [0, 1], [0.6, 0.8]])
+    layer = tmc.classifier(features, PseudoLabels.of(np.array([0, 0, 1, -1])))
+    assert layer.bias is None
+    assert layer.weight.requires_grad
+    np.testing.assert_allclose(layer.weight.detach(), [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=1e-6)
+
+
+def test_adam_leaves_the_frozen_alone():
+    student, head = nn.BatchNorm1d(3), nn.Linear(3, 2, bias=False)
+    student.bias.requires_grad_(False)
+    (optimiser,) = tmc.adam(student, head, learning_rate=0.1, weight_decay=0.2)
+    (group,) = optimiser.param_groups
+    assert [p.shape for p in group["params"]] == [(3,), (2, 3)]
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.2)
+
+
+def test_objective_passes_the_settings_on():
+    rng = torch.Generator().manual_seed(0)
+    views = [View(torch.randn(6, 4, generator=rng), torch.randn(6, 3, generator=rng)) for _ in range(2)]
+    label = torch.tensor([0, 0, 1, 1, 2, 2])
+    target = Target(label, label, label * 0 - 1, torch.ones(6), {})
+
+    def terms(**settings):
+        return tmc.method(tmc.Config(**settings)).stages[0].objective(views[:1], views[1:], target)
+
+    base = terms()
+    assert terms(label_smoothing=0.1)["id"] != base["id"]
+    assert terms(margin=0.1)["tri"] != base["tri"]
+    assert terms(triplet="softplus")["tri"] != base["tri"]
+    assert tmc.method(tmc.Config(lambda_id=0.3, lambda_tri=0.6)).stages[0].weights == {
+        "id": 0.7,
+        "sid": 0.3,
+        "tri": 0.4,
+        "stri": 0.6,
+    }
+    # a tracklet of weight 0 does not count
+    without = dataclasses.replace(target, weight=torch.tensor([1.0, 1, 1, 1, 1, 0]))
+    stage = tmc.method().stages[0]
+    shifted = [View(views[0].feature, views[0].logits + 5 * torch.eye(6)[:, 5:] * torch.randn(3))]
+    a = stage.objective(views[:1], views[1:], without)["id"]
+    assert stage.objective(shifted, views[1:], without)["id"] == pytest.approx(a.item())
+
+
+def test_isolation_cuts_mixed_tracklets_and_training_sees_the_parts(people, small):
+    tracklets, crops, pid = people(n_frames=8, mixed=True, cast=0.1, seed=2)
+    config = tmc.Config(
+        epochs=1, iterations=1, frames_train=2, k1=10, k2=3, min_samples=2, eps_intra=0.5, augment={"pad": 2}
+    )
+    network = small(crops)
+    events = list(train.train(tmc.method(config), network, tracklets, crops))
+    prepared = events[0]
+    assert prepared.n_before == 24
+    assert prepared.n_after == 48
+    # every part shows one person
+    for i in range(len(prepared.tracklets)):
+        rows = prepared.tracklets.crop[prepared.tracklets.tracklet == i]
+        assert len(set(pid[rows].tolist())) == 1
+    assert len(events[1].labels.label) == 48
+    assert prepared.dropped == (prepared.part < 0).sum() == tracklets.n_crops - prepared.tracklets.n_crops
+    # resumed, the parts come back from the state and isolation is not run again
+    two = tmc.method(config.model_copy(update={"epochs": 2}))
+    rest = list(train.train(two, network, tracklets, crops, resume=events[-1]))
+    assert [type(e).__name__ for e in rest] == ["Round", "State"]
+    assert (rest[-1].arrays["part"] == prepared.part).all()
+
+
+def test_warnings_of_small_data_come_once(people, small):
+    tracklets, crops, _ = people()
+    config = tmc.Config(isolate=False, epochs=2, iterations=1, frames_train=1)
+    events = list(train.train(tmc.method(config), small(crops), tracklets, crops))
+    assert events[1].diagnosis
+    assert not events[3].diagnosis
+
+
+def test_a_short_epoch_of_the_full_size_settings_fits_few_clusters(people, small):
+    """Fewer clusters than a batch holds: a smaller batch, no refusal."""
+    tracklets, crops, _ = people(n_people=3)
+    config = tmc.Config(isolate=False, epochs=1, k1=6, k2=2, min_samples=2)
+    events = list(train.train(tmc.method(config), small(crops), tracklets, crops))
+    assert 2 <= events[1].n_clusters < 16

@@ -1,0 +1,382 @@
+"""The loop: what it computes, what it repeats to the bit, what it refuses."""
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tracklearn.core.cluster import agreement
+from tracklearn.learn import backbone, embed, losses, sample, train
+from tracklearn.learn.augment import Augment
+from tracklearn.learn.method import Assignment
+from tracklearn.learn.methods import tmc
+from tracklearn.types import ArrayCrops, PseudoLabels, Tracklets
+
+FAST = {
+    "isolate": False,
+    "epochs": 3,
+    "iterations": 3,
+    "clusters_per_batch": 4,
+    "tracklets_per_cluster": 2,
+    "frames_train": 2,
+    "frames_cluster": 3,
+    "alpha": 0.8,
+    "learning_rate": 1e-3,
+    "augment": Augment(pad=3, erase=0.3, colour=0.05),
+    "k1": 10,
+    "k2": 3,
+    "min_samples": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def easy(people, small):
+    tracklets, crops, pid = people()
+    return tracklets, crops, pid, small(crops)
+
+
+def method(**settings):
+    return tmc.method(tmc.Config(**{**FAST, **settings}))
+
+
+def run(easy, *, seed=0, resume=None, chosen=None, **settings):
+    tracklets, crops, _, network = easy
+    return list(
+        train.train(chosen or method(**settings), network, tracklets, crops, seed=seed, resume=resume)
+    )
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert value.dtype == b[name].dtype, name
+        assert value.tobytes() == b[name].tobytes(), name
+
+
+def without_times(event):
+    out = dataclasses.asdict(event)
+    del out["seconds"]
+    return out
+
+
+def test_order_and_content_of_events(easy):
+    tracklets, _, _, network = easy
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    events = run(easy)
+    assert [type(e).__name__ for e in events] == ["Prepared"] + ["Round", "State"] * 3
+    prepared, rounds, states = events[0], events[1::2], events[2::2]
+    assert prepared.n_before == prepared.n_after == len(tracklets)
+    assert prepared.dropped == 0
+    assert (prepared.part == 0).all()
+    assert prepared.features.shape == (tracklets.n_crops, network.feature_dim)
+    assert np.isnan(prepared.similarity[tracklets.start[:-1]]).all()
+    for i, event in enumerate(rounds):
+        assert event.index == i
+        assert event.stage == "tmc"
+        assert event.n_clusters == event.labels.n_clusters
+        assert event.largest_cluster == np.bincount(event.labels.label[event.labels.label >= 0]).max()
+        assert event.losses.keys() == {"id", "sid", "tri", "stri", "total"}
+        total = 0.5 * (event.losses["id"] + event.losses["sid"])
+        total += 0.2 * event.losses["tri"] + 0.8 * event.losses["stri"]
+        assert event.losses["total"] == pytest.approx(total, rel=1e-5)
+        assert 0 <= event.accuracy <= 1
+        assert event.n_iterations == 3
+        assert event.seconds.keys() == {"extract", "cluster", "fit"}
+    assert np.isnan(rounds[0].agreement)
+    assert rounds[1].agreement == agreement(rounds[0].labels.label, rounds[1].labels.label)
+    assert rounds[0].eps == rounds[1].eps == rounds[2].eps  # frozen
+    assert [s.meta["step"] for s in states] == [3, 6, 9]
+    # the network given is not touched, the teacher is another one now
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert train.teacher_arrays(states[-1]).keys() == before.keys()
+    assert (train.teacher_arrays(states[-1])["conv.weight"] != before["conv.weight"].numpy()).any()
+
+
+def test_same_seed_same_bytes(easy):
+    one, two, other = run(easy), run(easy), run(easy, seed=1)
+    for a, b in zip(one[1::2], two[1::2], strict=True):
+        np.testing.assert_equal(without_times(a), without_times(b))
+    same(one[-1].arrays, two[-1].arrays)
+    assert one[-1].meta == two[-1].meta
+    assert (one[-1].arrays["teacher.conv.weight"] != other[-1].arrays["teacher.conv.weight"]).any()
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_resume_at_an_epoch_border_is_bit_identical(easy, done):
+    whole = run(easy)
+    state = whole[2 * done]
+    # what a file does to it: JSON for the counters, copies of the arrays, no scalars of shape ()
+    kept = train.State(
+        {k: np.ascontiguousarray(v).copy() for k, v in state.arrays.items()},
+        json.loads(json.dumps(state.meta)),
+    )
+    rest = run(easy, resume=kept)
+    assert [type(e).__name__ for e in rest] == ["Round", "State"] * (3 - done)
+    for a, b in zip(whole[2 * done + 1 :: 2], rest[::2], strict=True):
+        np.testing.assert_equal(without_times(a), without_times(b))
+    same(whole[-1].arrays, rest[-1].arrays)
+    assert whole[-1].meta == rest[-1].meta
+    assert run(easy, resume=whole[-1]) == []
+
+
+def test_a_state_is_a_snapshot(easy):
+    events = train.train(method(), easy[3], *easy[:2], seed=0)
+    first = next(e for e in events if isinstance(e, train.State))
+    arrays = copy.deepcopy(first.arrays)
+    meta = copy.deepcopy(first.meta)
+    list(events)
+    same(first.arrays, arrays)
+    assert first.meta == meta
+
+
+def test_global_random_state_is_neither_used_nor_changed(easy):
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state()
+    one = run(easy, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    same(one[-1].arrays, run(easy, epochs=1)[-1].arrays)
+
+
+def test_rounds_by_hand(easy):
+    """Two rounds of two batches against a plain loop: optimiser and heads anew, steps counted on."""
+    tracklets, crops, _, network = easy
+    label = np.arange(len(tracklets)) // 4
+    plans, features = [], []
+
+    def draw(*args):
+        plans.append(sample.batches(*args, clusters_per_batch=3, tracklets_per_cluster=2, n_frames=2))
+        return plans[-1]
+
+    def head(x, labels):
+        features.append(x)
+        return tmc.classifier(x, labels)
+
+    chosen = method(epochs=2, iterations=2, augment=Augment(flip=0, pad=0, erase=0))
+    stage = dataclasses.replace(
+        chosen.stages[0],
+        sample=draw,
+        head=head,
+        assign=lambda *_: Assignment(PseudoLabels.of(label)),
+        samples_per_bn=3,
+    )
+    events = run(easy, chosen=dataclasses.replace(chosen, stages=(stage,)))
+
+    student = copy.deepcopy(network).train()
+    mean = copy.deepcopy(network).train()
+    step = 0
+    for plan, x in zip(plans, features, strict=True):
+        centre = np.stack([x[label == c].mean(0) for c in range(6)])
+        w = torch.tensor(centre / np.linalg.norm(centre, axis=1, keepdims=True), requires_grad=True)
+        tw = w.detach().clone()
+        optimiser = torch.optim.Adam(
+            [p for p in student.parameters() if p.requires_grad] + [w], lr=1e-3, weight_decay=5e-4
+        )
+        for net in (student, mean):
+            net.set_bn_group(6)  # 6 tracklets in groups of 3, 2 frames each
+        for chosen_rows, chosen_tracklets in zip(plan.row, plan.tracklet, strict=True):
+            pixels = student.normalise(torch.from_numpy(crops.images[chosen_rows.ravel()]))
+            y = torch.from_numpy(label[chosen_tracklets])
+
+            def through(net, rows, pixels=pixels):
+                pre = net(pixels)
+                post = net.neck(pre)
+                pair = [(v[0::2] + v[1::2]) / 2 for v in (pre, post)]
+                return pair[0], pair[1] @ rows.T
+
+            f, z = through(student, w)
+            with torch.no_grad():
+                tf, tz = through(mean, tw)
+            d, td = torch.cdist(f, f), torch.cdist(tf, tf)
+            eq = y[:, None] == y
+            p, n = (d - 1e6 * ~eq).argmax(1), (d + 1e6 * eq).argmin(1)
+            i = torch.arange(len(y))
+            logt = torch.stack([d[i, p], d[i, n]], 1).log_softmax(1)
+            soft = torch.stack([td[i, p], td[i, n]], 1).softmax(1)
+            loss = (
+                0.5 * F.cross_entropy(z, y)
+                + 0.5 * -(tz.softmax(1) * z.log_softmax(1)).sum(1).mean()
+                + 0.2 * (0.5 + d[i, p] - d[i, n]).clamp(min=0).mean()
+                + 0.8 * -(soft * logt).sum(1).mean()
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            keep = min(1 - 1 / (step + 1), 0.8)
+            with torch.no_grad():
+                for a, b in zip([*mean.parameters(), tw], [*student.parameters(), w], strict=True):
+                    a.copy_(keep * a + (1 - keep) * b)
+            step += 1
+    state = events[-1]
+    for name, value in student.state_dict().items():
+        np.testing.assert_allclose(
+            train.student_arrays(state)[name], value.numpy(), rtol=2e-4, atol=2e-5, err_msg=name
+        )
+    for name, value in mean.state_dict().items():
+        np.testing.assert_allclose(
+            train.teacher_arrays(state)[name], value.numpy(), rtol=2e-4, atol=2e-5, err_msg=name
+        )
+    assert (train.student_arrays(state)["bn.running_mean"] != state.arrays["teacher.bn.running_mean"]).any()
+
+
+def separation(network, tracklets, crops, person):
+    """Mean distance of one person's tracklets in different cameras over that of different persons."""
+    features = embed.extract(network, crops, tracklets.crop, device="cpu")
+    f = embed.pool(features, tracklets.tracklet, len(tracklets))
+    d = np.sqrt(np.maximum(2 - 2 * f @ f.T, 0))
+    one = person[:, None] == person
+    return d[one & (tracklets.camid[:, None] != tracklets.camid)].mean() / d[~one].mean()
+
+
+LEARN = {
+    "epochs": 4,
+    "iterations": 6,
+    "clusters_per_batch": 6,
+    "tracklets_per_cluster": 3,
+    "augment": Augment(pad=3, erase=0.2),
+}
+
+
+def test_it_learns_the_people(easy):
+    tracklets, crops, pid, network = easy
+    person = pid[tracklets.start[:-1]]
+    events = run(easy, **LEARN)
+    rounds = events[1::2]
+    assert agreement(rounds[0].labels.label, person) < 0.8
+    assert agreement(rounds[-1].labels.label, person) == 1
+    assert rounds[-1].n_clusters == 6
+    assert rounds[-1].agreement > rounds[1].agreement
+    assert rounds[-1].losses["total"] < rounds[0].losses["total"]
+    trained = copy.deepcopy(network)
+    trained.load_weights(train.teacher_arrays(events[-1]))
+    start = separation(network, tracklets, crops, person)
+    assert separation(trained, tracklets, crops, person) < 0.6 * start
+
+
+def test_the_order_of_the_files_does_not_matter(easy):
+    tracklets, crops, pid, network = easy
+    order = np.random.default_rng(3).permutation(len(tracklets))
+    rows = np.concatenate([np.arange(*tracklets.start[i : i + 2]) for i in order])
+    other = Tracklets(
+        tracklet=np.repeat(np.arange(len(order)), tracklets.length[order]),
+        frame=tracklets.frame[rows],
+        time=tracklets.time[rows],
+        box=tracklets.box[rows],
+        score=tracklets.score[rows],
+        crop=rows,
+        camid=tracklets.camid[order],
+        source=np.arange(len(order)),
+    )
+    last = run((other, crops, pid, network), **LEARN)[-2]
+    person = pid[tracklets.start[:-1]][order]
+    assert agreement(last.labels.label, person) == 1
+
+
+def test_the_real_tiny_network_learns(people):
+    tracklets, crops, pid = people(n_people=4, n_frames=4, cast=0.4, seed=1)
+    network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=0)
+    network.calibrate([crops.images], neck=True)
+    person = pid[tracklets.start[:-1]]
+    events = run((tracklets, crops, pid, network), **{**LEARN, "epochs": 2, "iterations": 4})
+    trained = copy.deepcopy(network)
+    trained.load_weights(train.teacher_arrays(events[-1]))
+    assert events[-2].losses["total"] < events[1].losses["total"]
+    start = separation(network, tracklets, crops, person)
+    assert separation(trained, tracklets, crops, person) < 0.85 * start
+
+
+def test_two_students_and_two_stages_run_through_the_same_loop(easy, small):
+    """A method in MMT's shape: soft targets cross over, two pairs of networks, each with its own images."""
+    tracklets, crops, _, network = easy
+    first = method(epochs=1).stages[0]
+    seen = []
+
+    def crossing(students, teachers, target):
+        seen.append((students[0].feature.detach() - students[1].feature.detach()).abs().max())
+        out = {}
+        for name, a, b in (("a", 0, 1), ("b", 1, 0)):
+            out[f"id_{name}"] = losses.identity(students[a].logits, target.label)
+            out[f"sid_{name}"] = losses.soft_identity(students[a].logits, teachers[b].logits)
+        return out
+
+    stage = dataclasses.replace(
+        first,
+        name="mutual",
+        rounds=2,
+        objective=crossing,
+        weights={"id_a": 0.5, "id_b": 0.5, "sid_a": 0.5, "sid_b": 0.5},
+    )
+    mutual = dataclasses.replace(method(), name="mutual", networks=2, stages=(stage, stage))
+    two = [network, small(crops, seed=9)]
+    whole = list(train.train(mutual, two, tracklets, crops, seed=0))
+    assert len(whole) == 1 + 2 * 4
+    assert min(seen) > 0
+    state = whole[2]
+    assert (train.teacher_arrays(state)["conv.weight"] != train.teacher_arrays(state, 1)["conv.weight"]).any()
+    rest = list(train.train(mutual, two, tracklets, crops, seed=0, resume=state))
+    same(whole[-1].arrays, rest[-1].arrays)
+    # two copies of one network on the same pictures would be one network: the draws differ
+    list(train.train(mutual, [network, network], tracklets, crops, seed=0))
+    assert seen[-1] > 0
+    with pytest.raises(ValueError, match="networks holds 1, method mutual trains 2"):
+        train.train(mutual, network, tracklets, crops)
+
+
+def test_features_before_the_neck(easy):
+    events = run(easy, cluster_feature="pre_bn", epochs=1)
+    other = run(easy, epochs=1)
+    assert events[1].eps != other[1].eps
+
+
+def test_too_few_clusters_stop_with_a_diagnosis(easy):
+    tracklets, crops, _, network = easy
+    blank = ArrayCrops(np.full_like(crops.images, 77))
+    events = train.train(method(), network, tracklets, blank, seed=0)
+    next(events)
+    with pytest.raises(
+        train.TrainingStopped, match=r"epoch 1: 24 tracklets gave .* cluster.*at least 2. \w+"
+    ):
+        next(events)
+
+
+def test_a_loss_that_is_not_finite_stops(easy):
+    with pytest.raises(ValueError, match=r"lower the learning rate|not finite"):
+        run(easy, learning_rate=1e30)
+
+
+def test_refusals(easy):
+    tracklets, crops, _, network = easy
+    state = run(easy, epochs=1)[-1]
+    with pytest.raises(ValueError, match="same set"):
+        train.train(method(), network, tracklets, ArrayCrops(crops.images[:5]))
+    empty = tracklets.split(np.full(tracklets.n_crops, -1))
+    with pytest.raises(ValueError, match="empty"):
+        train.train(method(), network, empty, crops)
+    with pytest.raises(ValueError, match="resume has seed 0, expected 4"):
+        train.train(method(), network, tracklets, crops, seed=4, resume=state)
+    with pytest.raises(ValueError, match="resume has method tmc-, expected tmc:"):
+        train.train(method(isolate=True), network, tracklets, crops, resume=state)
+    tiny = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=0)
+    with pytest.raises(ValueError, match="other weights"):
+        list(train.train(method(), tiny, tracklets, crops, resume=state))
+
+
+def test_progress_is_reported(easy):
+    tracklets, crops, _, network = easy
+    said = []
+    list(train.train(method(epochs=1), network, tracklets, crops, progress=lambda *a: said.append(a)))
+    assert {what for what, _, _ in said} == {"isolation", "features", "training"}
+    assert said[-1] == ("training", 3, 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda(easy):
+    tracklets, crops, _, network = easy
+    events = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda"))
+    assert events[-2].losses["total"] < events[1].losses["total"]
