@@ -77,7 +77,7 @@ def _lengths(features: Array, name: str) -> tuple[Array, Array]:
         length[lo : lo + _BLOCK] = np.sqrt(np.einsum("ij,ij->i", block, block))
     bad = np.flatnonzero(~np.isfinite(length))
     if len(bad):
-        raise ValueError(f"{name} must be finite, but {rows(bad)}: look for NaN or infinity in what made them")
+        raise ValueError(f"{name} must be finite, but {rows(bad)}: look for NaN in what made them")
     zero = np.flatnonzero(length == 0)
     if len(zero):
         raise ValueError(

@@ -6,6 +6,7 @@ isolation); METHODS section 3, step 1.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -134,7 +135,7 @@ def _spans(tracklet: Array) -> list[tuple[int, int]]:
     """First and last-plus-one row of each tracklet."""
     cut = np.flatnonzero(np.diff(tracklet)) + 1
     edge = np.r_[0, cut, len(tracklet)]
-    return [(int(a), int(b)) for a, b in zip(edge[:-1], edge[1:], strict=True) if b > a]
+    return [(int(a), int(b)) for a, b in pairwise(edge) if b > a]
 
 
 def _check_rows(
@@ -155,5 +156,7 @@ def _check_rows(
         raise ValueError("tracklet decreases: sort the rows by (tracklet, frame)")
     if frame is not None and ((step == 0) & (np.diff(frame) < 0)).any():
         row = int(np.flatnonzero((step == 0) & (np.diff(frame) < 0))[0]) + 1
-        raise ValueError(f"frame decreases inside a tracklet at row {row}: sort the rows by (tracklet, frame)")
+        raise ValueError(
+            f"frame decreases inside a tracklet at row {row}: sort the rows by (tracklet, frame)"
+        )
     return tracklet

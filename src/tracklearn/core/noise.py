@@ -101,7 +101,8 @@ def measure(
 
     Example:
         >>> import numpy as np
-        >>> rates = measure(np.array([0, 0, 0, 1, 1]), np.array([4, 4, 5, 4, -1]), np.zeros(5, int), min_run=1)
+        >>> pid = np.array([4, 4, 5, 4, -1])
+        >>> rates = measure(np.array([0, 0, 0, 1, 1]), pid, np.zeros(5, int), min_run=1)
         >>> rates.r_FM, rates.r_SW
         (1.5, 1.5)
 
@@ -164,7 +165,10 @@ def _iou(a: Array, b: Array) -> Array:
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(2)
-    area_a, area_b = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1), np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
+    area_a, area_b = (
+        np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1),
+        np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1),
+    )
     union = area_a[:, None] + area_b - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 

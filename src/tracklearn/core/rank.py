@@ -60,6 +60,8 @@ def distance(query: Array, gallery: Array) -> Array:
 def nearest(query: Array, gallery: Array, k: int) -> Matches:
     """The k nearest gallery rows of each query, nearest first, ties to the lower row.
 
+    Distances are √(2 − 2 x·y): equal rows read 0 to 3e-4, as far as their float32 lengths are from 1.
+
     Args:
         query: (q, d) unit rows.
         gallery: (g, d) unit rows.
@@ -150,7 +152,7 @@ def evaluate(
         hit = np.sort(row[true])
         if not len(hit):
             continue
-        # Each wrong entry stands before the first match that is not nearer than it, and before all later ones.
+        # A wrong entry stands before the first match that is not nearer, and before all later ones.
         before = np.cumsum(np.bincount(np.searchsorted(hit, row[wrong]), minlength=len(hit) + 1)[: len(hit)])
         precisions.append(_average_precision(hit, before, ap))
         if before[0] < length:

@@ -1,0 +1,192 @@
+"""Isolation against scikit-learn's DBSCAN, tracklet by tracklet."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import DBSCAN
+
+from tracklearn.core import isolate as module
+from tracklearn.core.isolate import adjacent_similarity, isolate
+from tracklearn.core.jaccard import jaccard_distance
+from tracklearn.types import Tracklets
+
+
+def unit(x):
+    x = np.asarray(x, np.float64)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def tracklets_of(lengths, width=32, spread=0.35, seed=0):
+    """Tracklets of two people each, as far apart as real frames are: (features, tracklet, frame)."""
+    rng = np.random.default_rng(seed)
+    tracklet = np.repeat(np.arange(len(lengths)), lengths)
+    frame = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0, int)
+    person = rng.normal(size=(2 * len(lengths), width))
+    who = 2 * tracklet + (frame > np.repeat(lengths, lengths) * 0.6)
+    return person[who] + spread * rng.normal(size=(len(who), width)), tracklet, frame
+
+
+def slow(features, tracklet, eps, min_samples, metric):
+    part = np.zeros(len(tracklet), np.int64)
+    for t in np.unique(tracklet):
+        own = tracklet == t
+        if own.sum() < min_samples:
+            continue
+        label = DBSCAN(eps=eps, min_samples=min_samples, metric=metric).fit(unit(features[own])).labels_
+        if (label >= 0).any():
+            part[own] = label
+    return part
+
+
+@pytest.mark.parametrize(
+    ("metric", "eps"), [("euclidean", 0.4), ("euclidean", 0.5), ("euclidean", 0.6), ("cosine", 0.12)]
+)
+@pytest.mark.parametrize("min_samples", [1, 2, 4])
+def test_labels_are_scikit_learns(metric, eps, min_samples):
+    features, tracklet, frame = tracklets_of([1, 2, 3, 9, 40, 61, 100])
+    got = isolate(features, tracklet, frame=frame, eps=eps, min_samples=min_samples, metric=metric)
+    np.testing.assert_array_equal(got, slow(features, tracklet, eps, min_samples, metric))
+    assert got.dtype == np.int64
+    assert len(np.unique(got)) > 1
+
+
+def test_two_people_are_parted():
+    features, tracklet, frame = tracklets_of([30, 30])
+    part = isolate(features, tracklet, frame=frame, eps=0.7)
+    np.testing.assert_array_equal(part, (frame > 18).astype(int))
+
+
+def test_jaccard_metric():
+    features, tracklet, frame = tracklets_of([24, 40])
+    part = isolate(features, tracklet, frame=frame, eps=0.8, metric="jaccard")
+    for t, k1, k2 in ((0, 6, 1), (1, 10, 2)):
+        own = tracklet == t
+        distance = jaccard_distance(unit(features[own]), k1, k2)
+        want = DBSCAN(eps=0.8, min_samples=2, metric="precomputed").fit(distance).labels_
+        np.testing.assert_array_equal(part[own], want)
+    assert isolate(features[:3], tracklet[:3], frame=frame[:3], metric="jaccard").shape == (3,)
+
+
+def test_all_noise_and_too_short_stay_whole():
+    features = np.vstack([np.eye(5), np.eye(5)[:2], np.eye(5)[:1]])
+    tracklet = np.repeat([0, 1, 2], [5, 2, 1])
+    part = isolate(features, tracklet, frame=np.arange(8), min_samples=3)
+    np.testing.assert_array_equal(part, 0)
+
+
+def test_noise_is_marked_where_a_part_exists():
+    features = np.array([[1, 0, 0], [1, 0.01, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(isolate(features, np.zeros(3, int), frame=np.arange(3)), [0, 0, -1])
+
+
+def test_eps_is_included():
+    features = np.eye(2)
+    own = np.zeros(2, int)
+    assert isolate(features, own, frame=own, eps=2**0.5, min_samples=2).tolist() == [0, 0]
+    features = np.array([[1, 0], [0, 1], [0, 1]])
+    assert isolate(features, own[[0, 0, 0]], frame=np.arange(3), eps=1.41, min_samples=2).tolist() == [
+        -1,
+        0,
+        0,
+    ]
+
+
+def test_one_tracklet_does_not_touch_another():
+    features, tracklet, frame = tracklets_of([20, 30, 40], seed=3)
+    together = isolate(features, tracklet, frame=frame)
+    for t in range(3):
+        own = tracklet == t
+        np.testing.assert_array_equal(together[own], isolate(features[own], tracklet[own], frame=frame[own]))
+
+
+def test_length_of_rows_does_not_matter():
+    features, tracklet, frame = tracklets_of([30, 30])
+    scale = np.random.default_rng(1).uniform(0.1, 50, (60, 1))
+    np.testing.assert_array_equal(
+        isolate(features * scale, tracklet, frame=frame), isolate(features, tracklet, frame=frame)
+    )
+
+
+def test_blocks_do_not_show(monkeypatch):
+    features, tracklet, frame = tracklets_of([50, 33])
+    want = isolate(features, tracklet, frame=frame)
+    monkeypatch.setattr(module, "_ROWS", 16)
+    np.testing.assert_array_equal(isolate(features, tracklet, frame=frame), want)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 12), max_size=4),
+    st.integers(1, 4),
+    st.floats(0.1, 1.9),
+    st.integers(0, 2**32 - 1),
+)
+def test_small_sets(lengths, min_samples, eps, seed):
+    features, tracklet, frame = tracklets_of(lengths, width=3, spread=1, seed=seed)
+    got = isolate(features, tracklet, frame=frame, eps=eps, min_samples=min_samples)
+    np.testing.assert_array_equal(got, slow(features, tracklet, eps, min_samples, "euclidean"))
+
+
+def test_split_takes_it():
+    features, tracklet, frame = tracklets_of([30, 30])
+    n = len(frame)
+    whole = Tracklets(
+        tracklet=tracklet,
+        frame=frame,
+        time=frame / 25,
+        box=np.zeros((n, 4)),
+        score=np.ones(n),
+        crop=np.arange(n),
+        camid=np.zeros(2),
+        source=np.arange(2),
+    )
+    cut = whole.split(isolate(features, tracklet, frame=frame, eps=0.7))
+    assert len(cut) == 4
+    assert cut.source.tolist() == [0, 0, 1, 1]
+
+
+def test_nothing_in_nothing_out():
+    none = np.zeros(0, int)
+    assert isolate(np.zeros((0, 4)), none, frame=none, time=none, box=np.zeros((0, 4))).shape == (0,)
+    assert adjacent_similarity(np.zeros((0, 4)), none).shape == (0,)
+
+
+def test_adjacent_similarity():
+    features = np.array([[2, 0], [0, 1], [0, 5], [-1, 0], [3, 4]])
+    kept = features.copy()
+    out = adjacent_similarity(features, np.array([0, 0, 0, 1, 1]))
+    np.testing.assert_allclose(out, [np.nan, 0, 1, np.nan, -0.6], atol=1e-6)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(features, kept)
+
+
+def test_refusals_and_input_unchanged():
+    features, tracklet, frame = tracklets_of([4, 4])
+    kept = features.copy()
+    isolate(features, tracklet, frame=frame)
+    np.testing.assert_array_equal(features, kept)
+    for change, message in (
+        ({"tracklet": tracklet[:5]}, r"tracklet has shape \(5,\), expected \(8,\)"),
+        ({"frame": frame[:5]}, r"frame has shape \(5,\)"),
+        ({"time": frame[:5]}, r"time has shape \(5,\)"),
+        ({"box": np.zeros((8, 2))}, r"box has shape \(8, 2\), expected \(8, 4\)"),
+        ({"tracklet": tracklet[::-1]}, "tracklet decreases"),
+        ({"frame": frame[::-1]}, "frame decreases inside a tracklet at row 1"),
+        ({"method": "hdbscan"}, 'method is "hdbscan"'),
+        ({"metric": "manhattan"}, 'metric is "manhattan", expected one of euclidean, cosine, jaccard'),
+        ({"eps": 0}, "eps is 0"),
+        ({"eps": float("nan")}, "eps is nan"),
+        ({"min_samples": 0}, "min_samples is 0"),
+    ):
+        arguments = {"tracklet": tracklet, "frame": frame, **change}
+        with pytest.raises(ValueError, match=message):
+            isolate(features, arguments.pop("tracklet"), **arguments)
+    features[6] = 0
+    with pytest.raises(ValueError, match="1 row is not: 6"):
+        isolate(features, tracklet, frame=frame)
+    features[6] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        adjacent_similarity(features, tracklet)
+    with pytest.raises(ValueError, match="tracklet decreases"):
+        adjacent_similarity(kept, tracklet[::-1])
