@@ -72,7 +72,7 @@ def test_contact_sheet(tmp_path, n):
     assert [f.name for f in out.parent.iterdir()] == ["sheet.png"]
     image = cv2.cvtColor(cv2.imread(str(out)), cv2.COLOR_BGR2RGB).reshape(-1, 3)
     red = (np.abs(image.astype(int) - (200, 10, 10)) < 4).all(1)
-    assert red.sum() > 0.9 * 128 * 256  # the query fills its tile
+    assert red.sum() > 15_000
     for i in range(n):
         green = (np.abs(image.astype(int) - (0, 160, 20 * i)) < 4).all(1)
         assert green.sum() > 4000, i
@@ -84,7 +84,7 @@ def test_contact_sheet_is_the_same_each_time(tmp_path):
     assert search.contact_sheet(colour((1, 2, 3)), results, tmp_path / "b.png").read_bytes() == first
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (300, 20), (20, 300), (64, 32), (500, 260)])
+@pytest.mark.parametrize("shape", [(1, 1), (300, 20), (20, 300), (64, 32), (500, 260), (100, 40)])
 def test_fit_keeps_the_shape_of_the_picture(shape):
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 99, (*shape, 3)).astype(np.uint8)
@@ -94,7 +94,7 @@ def test_fit_keeps_the_shape_of_the_picture(shape):
     assert np.array_equal(picture, kept)
     ground = (tile == 142).all(2)
     h, w = shape
-    near = max(h / w / 2, 2 * w / h) <= 1.25
+    near = max(h / w / 2, 2 * w / h) <= 1.11
     assert ground.any() != near  # near the tile's shape it fills the tile, else grey shows beside it
 
 

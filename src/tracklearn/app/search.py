@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 HEADER = ("rank", "tracklet", "camera", "time", "distance")
 
-_TILE, _GAP, _MARGIN, _CAPTION = (128, 256), 20, 28, 54  # pixels: (width, height), between, around, below
+_HEIGHT, _GAP, _MARGIN, _CAPTION = 256, 20, 28, 54  # pixels: pictures, between them, around, below
 _PER_ROW = 6
 
 
@@ -107,7 +107,7 @@ def contact_sheet(
     """The PNG file `out`: the query on the left, the results beside it in order of rank, six to a row.
 
     Args:
-        query: (h, w, 3) uint8 RGB, any size.
+        query: (h, w, 3) uint8 RGB, any size; tiles take the pictures' usual shape.
         results: (picture, caption) pairs, nearest first; the first line of a caption is set in bold.
         out: file to write, whole or not at all.
         query_caption: text under the query.
@@ -118,7 +118,9 @@ def contact_sheet(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    (tile_w, tile_h), out = _TILE, Path(out)
+    out, tile_h = Path(out), _HEIGHT
+    shapes = [p.shape[1] / p.shape[0] for p in (query, *(p for p, _ in results)) if p.ndim == 3 and p.size]
+    tile_w = round(tile_h * float(np.clip(np.median(shapes), 0.36, 0.75))) if shapes else tile_h // 2
     per_row = max(1, min(_PER_ROW, len(results)))
     n_rows = max(1, -(-len(results) // per_row))
     left = _MARGIN + tile_w + 2 * _GAP
@@ -164,8 +166,8 @@ def contact_sheet(
 def fit(picture: Array, width: int, height: int) -> Array:
     """The picture as uint8 RGB (height, width, 3), its shape kept.
 
-    A picture whose shape is near the tile's fills it (at most a fifth is cut from two sides); any other is
-    shown whole on a grey ground.
+    A picture whose shape is near the tile's fills it (at most a tenth is cut away); any other is shown whole
+    on a grey ground.
 
     Raises:
         ValueError: not a uint8 RGB picture.
@@ -177,7 +179,7 @@ def fit(picture: Array, width: int, height: int) -> Array:
         raise ValueError(f"picture is {picture.dtype} {picture.shape}, expected uint8 (h, w, 3) RGB")
     h, w = picture.shape[:2]
     across, down = width / w, height / h
-    scale = max(across, down) if max(across, down) <= 1.25 * min(across, down) else min(across, down)
+    scale = max(across, down) if max(across, down) <= 1.11 * min(across, down) else min(across, down)
     size = (max(1, round(w * scale)), max(1, round(h * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scaled = cv2.resize(np.ascontiguousarray(picture), size, interpolation=method)
