@@ -348,7 +348,7 @@ def test_unreadable_pictures_are_counted_not_fatal(tmp_path):
 
 
 def test_a_big_set_is_sampled(tmp_path):
-    t, length = 30_000, 20
+    t, length = 8_000, 20
     n = t * length
     asked = []
 
