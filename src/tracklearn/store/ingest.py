@@ -117,7 +117,7 @@ def ingest(
         empty = [record for record in records if not record["n_tracklets"]]
         if len(empty) == len(records):
             shutil.rmtree(writer.partial)  # worth nothing, and in the way of the next attempt
-            which = f"none of the {len(records)} sources: " if len(records) > 1 else ""
+            which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
         extra = {"request": request}
         return writer.finish(config.model_dump(), camid=fixed_cameras([j.source for j in jobs]), extra=extra)
@@ -346,7 +346,9 @@ class _Tracking:
 
     def __init__(self, detector: Detector, tracker: str, info: VideoInfo) -> None:
         self.detector = detector
-        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=detector.confident)
+        # Scores are float32: a threshold that equals one must not exceed it by its further digits.
+        threshold = float(np.float32(detector.confident))
+        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=threshold)
         self.n_boxes = 0
 
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:
@@ -373,11 +375,11 @@ class _Results:
         return self.boxes.track[rows], self.boxes.box[rows], self.boxes.score[rows]
 
     def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
-        beyond = int(np.count_nonzero(self.boxes.frame > last))
-        striding = int(np.count_nonzero((self.boxes.frame <= last) & (self.boxes.frame % stride != 0)))
+        beyond = int(np.count_nonzero((self.boxes.frame > last) & (self.boxes.frame % stride == 0)))
+        striding = int(np.count_nonzero(self.boxes.frame % stride))
         broken = self.n_boxes - self.used - beyond - striding
         return [
-            skip("result boxes", f"they lie beyond the last frame of the video, {last + 1}", beyond),
+            skip("result boxes", f"they lie beyond the last frame read, {last}", beyond),
             skip("result boxes", "their frames are left out by the stride", striding),
             skip("result boxes", "their frames cannot be decoded", broken),
         ]

@@ -47,7 +47,7 @@ class TableWriter:
         self.rows = 0
         self._schema = schema
         self._file = HashedFile(path)
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
 
@@ -62,23 +62,30 @@ class TableWriter:
         if self._held_rows >= ROW_GROUP:
             self._flush()
 
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_batches(self._held, self._schema).combine_chunks())
+    def _flush(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held, self._schema).combine_chunks())
         self._held, self._held_rows = [], 0
+        return self._writer
 
     def close(self, metadata: Mapping[str, str] | None = None) -> str:
         """Finish the file, with `metadata` in its footer; its sha256."""
-        if self._held:
-            self._flush()
-        self._writer.add_key_value_metadata(dict(metadata or {}))
-        self._writer.close()
+        writer = self._flush()
+        writer.add_key_value_metadata(dict(metadata or {}))
+        writer.close()
         self._file.sync()
         self._file.close()
         return self._file.sha256.hexdigest()
 
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
-        self._file.close()
+        if not self._file.closed:
+            self._file.abandoned = True
+            if self._writer is not None:
+                self._writer.close()
+            self._file.close()
 
 
 class PartWriter:

@@ -27,28 +27,41 @@ class HashedFile(io.FileIO):
     """A file for writing that takes the sha256 of what passes through it.
 
     Raises:
-        OSError: ENOSPC (disk full) and its kin, with a message of one line that says what to do.
+        OSError: the disk is full or failing; one line that names the file.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w")
         self.path = path
         self.sha256 = hashlib.sha256()
+        self.abandoned = False
 
     def write(self, data: Any) -> int:
-        """Write all of `data`; a short write is carried on until it is done or fails."""
+        """Write all of `data`; a short write is carried on until it is done or fails.
+
+        Once abandoned, or after a failure, what still comes in goes nowhere: Arrow's writers insist on ending
+        with a footer, from their destructors if need be. `sync` then refuses.
+        """
         view = memoryview(data).cast("B")
+        if self.abandoned:
+            return len(view)
         done = 0
         try:
             while done < len(view):
-                done += super().write(view[done:]) or 0
+                done += self._put(view[done:])
         except OSError as error:
+            self.abandoned = True
             raise disk_error(error, self.path) from error
         self.sha256.update(view)
         return done
 
+    def _put(self, view: memoryview) -> int:
+        return super().write(view) or 0
+
     def sync(self) -> None:
         """Have everything written so far on the disk itself."""
+        if self.abandoned:
+            raise OSError(errno.EIO, "an earlier write failed", str(self.path))
         try:
             os.fsync(self.fileno())
         except OSError as error:
@@ -56,11 +69,10 @@ class HashedFile(io.FileIO):
 
 
 def disk_error(error: OSError, path: Path) -> OSError:
-    """`error` with the file named, and for a full disk with the way out; same errno."""
+    """`error` with the file named and a full disk called so; same errno."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = f"the disk is full (writing {path}): free some space, then go on with --resume"
-        return OSError(error.errno, text)
-    return OSError(error.errno or errno.EIO, f"cannot write {path}: {error.strerror or error}")
+        return OSError(error.errno, "the disk is full", str(path))
+    return OSError(error.errno or errno.EIO, f"cannot be written ({error.strerror or error})", str(path))
 
 
 def hash_file(path: Path) -> str:
@@ -134,8 +146,10 @@ class ShardWriter:
         self._rows = self._bytes = 0
 
     def abandon(self) -> None:
-        """Let go of the open shard without finishing it (its `.tmp` file stays for inspection)."""
+        """Let go of the open shard without finishing it."""
         if self._file is not None:
+            self._file.abandoned = True
+            self._writer.close()
             self._file.close()
         self._file = self._writer = None
 
