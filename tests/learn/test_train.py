@@ -278,16 +278,16 @@ def test_the_order_of_the_files_does_not_matter(easy):
 
 
 def test_the_real_tiny_network_learns(people):
-    tracklets, crops, pid = people(n_people=4, n_frames=4, cast=0.4, seed=1)
+    tracklets, crops, pid = people(n_people=5, n_frames=4, seed=2)
     network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=0)
     network.calibrate([crops.images], neck=True)
     person = pid[tracklets.start[:-1]]
-    events = run((tracklets, crops, pid, network), **{**LEARN, "epochs": 2, "iterations": 4})
+    events = run((tracklets, crops, pid, network), **{**LEARN, "epochs": 2})
     trained = copy.deepcopy(network)
     trained.load_weights(train.teacher_arrays(events[-1]))
     assert events[-2].losses["total"] < events[1].losses["total"]
     start = separation(network, tracklets, crops, person)
-    assert separation(trained, tracklets, crops, person) < 0.85 * start
+    assert separation(trained, tracklets, crops, person) < 0.8 * start
 
 
 def test_two_students_and_two_stages_run_through_the_same_loop(easy, small):
