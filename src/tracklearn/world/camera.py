@@ -19,8 +19,8 @@ _MARGIN = 48  # how far a noise tile can be shifted, pixels
 class Camera:
     """A pinhole camera above flat ground, in pixels and metres.
 
-    The ground point (x, z), x to the right of the optical axis and z in front of the camera, appears at
-    (width / 2 + x · focal / z, horizon + height_m · focal / z); things there measure focal / z pixels a metre.
+    The ground point (x, z), x to the right of the optical axis and z in front of the camera, appears
+    at (width / 2 + x · focal / z, horizon + height_m · focal / z) and measures focal / z pixels a metre.
     """
 
     name: str
@@ -61,9 +61,9 @@ def camera(index: int, *, width: int, height: int, seed: int) -> Camera:
     turn = index // len(THEMES)
     unit = height / 270
     # Alternate low and high viewpoints, and near and far ones, so that neighbouring cameras differ clearly.
-    height_m = float(rng.uniform(2.3, 2.8) if index % 2 == 0 else rng.uniform(3.4, 4.1))
-    near = float(rng.uniform(68, 75) if index % 4 in (0, 3) else rng.uniform(60, 66)) * unit
-    far = near * float(rng.uniform(0.58, 0.64))
+    height_m = float(rng.uniform(2.8, 3.2) if index % 2 == 0 else rng.uniform(3.8, 4.5))
+    near = float(rng.uniform(73, 79) if index % 4 in (0, 3) else rng.uniform(65, 71)) * unit
+    far = near * float(rng.uniform(0.57, 0.63))
     focal = 420.0 * unit
     horizon = 0.965 * height - near * height_m
     return Camera(
@@ -105,13 +105,13 @@ class Sensor:
         rng = np.random.default_rng([seed, index, 23])
         angle = start + 2 * np.pi * (index + rng.uniform(-0.15, 0.15)) / n_cameras
         direction = np.cos(angle - np.array([0, 2, 4]) * np.pi / 3)
-        gain = np.exp(cast * (0.24 * direction - 0.06 * tone + rng.normal(0, 0.02, 3)))
-        saturation = 1 + cast * float(rng.uniform(-0.38, 0.08))
+        gain = np.exp(cast * (0.11 * direction - 0.03 * tone + rng.normal(0, 0.012, 3)))
+        saturation = 1 + cast * float(rng.uniform(-0.25, 0.06))
         grey = np.full((3, 3), 1 / 3)
         self._matrix = (gain[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)).astype(np.float32)
-        self._gamma = np.exp(cast * (0.34 * tone + rng.normal(0, 0.07, 3)))
-        self._contrast = 1 + cast * float(rng.uniform(-0.25, 0.08))
-        self._lift = 10 * cast * float(rng.uniform(0, 2.2))
+        self._gamma = np.exp(cast * (0.17 * tone + rng.normal(0, 0.04, 3)))
+        self._contrast = 1 + cast * float(rng.uniform(-0.16, 0.06))
+        self._lift = cast * float(rng.uniform(0, 14))
         self._blur = float(rng.uniform(0.35, 0.8))
         self._flicker = float(rng.uniform(0.002, 0.008))
         self._light = _light_map(rng, width, height)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -218,16 +219,22 @@ class _Figure:
         top, low = levels[0][0], levels[-1][0]
         u0, u1 = top + (low - top) * v0, top + (low - top) * v1
         rows = [u0, *(u for u, _, _ in levels[1:-1] if u1 < u < u0), u1]
-        heights = [u for u, _, _ in reversed(levels)]
-        widths = [self.wide(r, f) for _, r, f in reversed(levels)]
         left: list[Point] = []
         right: list[Point] = []
         for u in rows:
             x, y = self.at((self.sway, 0.0, u))
-            half = float(np.interp(u, heights, widths))
+            half = self._half_width(levels, u)
             left.append((x + a0 * half, y))
             right.append((x + a1 * half, y))
         self.canvas.poly(left + right[::-1], colour)
+
+    def _half_width(self, levels: list[tuple[float, float, float]], u: float) -> float:
+        """Half the width of a garment at height u, pixels."""
+        for (u0, r0, f0), (u1, r1, f1) in pairwise(levels):
+            if u >= u1:
+                part = (u - u1) / (u0 - u1)
+                return self.wide(r1 + (r0 - r1) * part, f1 + (f0 - f1) * part)
+        return self.wide(*levels[-1][1:])
 
     def torso(self) -> None:
         look, g, hip = self.look, self.look.girth, self.hip

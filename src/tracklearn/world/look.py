@@ -117,7 +117,7 @@ def look(people_seed: int, pid: int) -> Look:
         shoes=any_colour(),
         bag=bags[member],
         bag_colour=any_colour(),
-        speed=float(rng.uniform(1.15, 1.6)),
+        speed=float(rng.uniform(1.25, 1.75)),
         stride=float(rng.uniform(0.72, 0.92)),
         swing=float(rng.uniform(0.25, 0.65)),
         step=float(rng.uniform(0.38, 0.52)),

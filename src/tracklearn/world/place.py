@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tracklearn.world.camera import Camera
 from tracklearn.world.figure import Canvas, Point, Sprite
-from tracklearn.world.look import Colour
+from tracklearn.world.look import PALETTE, Colour
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,15 @@ def paint(camera: Camera, *, seed: int, index: int) -> tuple[NDArray[Any], tuple
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
     edge = round(camera.foot(0.0, camera.z_far + 0.7)[1])  # where wall and ground meet
     picture[:] = theme.ground
-    _ground(picture, camera, theme, edge)
+    _ground(picture, camera, theme)
     _wall(picture, camera, theme, edge, rng)
     picture = _grain(picture, theme.grain, edge, rng)
     return picture, tuple(_occluders(camera, theme, rng))
+
+
+def _toned(colour: Colour, factor: float) -> Colour:
+    r, g, b = (min(round(c * factor), 255) for c in colour)
+    return r, g, b
 
 
 def _line(picture: NDArray[Any], a: Point, b: Point, colour: Colour, thickness: int = 1) -> None:
@@ -85,7 +90,7 @@ def _line(picture: NDArray[Any], a: Point, b: Point, colour: Colour, thickness: 
     cv2.line(picture, p, q, colour, thickness, cv2.LINE_AA, 4)
 
 
-def _ground(picture: NDArray[Any], camera: Camera, theme: _Theme, edge: int) -> None:
+def _ground(picture: NDArray[Any], camera: Camera, theme: _Theme) -> None:
     across, deep = theme.tile
     if across:
         for x in np.arange(-24 * across, 24.5 * across, across):
@@ -145,10 +150,9 @@ def _wall(picture: NDArray[Any], camera: Camera, theme: _Theme, edge: int, rng: 
     elif theme.wall_kind == "hedge":
         picture[: max(round(edge - 1.5 * metre), 0)] = (176, 196, 206)
         for _ in range(260):
-            x, y = rng.uniform(0, width), edge - 1.5 * metre * rng.uniform(0.0, 1.08)
-            tone = float(rng.uniform(0.8, 1.25))
-            colour = tuple(int(min(c * tone, 255)) for c in theme.wall)
-            cv2.circle(picture, (round(x), round(y)), int(rng.integers(5, 14)), colour, -1, cv2.LINE_AA)
+            at = (int(rng.uniform(0, width)), int(edge - 1.5 * metre * rng.uniform(0.0, 1.08)))
+            leaf = _toned(theme.wall, float(rng.uniform(0.8, 1.25)))
+            cv2.circle(picture, at, int(rng.integers(5, 14)), leaf, -1, cv2.LINE_AA)
     else:
         for y in np.arange(edge, -1, -metre * 0.3):
             _line(picture, (0, y), (width, y), (178, 172, 152))
@@ -156,10 +160,15 @@ def _wall(picture: NDArray[Any], camera: Camera, theme: _Theme, edge: int, rng: 
             _line(picture, (x, 0), (x, edge), (178, 172, 152))
         box(0, edge - 1.5 * metre, width, edge - 1.25 * metre, theme.trim)
         for x in np.arange(width * 0.08, width, width * 0.34):
-            hue = tuple(int(v) for v in rng.integers(60, 200, 3))
             box(x, edge - 2.6 * metre, x + 1.6 * metre, edge - 1.65 * metre, (60, 60, 64))
-            box(x + 3, edge - 2.6 * metre + 3, x + 1.6 * metre - 3, edge - 1.65 * metre - 3, hue)
-    _line(picture, (0, edge), (width, edge), tuple(int(c * 0.6) for c in theme.ground), 2)
+            box(
+                x + 3,
+                edge - 2.6 * metre + 3,
+                x + 1.6 * metre - 3,
+                edge - 1.65 * metre - 3,
+                PALETTE[int(rng.integers(len(PALETTE)))],
+            )
+    _line(picture, (0, edge), (width, edge), _toned(theme.ground, 0.6), 2)
 
 
 def _grain(picture: NDArray[Any], amount: float, edge: int, rng: np.random.Generator) -> NDArray[Any]:
@@ -186,23 +195,21 @@ def _occluders(camera: Camera, theme: _Theme, rng: np.random.Generator) -> list[
 
 def _thing(kind: str, x: float, y: float, m: float, theme: _Theme) -> Sprite:
     """One occluder standing at (x, y); m is pixels per metre there."""
-    canvas = Canvas(round(x - 1.1 * m), round(min(y - 2.4 * m, -4)), round(2.2 * m), 0)
-    canvas = Canvas(canvas.left, canvas.top, round(2.2 * m), round(y - canvas.top + 0.3 * m))
+    left, top = round(x - 1.1 * m), round(min(y - 2.4 * m, -4))
+    canvas = Canvas(left, top, round(2.2 * m), round(y - top + 0.3 * m))
 
     def box(x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         """A rectangle in metres, up from the foot point."""
         left, right, low, high = x + x0 * m, x + x1 * m, y - y0 * m, y - y1 * m
         canvas.poly([(left, low), (right, low), (right, high), (left, high)], colour)
 
-    canvas.oval(
-        (x, y), 0.32 * m if kind != "bench" else 0.9 * m, 0.07 * m, tuple(int(c * 0.6) for c in theme.ground)
-    )
+    canvas.oval((x, y), 0.32 * m if kind != "bench" else 0.9 * m, 0.07 * m, _toned(theme.ground, 0.6))
     if kind == "pillar":
         tall = (y - canvas.top) / m
         box(-0.2, 0, 0.2, tall, theme.trim)
-        box(-0.2, 0, -0.06, tall, tuple(min(c + 30, 255) for c in theme.trim))
-        box(0.12, 0, 0.2, tall, tuple(int(c * 0.75) for c in theme.trim))
-        box(-0.26, 0, 0.26, 0.16, tuple(int(c * 0.8) for c in theme.trim))
+        box(-0.2, 0, -0.06, tall, _toned(theme.trim, 1.25))
+        box(0.12, 0, 0.2, tall, _toned(theme.trim, 0.75))
+        box(-0.26, 0, 0.26, 0.16, _toned(theme.trim, 0.8))
     elif kind == "bench":
         for side in (-0.75, 0.65):
             box(side, 0, side + 0.1, 0.45, (60, 60, 64))

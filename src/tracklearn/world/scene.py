@@ -19,7 +19,7 @@ from tracklearn.world.place import Occluder, paint
 from tracklearn.world.walk import Visit, timetable
 
 _EMPTY = 2.0  # seconds without people at the start, in which a background model settles
-_LEAST_PIXELS = 12  # fewer drawn pixels inside the frame are not reported as a person
+_LEAST_SIDE = 2  # pixels; who shows less than this at the border is not reported
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ class _Stage:
             _blend(picture, owner, sprite, i + 1)
             drawn[i] = _extent(sprite)
         rows = []
-        h, w = owner.shape
+        h, w = picture.shape[:2]
         for i, (total, (x1, y1, x2, y2)) in drawn.items():
             cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h)))
-            if cut[2] - cut[0] < 2 or cut[3] - cut[1] < 2:
+            if min(cut[2] - cut[0], cut[3] - cut[1]) < _LEAST_SIDE:
                 continue
             seen = int((owner[int(cut[1]) : int(cut[3]), int(cut[0]) : int(cut[2])] == i + 1).sum())
             rows.append((present[i].pid, cut, seen / total))
@@ -217,7 +217,7 @@ def _place(index: int, view: Camera, seed: int) -> tuple[NDArray[Any], tuple[Occ
 
 def _blend(picture: NDArray[Any], owner: NDArray[Any], sprite: Sprite, mark: int) -> None:
     """Lay a sprite over the picture and mark the pixels it covers by more than half."""
-    h, w = owner.shape
+    h, w = picture.shape[:2]
     sh, sw = sprite.image.shape[:2]
     y0, y1 = max(sprite.top, 0), min(sprite.top + sh, h)
     x0, x1 = max(sprite.left, 0), min(sprite.left + sw, w)
@@ -246,7 +246,7 @@ def _extent(sprite: Sprite) -> tuple[int, tuple[float, float, float, float]]:
 def _shadow(picture: NDArray[Any], pose: Pose) -> None:
     """A soft dark patch on the ground under a person."""
     h, w = picture.shape[:2]
-    rx, ry = 0.3 * pose.scale, (0.05 + 0.16 * pose.tilt) * pose.scale
+    rx, ry = 0.27 * pose.scale, (0.03 + 0.1 * pose.tilt) * pose.scale
     y0, y1 = max(math.floor(pose.y - ry), 0), min(math.ceil(pose.y + ry) + 1, h)
     x0, x1 = max(math.floor(pose.x - rx), 0), min(math.ceil(pose.x + rx) + 1, w)
     if y0 >= y1 or x0 >= x1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from tracklearn.world.look import Look
 _MOST_AT_ONCE = 4
 _OUTSIDE = 0.5  # metres beyond the frame border where a path starts and ends
 _TICK = 0.25  # seconds, resolution of the timetable
+_STAY_AWAY = 0.12  # share of (person, camera) pairs without a visit
+_COME_AGAIN = 0.12  # share of visits followed by a second one
+_IN_TWOS = 0.66  # share of visits that are shared with somebody
 
 Waypoint = tuple[float, float, float]  # seconds from the start, x, z
 
@@ -79,7 +83,7 @@ def _walk(points: list[Waypoint], look: Look, *, pid: int, start: float, fps: fl
 
 def _timed(corners: list[tuple[float, float]], speed: float) -> list[Waypoint]:
     points: list[Waypoint] = [(0.0, *corners[0])]
-    for (x0, z0), (x1, z1) in zip(corners, corners[1:], strict=False):
+    for (x0, z0), (x1, z1) in pairwise(corners):
         points.append((points[-1][0] + float(np.hypot(x1 - x0, z1 - z0)) / speed, x1, z1))
     return points
 
@@ -101,6 +105,13 @@ class _Paths:
 
     def border(self, side: int, z: float) -> tuple[float, float]:
         return side * (self.camera.half_width(z) + _OUTSIDE), z
+
+    def ways(self, looks: list[Look]) -> list[list[Waypoint]]:
+        """Paths for one person or two."""
+        if len(looks) == 1:
+            return self.solo(looks[0])
+        kind = self.rng.choice(3, p=[0.5, 0.15, 0.35])
+        return (self.crossing, self.together, self.meeting)[kind](looks[0], looks[1])
 
     def solo(self, look: Look) -> list[list[Waypoint]]:
         """Straight across, or with a leg towards or away from the camera, or back to where one came from."""
@@ -187,52 +198,69 @@ def timetable(
         Per camera its visits by start.
     """
     rng = np.random.default_rng([*seed, 41])
-    pids = [int(p) for p in rng.permutation(sorted(looks))]
-    ticks = int(np.ceil(seconds / _TICK)) + 1
-    busy = {pid: np.zeros(ticks, bool) for pid in pids}
-    span = seconds - empty
+    order = [int(pid) for pid in rng.permutation(sorted(looks))]
+    busy = {pid: np.zeros(int(np.ceil(seconds / _TICK)) + 1, bool) for pid in order}
     table = []
     for index, camera in enumerate(cameras):
-        crowd = np.zeros(ticks, int)
+        crowd = np.zeros(int(np.ceil(seconds / _TICK)) + 1, int)
         paths = _Paths(camera, rng)
-        planned = []
-        for rank, pid in enumerate(pids):
-            if len(cameras) > 2 and rng.random() < 0.1:
-                continue
-            base = rank / len(pids) + index / len(cameras) + rng.normal(0, 0.05)
-            planned.append((base % 1.0, pid))
-            if rng.random() < 0.15:
-                planned.append(((base + rng.uniform(0.35, 0.65)) % 1.0, pid))
-        planned.sort()
         visits: list[Visit] = []
-        while planned:
-            slot, pid = planned.pop(0)
-            partner = next((i for i, p in enumerate(planned[:3]) if p[1] != pid), None)
-            group = [pid]
-            if partner is not None and rng.random() < 0.62:
-                group.append(planned.pop(partner)[1])
-            members = [looks[p] for p in group]
-            if len(group) == 1:
-                ways = paths.solo(members[0])
-            else:
-                kind = rng.choice(3, p=[0.45, 0.2, 0.35])
-                ways = (paths.crossing, paths.together, paths.meeting)[kind](members[0], members[1])
+        for when, group in _plan(order, index, len(cameras), rng):
+            ways = paths.ways([looks[pid] for pid in group])
             length = max(way[-1][0] for way in ways)
-            room = int((span - length) / _TICK)
-            if room < 1:
+            slot = _free_slot(when, length, group, busy, crowd, first=int(np.ceil(empty / _TICK)))
+            if slot is None:
                 continue
-            want = int(slot * room)
-            for tick in sorted(range(room), key=lambda t: abs(t - want)):
-                first = int(empty / _TICK) + tick
-                last = first + int(np.ceil(length / _TICK)) + 1
-                free = not any(busy[p][first:last].any() for p in group)
-                if free and crowd[first:last].max() + len(group) <= _MOST_AT_ONCE:
-                    break
-            else:
-                continue
-            crowd[first:last] += len(group)
-            for person, way in zip(group, ways, strict=True):
-                busy[person][first:last] = True
-                visits.append(_walk(way, looks[person], pid=person, start=first * _TICK, fps=fps))
+            crowd[slot] += len(group)
+            for pid, way in zip(group, ways, strict=True):
+                busy[pid][slot] = True
+                visits.append(_walk(way, looks[pid], pid=pid, start=slot.start * _TICK, fps=fps))
         table.append(tuple(sorted(visits, key=lambda v: (v.start, v.pid))))
     return tuple(table)
+
+
+def _plan(
+    order: list[int], index: int, n_cameras: int, rng: np.random.Generator
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Who should come to a camera when (0-1 of its time), alone or in twos."""
+    wanted = []
+    for rank, pid in enumerate(order):
+        if n_cameras > 2 and rng.random() < _STAY_AWAY:
+            continue
+        # Everyone goes round the cameras in turn.
+        when = rank / len(order) + index / n_cameras + rng.normal(0, 0.05)
+        wanted.append((when % 1.0, pid))
+        if rng.random() < _COME_AGAIN:
+            wanted.append(((when + rng.uniform(0.35, 0.65)) % 1.0, pid))
+    wanted.sort()
+    plan: list[tuple[float, tuple[int, ...]]] = []
+    while wanted:
+        when, pid = wanted.pop(0)
+        partner = next((i for i, (_, other) in enumerate(wanted[:3]) if other != pid), None)
+        if partner is not None and rng.random() < _IN_TWOS:
+            plan.append((when, (pid, wanted.pop(partner)[1])))
+        else:
+            plan.append((when, (pid,)))
+    return plan
+
+
+def _free_slot(
+    when: float,
+    length: float,
+    group: tuple[int, ...],
+    busy: dict[int, NDArray[Any]],
+    crowd: NDArray[Any],
+    *,
+    first: int,
+) -> slice | None:
+    """The ticks nearest to the wanted time at which all of the group are free and the view has room."""
+    ticks = int(np.ceil(length / _TICK)) + 1
+    starts = np.arange(first, len(crowd) - ticks)
+    if not len(starts):
+        return None
+    want = first + when * (len(starts) - 1)
+    for start in starts[np.argsort(np.abs(starts - want), kind="stable")]:
+        slot = slice(int(start), int(start) + ticks)
+        if crowd[slot].max() + len(group) <= _MOST_AT_ONCE and not any(busy[p][slot].any() for p in group):
+            return slot
+    return None
