@@ -234,6 +234,21 @@ class TestAssociate:
         assert found.adapted.warnings == ()
         np.testing.assert_array_equal(found.label, dbscan(jaccard_distance(x, 8, 2), 0.4, 3))
 
+    @pytest.mark.parametrize("spread", [0.3, 0.8, 1.5])
+    @pytest.mark.parametrize("rho", [1e-3, 0.05, 0.6])
+    def test_leaving_out_far_pairs_does_not_show(self, rho, spread):
+        x, _ = people(120, 15, spread=spread)
+        full = jaccard_distance(x, 8, 3)
+        eps = data_dependent_eps(full, 120, rho)
+        found = associate(x, k1=8, k2=3, rho=rho, min_samples=2, fit_to_size=False)
+        if not found.diagnosis:
+            assert found.eps == eps
+            np.testing.assert_array_equal(found.label, dbscan(full, eps, 2))
+        for eps in (0.95, 0.98, 1.0):
+            found = associate(x, k1=8, k2=3, eps=eps, min_samples=2, fit_to_size=False)
+            if not found.diagnosis:
+                np.testing.assert_array_equal(found.label, dbscan(full, eps, 2))
+
     def test_same_labels_twice(self):
         x, _ = people(120, 15, spread=0.8)
         np.testing.assert_array_equal(associate(x).label, associate(x).label)

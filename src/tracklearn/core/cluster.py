@@ -21,6 +21,7 @@ EPS_STEP = 1.15
 EPS_WIDEST = 2.0  # times the starting eps, and never above EPS_LIMIT
 EPS_NARROWEST = 0.25
 EPS_LIMIT = 0.95
+STORED = 0.96  # distances gathered at first: all that DBSCAN can ask for below EPS_LIMIT, few of all below 1
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
     """The mean of the smallest share `rho` of all pairwise distances, exact zeros left out.
 
     Args:
-        distance: (n, n) sparse, symmetric; missing entries count as 1.0 (so every entry below 1 must be
-            stored: `max_distance` 1).
+        distance: (n, n) sparse, symmetric; missing entries count as 1.0 (so entries below 1 may be left out
+            only where the smallest share does not reach them).
         n: number of items.
         rho: share of the pairs that are not at zero, in (0, 1]; rounded to at least one pair.
 
@@ -131,16 +132,14 @@ def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
     Source: Ge, Chen, Li, "Mutual Mean-Teaching", ICLR 2020 (code); TMC section 3.3 calls it data-dependent.
     """
     _check_square(distance)
+    distance = sparse.csr_array(distance)
     if distance.shape != (n, n):
         raise ValueError(f"distance has shape {distance.shape}, expected ({n}, {n})")
     if not 0 < rho <= 1:
         raise ValueError(f"rho is {rho}, expected a share in (0, 1]")
-    upper = sparse.triu(distance, k=1, format="coo").data
-    stored = upper[upper > 0].astype(np.float64)
-    pairs = n * (n - 1) // 2 - (len(upper) - len(stored))
+    stored, pairs, take = _nearest_pairs(distance, n, rho)
     if pairs == 0:
         return 0.0
-    take = max(1, round(rho * pairs))
     # A stored distance may exceed 1 in other people's matrices; missing ones are exactly 1.
     missing = pairs - len(stored)
     below = stored[stored < 1.0]
@@ -149,6 +148,15 @@ def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
     ones = min(take - len(below), missing + int((stored == 1.0).sum()))
     rest = np.sort(stored[stored > 1.0])[: take - len(below) - ones]
     return float((below.sum() + ones + rest.sum()) / take)
+
+
+def _nearest_pairs(distance: sparse.csr_array, n: int, rho: float) -> tuple[Array, int, int]:
+    """The stored distances above 0 of all pairs, the number of pairs not at 0, and how many `rho` takes."""
+    row = np.repeat(np.arange(n), np.diff(distance.indptr))
+    upper = distance.data[distance.indices > row]
+    stored = upper[upper > 0].astype(np.float64)
+    pairs = n * (n - 1) // 2 - (len(upper) - len(stored))
+    return stored, pairs, max(1, round(rho * pairs))
 
 
 def agreement(label_a: Array, label_b: Array) -> float:
@@ -283,8 +291,7 @@ def associate(
     adapted = adapt(n, k1=k1, k2=k2, min_samples=min_samples, rho=rho)
     if not fit_to_size:
         adapted = Adapted(k1, k2, min_samples, rho, ())
-    distance = jaccard_distance(features, adapted.k1, adapted.k2, mode=mode)
-    start = data_dependent_eps(distance, n, adapted.rho) if eps is None else float(eps)
+    distance, start = _distance_and_eps(features, adapted, eps, mode)
     label = dbscan(distance, start, adapted.min_samples)
     used, diagnosis = start, []
     if _n_clusters(label) < 2:
@@ -307,6 +314,26 @@ def associate(
         adapted=adapted,
         diagnosis=tuple(diagnosis),
     )
+
+
+def _distance_and_eps(
+    features: Array, adapted: Adapted, eps: float | None, mode: Mode
+) -> tuple[sparse.csr_array, float]:
+    """The distances that matter and the eps to start from.
+
+    Most entries below 1 are just below 1 (on 8,298 tracklets 3,400 a row against 20 below 0.95): they are
+    gathered only where eps depends on them.
+    """
+    if eps is None or eps <= EPS_LIMIT:
+        distance = jaccard_distance(features, adapted.k1, adapted.k2, max_distance=STORED, mode=mode)
+        if eps is not None:
+            return distance, float(eps)
+        stored, _, take = _nearest_pairs(distance, len(features), adapted.rho)
+        if take <= len(stored):
+            start = data_dependent_eps(distance, len(features), adapted.rho)
+            return distance, start
+    distance = jaccard_distance(features, adapted.k1, adapted.k2, mode=mode)
+    return distance, data_dependent_eps(distance, len(features), adapted.rho) if eps is None else float(eps)
 
 
 def _second_tries(label: Array, eps: float, min_samples: int) -> list[tuple[float, int]]:
