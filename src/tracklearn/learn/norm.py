@@ -56,7 +56,7 @@ class _Grouped(nn.modules.batchnorm._BatchNorm):
         # A native kernel per chunk reads slices in place; one call on (chunks, images, ...) would have to
         # move chunks beside channels first, which copies the whole map. With momentum 1 the kernel leaves
         # each chunk's statistics in its row of these buffers, so no second pass over x is needed.
-        mean = x.new_zeros((len(sizes), x.shape[1]), dtype=torch.float32)
+        mean = self.running_mean.new_zeros((len(sizes), x.shape[1]))
         variance = torch.ones_like(mean)
         out = [
             functional.batch_norm(
@@ -67,8 +67,8 @@ class _Grouped(nn.modules.batchnorm._BatchNorm):
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             step = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.mean(0).to(self.running_mean.dtype), step)
-            self.running_var.lerp_(variance.mean(0).to(self.running_var.dtype), step)
+            self.running_mean.lerp_(mean.mean(0), step)
+            self.running_var.lerp_(variance.mean(0), step)
         return torch.cat(out)
 
 

@@ -1,0 +1,282 @@
+import errno
+import functools
+import http.server
+import json
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tracklearn.store import weights
+
+RNG = np.random.default_rng(0)
+
+
+def mobilenet_like(**extra):
+    return {
+        "features.18.0.weight": RNG.normal(size=(4, 2, 1, 1)).astype(np.float32),
+        "features.18.1.weight": np.full(4, 1.5, np.float32),
+        "features.18.1.bias": np.ones(4, np.float32),
+        "features.18.1.running_mean": np.zeros(4, np.float32),
+        "features.18.1.running_var": np.ones(4, np.float32),
+        **extra,
+    }
+
+
+def test_none_is_open_and_empty():
+    arrays, info = weights.load("none", backbone="tiny")
+    assert arrays == {}
+    assert (info.name, info.path, info.backbone, info.sha256) == ("none", None, "tiny", "")
+
+
+def test_safetensors_round_trip_with_its_header(tmp_path):
+    path = tmp_path / "w.safetensors"
+    scrambled = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    header = {"pixel_mean": "[0.5, 0.4, 0.3]", "pixel_std": "[0.1, 0.2, 0.3]", "asymmetric_padding": "true"}
+    assert weights.save(path, mobilenet_like(extra=scrambled), header) == path
+    arrays, info = weights.load(path, backbone=None)
+    assert np.array_equal(arrays["extra"], scrambled)
+    assert info.backbone == "mobilenet_v2"
+    assert (info.pixel_mean, info.pixel_std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    assert info.asymmetric_padding
+    assert not info.folded
+    assert info.name == "w.safetensors"
+    assert len(info.sha256) == 64
+    assert info.to_dict()["path"] == str(path)
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    weights.save(path, mobilenet_like(), {})
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        weights.save(path, mobilenet_like(more=np.ones(9, np.float32)), {})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_a_run_s_own_notes_are_read(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    notes = {"kind": "teacher", "pixel_mean": [0.5] * 3, "pixel_std": [0.5] * 3, "asymmetric_padding": True}
+    weights.save(path, mobilenet_like(), {"meta": json.dumps(notes)})
+    info = weights.load(path, backbone=None)[1]
+    assert info.pixel_std == (0.5, 0.5, 0.5)
+    assert info.asymmetric_padding
+
+
+def test_shared_file_is_recognised(data):
+    arrays, info = weights.load(data / "weights" / "mobilenet_v2_imagenet.safetensors", backbone=None)
+    assert info.backbone == "mobilenet_v2"
+    assert info.folded
+    assert info.asymmetric_padding
+    assert info.pixel_mean == info.pixel_std == (0.5, 0.5, 0.5)
+    assert arrays["features.0.0.weight"].dtype == np.float16
+    with pytest.raises(ValueError, match="are of mobilenet_v2, not resnet50"):
+        weights.load(info.path, backbone="resnet50")
+
+
+def test_unknown_preprocessing_is_refused(tmp_path):
+    weights.save(tmp_path / "w.safetensors", mobilenet_like(), {"preprocess": "BGR, x-104"})
+    with pytest.raises(ValueError, match="BGR, x-104"):
+        weights.load(tmp_path / "w.safetensors", backbone=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "folded"),
+    [
+        ({"features.18.1.weight": np.ones(4)}, True),
+        ({"features.18.1.weight": np.ones(4), "features.18.1.bias": np.zeros(4)}, False),
+        ({"features.18.1.weight": np.ones(4), "features.18.1.running_mean": np.ones(4)}, False),
+        ({"features.18.1.weight": np.ones(4), "features.18.1.running_var": np.full(4, 2)}, False),
+        ({"features.18.1.weight": np.ones(4), "neck.running_mean": np.ones(4)}, True),
+        ({}, False),
+    ],
+)
+def test_folded_norms_are_told_by_content(change, folded):
+    assert weights.is_folded(mobilenet_like(**change)) is folded
+
+
+@pytest.mark.parametrize(
+    ("names", "backbone"),
+    [
+        (["layer1.0.bn3.weight", "layer1.0.bn1.weight"], "resnet50"),
+        (["layer1.0.bn3.weight", "layer1.0.bn1.IN.weight"], "ibn_resnet50_a"),
+        (["features.18.0.weight"], "mobilenet_v2"),
+        (["layer3.conv2.weight"], "tiny"),
+        (["layer1.0.bn3.weight", "layer3.6.conv1.weight"], None),
+        (["blocks.0.attn.qkv.weight"], None),
+        ([], None),
+    ],
+)
+def test_backbone_is_inferred_from_names(names, backbone):
+    assert weights.infer_backbone(dict.fromkeys(names)) == backbone
+
+
+@pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
+def test_torch_files_are_unwrapped(tmp_path, wrap):
+    state = {f"module.{k}": torch.from_numpy(v) for k, v in mobilenet_like().items()}
+    state["module.features.18.1.bias"] = state["module.features.18.1.bias"].bfloat16()
+    path = tmp_path / "w.pth"
+    torch.save({wrap: state, "epoch": 3} if wrap else state, path)
+    arrays, info = weights.load(path, backbone="mobilenet_v2")
+    assert arrays.keys() == mobilenet_like().keys()
+    assert arrays["features.18.1.bias"].dtype == np.float32
+    assert info.pixel_mean == (0.485, 0.456, 0.406)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+@pytest.mark.parametrize("content", [Malicious(), {"state_dict": {"features.18.0.weight": Malicious()}}])
+def test_code_in_a_pickle_is_never_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(content, protocol=2))
+    torch.save(content, tmp_path / "zip.pth")
+    for name in ("raw.pth", "zip.pth"):
+        with pytest.raises(ValueError, match="not a torch file of plain tensors") as caught:
+            weights.load(tmp_path / name, backbone=None)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 broken", b"\x80\x02}q\x00", b"plain text, no weights", b"\0" * 99]
+)
+def test_garbage_is_one_clear_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name) as caught:
+        weights.load(tmp_path / name, backbone=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_cut_off_files_are_refused(tmp_path):
+    weights.save(tmp_path / "w.safetensors", mobilenet_like(), {})
+    torch.save({k: torch.from_numpy(v) for k, v in mobilenet_like().items()}, tmp_path / "w.pth")
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(ValueError, match=path.name):
+            weights.load(path, backbone=None)
+
+
+def test_other_faults_of_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="imagenet` or `none"):
+        weights.load(tmp_path / "absent.pth", backbone=None)
+    (tmp_path / "w.onnx").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"unknown kind \.onnx"):
+        weights.load(tmp_path / "w.onnx", backbone=None)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="no tensors by name"):
+        weights.load(tmp_path / "list.pth", backbone=None)
+    weights.save(tmp_path / "vit.safetensors", {"blocks.0.attn": np.ones(2)}, {})
+    with pytest.raises(ValueError, match=r"no known backbone \(it holds blocks\.0\.attn"):
+        weights.load(tmp_path / "vit.safetensors", backbone=None)
+    weights.save(tmp_path / "nan.safetensors", mobilenet_like(bad=np.array([1, np.nan])), {})
+    with pytest.raises(ValueError, match="bad has values that are not finite"):
+        weights.load(tmp_path / "nan.safetensors", backbone=None)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on this machine that holds the 'published' file; yields (file's name, folder served)."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    torch.save({k: torch.from_numpy(v) for k, v in mobilenet_like().items()}, folder / "w.pth")
+    name = f"mobilenet_v2-{weights._digest(folder / 'w.pth')[:8]}.pth"
+    (folder / "w.pth").rename(folder / name)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    url = f"http://127.0.0.1:{httpd.server_address[1]}/{name}"
+    monkeypatch.setattr(weights, "PUBLISHED", {"mobilenet_v2": url})
+    yield name, folder
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+class TestImagenet:
+    def test_downloads_once_then_reads_the_cache(self, server, tmp_path, monkeypatch):
+        name, folder = server
+        monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path / "cache"))
+        seen = []
+        arrays, info = weights.load("imagenet", backbone="mobilenet_v2", progress=lambda *a: seen.append(a))
+        size = (folder / name).stat().st_size
+        assert seen == [("weights", size, size)]
+        assert info.name == "imagenet"
+        assert info.path == tmp_path / "cache" / name
+        assert os.listdir(tmp_path / "cache") == [name]
+        (folder / name).unlink()
+        again = weights.load("imagenet", backbone="mobilenet_v2")[0]
+        assert again.keys() == arrays.keys()
+
+    def test_offline_names_the_three_ways_out(self, server, tmp_path):
+        name, folder = server
+        (folder / name).unlink()
+        cache = tmp_path / "cache"
+        with pytest.raises(ValueError) as caught:
+            weights.load("imagenet", backbone="mobilenet_v2", cache=cache)
+        text = str(caught.value)
+        for part in ("--weights PATH", "--weights none", f"put {name} into {cache}", "not found"):
+            assert part in text
+        assert "\n" not in text
+
+    def test_no_such_host_is_the_same_line(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(weights, "PUBLISHED", {"resnet50": "http://127.0.0.1:9/resnet50-00000000.pth"})
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(ValueError, match="--weights none"):
+            weights.load("imagenet", backbone="resnet50", cache=tmp_path)
+        assert os.listdir(tmp_path) == []
+
+    def test_wrong_bytes_never_reach_the_cache(self, server, tmp_path):
+        name, folder = server
+        (folder / name).write_bytes(b"an error page")
+        with pytest.raises(ValueError, match="13 bytes came with SHA-256"):
+            weights.load("imagenet", backbone="mobilenet_v2", cache=tmp_path / "cache")
+        assert os.listdir(tmp_path / "cache") == []
+
+    def test_a_damaged_cached_file_is_named(self, server, tmp_path):
+        name, _ = server
+        (tmp_path / name).write_bytes(b"half")
+        with pytest.raises(ValueError, match="delete it"):
+            weights.load("imagenet", backbone="mobilenet_v2", cache=tmp_path)
+
+    @pytest.mark.parametrize("backbone", ["tiny", None])
+    def test_backbones_without_published_weights(self, backbone):
+        with pytest.raises(ValueError, match="no published ImageNet weights"):
+            weights.load("imagenet", backbone=backbone)
+
+    def test_published_names_carry_their_checksum(self):
+        for name, url in weights.PUBLISHED.items():
+            stem = url.rsplit("/", 1)[1].removesuffix(".pth")
+            assert len(stem.rsplit("-", 1)[1]) == 8, name
+            assert url.startswith("https://")
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path))
+    assert weights.cache_folder() == tmp_path
+    monkeypatch.delenv("TRACKLEARN_CACHE")
+    for platform, part in (("linux", "xdg"), ("darwin", "Library"), ("win32", "appdata")):
+        monkeypatch.setattr(weights.sys, "platform", platform)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "appdata"))
+        assert part in str(weights.cache_folder())
+        assert "tracklearn" in str(weights.cache_folder())
