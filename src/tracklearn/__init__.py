@@ -19,7 +19,7 @@ _NAMES = {
     "train": "tracklearn.app.api:train",
     "index": "tracklearn.app.pipeline:index",
     "run": "tracklearn.app.api:run",
-    "report": "tracklearn.app.report:report",
+    "report": "tracklearn.app.pipeline:report",
     "demo": "tracklearn.app.demo:demo",
     "open_set": "tracklearn.store.tracklets:open_set",
     "open_run": "tracklearn.store.runs:Run",

@@ -14,7 +14,7 @@ def record(index):
 
 def filled(path, rounds=2):
     writer = RunWriter(path, MANIFEST)
-    writer.write_start({"w": np.zeros(3, np.float32)})
+    writer.write_start({"w": np.zeros(3, np.float32)}, {"architecture": "tiny"})
     writer.write_isolation({"part": np.zeros(4, np.int32)}, {"n_before": 1, "n_after": 1})
     for i in range(rounds):
         writer.write_round(record(i), np.array([0, 1, -1]) + i, {"fit": 0.5})
@@ -23,7 +23,7 @@ def filled(path, rounds=2):
 
 def test_a_finished_run_reads_back_whole(tmp_path):
     writer = filled(tmp_path / "run")
-    writer.finish({"w": np.ones(3, np.float32)}, seconds={"total": 2.0})
+    writer.finish({"w": np.ones(3, np.float32)}, {"architecture": "tiny"}, seconds={"total": 2.0})
     run = Run(tmp_path / "run")
     assert run.finished
     assert run.manifest["seed"] == 0
@@ -31,8 +31,8 @@ def test_a_finished_run_reads_back_whole(tmp_path):
     assert [r["index"] for r in run.rounds] == [0, 1]
     assert run.rounds[0]["losses"] == {"id": 1.5}
     np.testing.assert_array_equal(run.labels, [[0, 1, -1], [1, 2, 0]])
-    np.testing.assert_array_equal(run.weights()["w"], 1)
-    np.testing.assert_array_equal(run.weights("start")["w"], 0)
+    np.testing.assert_array_equal(read_arrays(run.weights_path())[0]["w"], 1)
+    np.testing.assert_array_equal(read_arrays(run.weights_path("start"))[0]["w"], 0)
     assert run.seconds == {"fit": 1.0, "total": 2.0}
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
@@ -67,7 +67,7 @@ def test_resume_cuts_the_record_back_to_the_state(tmp_path):
 def test_an_unfinished_run_gives_no_weights(tmp_path):
     filled(tmp_path / "run")
     with pytest.raises(ValueError, match=r"not finished: go on with .*--resume"):
-        Run(tmp_path / "run").weights()
+        Run(tmp_path / "run").weights_path()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from tracklearn.app import pipeline
 
 if TYPE_CHECKING:
+    from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.train import Round
+    from tracklearn.store.ingest import Config as IngestConfig
 
 
 def train(
@@ -19,7 +21,7 @@ def train(
     config: BaseModel | None = None,
     *,
     out: str | Path,
-    network: BaseModel | None = None,
+    network: NetworkConfig | None = None,
     weights: str = "imagenet",
     preset: str | None = None,
     device: str | None = None,
@@ -67,7 +69,7 @@ def run(
     *,
     out: str | Path,
     config: BaseModel | None = None,
-    ingest: BaseModel | None = None,
+    ingest: IngestConfig | None = None,
     weights: str = "imagenet",
     preset: str | None = None,
     device: str | None = None,
@@ -81,6 +83,8 @@ def run(
     Returns:
         Paths of `set`, `run` and `report`, and `seconds` per stage.
     """
+    from tracklearn.store.ingest import Config
+
     method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
 
     def plan(set_path: Path) -> pipeline.TrainPlan:
@@ -98,7 +102,7 @@ def run(
     return pipeline.run(
         sources,
         out,
-        ingest_config=ingest or pipeline.setting_models()["ingest"](),
+        ingest_config=ingest or Config(),
         plan=plan,
         resume=resume,
         progress=progress,

@@ -287,7 +287,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's report: one HTML file with pictures, to open in a browser."""
-    from tracklearn.app.report import report as write
+    from tracklearn.app.pipeline import report as write
 
     path = write(run_path, out=out or run_path / "report.html", resume=resume)
     _done(path, {"report": str(path)}, as_json)

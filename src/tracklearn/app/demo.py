@@ -17,7 +17,7 @@ import numpy as np
 from tracklearn import __version__, world
 from tracklearn.app import evaluate, pipeline
 from tracklearn.store import config as settings_store
-from tracklearn.store.runs import Run, remove_folder, write_json
+from tracklearn.store.runs import Run, read_json, remove_folder, write_json
 from tracklearn.types import Scores
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def demo(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
+    from tracklearn.store.ingest import Config as IngestConfig
+
     out = Path(out)
     if out.exists() and not resume:
         raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
@@ -110,7 +112,6 @@ def demo(
             write_videos(judge, out / "world" / "judge", progress=progress)
     names = world.make(learn).cameras
     sources = [f"{name}={out / 'world' / 'learn' / name}.mp4" for name in names]
-    ingest_config = pipeline.setting_models()["ingest"]()
 
     def plan(set_path: Path) -> pipeline.TrainPlan:
         return pipeline.plan_training(
@@ -129,7 +130,7 @@ def demo(
         with stages.stage("evaluate", films + plan(out / "set").digest, out / "scores.json") as needed:
             if needed:
                 write_json(out / "scores.json", judge_run(out, names, device=device, progress=progress))
-        judged.update(pipeline.read_json(out / "scores.json"))
+        judged.update(read_json(out / "scores.json"))
         return {
             "title": "Tracklearn demo",
             "noise": judged["noise"],
@@ -139,7 +140,7 @@ def demo(
     result = pipeline.run(
         sources,
         out,
-        ingest_config=ingest_config,
+        ingest_config=IngestConfig(),
         plan=plan,
         resume=True,
         progress=progress,

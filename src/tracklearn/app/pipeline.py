@@ -8,207 +8,39 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from tracklearn import __version__
-from tracklearn.app.presets import choose
+from tracklearn.app.plan import TrainPlan, pick_device, starting_network
+from tracklearn.app.plan import method_module as method_module
+from tracklearn.app.plan import plan_training as plan_training
+from tracklearn.app.plan import setting_models as setting_models
+from tracklearn.app.selection import worst_mixed
+from tracklearn.app.stages import Stages as Stages
 from tracklearn.store import config as settings_store
-from tracklearn.store.runs import Run, RunWriter, read_json, remove_folder, write_json
-from tracklearn.types import Array, Crops, Tracklets
+from tracklearn.store.runs import Run, RunWriter
+from tracklearn.types import Array, Tracklets
 
 if TYPE_CHECKING:
+    from tracklearn.app.report import SearchExample
     from tracklearn.app.search import Searcher
-    from tracklearn.learn.backbone import Network
+    from tracklearn.learn.network import Network
     from tracklearn.learn.train import Prepared, Round
+    from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import TrackletSet
 
 Progress = Callable[[str, int, "int | None"], None]
 
-METHODS = ("tmc",)
-# Film strips of this many tracklets with at most this many frames each go into the report.
-MIXED_TRACKLETS = 6
+# At most this many frames of a mixed tracklet keep their features for the report's projection.
 MIXED_ROWS = 400
-
-
-def pick_device(name: str | None) -> str:
-    """`name`, or the best device of this machine for None and "auto".
-
-    Raises:
-        ValueError: a CUDA device is asked for and torch sees none.
-    """
-    import torch
-
-    if name in (None, "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if str(name).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            "--device cuda: torch sees no CUDA device here; use --device cpu or install torch for your GPU"
-        )
-    return str(name)
-
-
-def method_module(method: str) -> Any:
-    """The module of a method: it has Config and method(config).
-
-    Raises:
-        ValueError: there is no such method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(METHODS)}")
-    from importlib import import_module
-
-    return import_module(f"tracklearn.learn.methods.{method}")
-
-
-def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
-    """The settings models by section name: ingest, network, and one section a method."""
-    from tracklearn.learn.backbone import Config as NetworkConfig
-    from tracklearn.store.ingest import Config as IngestConfig
-
-    models: dict[str, type[BaseModel]] = {"ingest": IngestConfig, "network": NetworkConfig}
-    models |= {name: method_module(name).Config for name in METHODS}
-    return {name: models[name] for name in sections or models}
-
-
-# ---------------------------------------------------------------------------------------------- train
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """Everything that decides what a training run computes."""
-
-    set_path: Path
-    method: str
-    config: BaseModel
-    network: BaseModel
-    weights: dict[str, Any]
-    arrays: dict[str, Any]
-    info: Any
-    preset: str
-    device: str
-    seed: int
-
-    @property
-    def digest(self) -> str:
-        """Same digest, same result (at the same number of threads)."""
-        from tracklearn.store.tracklets import open_set
-
-        return settings_store.digest(
-            {
-                "set": open_set(self.set_path).digest,
-                "method": self.method,
-                "settings": self.config.model_dump(mode="json"),
-                "network": self.network.model_dump(mode="json"),
-                "weights": self.weights,
-                "seed": self.seed,
-                "device": self.device.split(":")[0],
-            }
-        )
-
-
-def plan_training(
-    set_path: str | Path,
-    *,
-    method: str = "tmc",
-    config: BaseModel | None = None,
-    network: BaseModel | None = None,
-    weights: str = "imagenet",
-    preset: str | None = None,
-    device: str | None = None,
-    seed: int = 0,
-    config_file: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    extra: settings_store.Preset | None = None,
-    progress: Progress | None = None,
-) -> TrainPlan:
-    """Settings, weights and device resolved, before anything is written.
-
-    `config` and `network`, where given, are taken as they are; otherwise preset, `extra` (laid over the
-    preset), file and overrides decide.
-    The backbone is the network setting's; when only the weights are named it is inferred from them, and with
-    `weights="none"` the CPU preset takes the tiny network.
-
-    Raises:
-        ValueError: an unknown setting, or weights that do not fit the backbone or cannot be had.
-        FileNotFoundError: no such weights, settings file or set.
-    """
-    from tracklearn.store import weights as weight_store
-
-    device = pick_device(device)
-    preset, values = choose(preset, device)
-    values = settings_store.merge(values, extra or {})
-    models = setting_models("network", method)
-    resolved = settings_store.resolve(models, preset=values, file=config_file, overrides=overrides)
-    named = _names_backbone(values, config_file, overrides)
-    chosen = network or resolved["network"]
-    backbone = chosen.backbone if network is not None or named else None  # type: ignore[attr-defined]
-    if backbone is None and weights == "none":
-        backbone = "tiny" if preset == "cpu" else "resnet50"
-    if backbone is None and weights == "imagenet":
-        backbone = "mobilenet_v2" if preset == "cpu" else "resnet50"
-    arrays, info = weight_store.load(weights, backbone=backbone, progress=progress)
-    chosen = chosen.model_copy(update={"backbone": info.backbone or backbone})
-    return TrainPlan(
-        set_path=Path(set_path),
-        method=method,
-        config=config or resolved[method],
-        network=chosen,
-        weights={"name": info.name, "sha256": info.sha256},
-        arrays=arrays,
-        info=info,
-        preset=preset,
-        device=device,
-        seed=seed,
-    )
-
-
-def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[str]) -> bool:
-    """Whether the user or the preset chose a backbone, so that it is not to be inferred from the weights."""
-    if "backbone" in preset.get("network", {}) or any(
-        o.strip().startswith("network.backbone") for o in overrides
-    ):
-        return True
-    if file is None:
-        return False
-    import tomllib
-
-    return "backbone" in tomllib.loads(Path(file).read_text()).get("network", {})
-
-
-def starting_network(plan: TrainPlan, crops: Crops, tracklets: Tracklets) -> Network:
-    """The network as training starts from it: seed, weights, and norms measured on the crops where needed.
-
-    Folded weights get their batch norms back (METHODS 2.1); a random start gets running statistics, neck
-    included, since without them all its features are alike.
-    """
-    from tracklearn.learn import backbone
-
-    network = backbone.build(plan.network, seed=plan.seed)
-    random_start = plan.info.name == "none"
-    if not random_start:
-        network.load_weights(plan.arrays, info=plan.info)
-    if random_start or plan.info.folded:
-        rows = tracklets.crop[_spread(tracklets.n_crops, 1024)]
-        batches = [crops.read(rows[i : i + 128]) for i in range(0, len(rows), 128)]
-        network.calibrate(batches, neck=random_start)
-    return network
-
-
-def _spread(n: int, most: int) -> Array:
-    """At most `most` of the rows 0..n−1, evenly spaced."""
-    return (
-        np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
-        if n
-        else np.zeros(0, np.int64)
-    )
 
 
 def train(
@@ -227,18 +59,18 @@ def train(
     from tracklearn.store.tracklets import open_set
 
     tracklet_set = open_set(plan.set_path)
-    crops = tracklet_set.crops(plan.network.height, plan.network.width)  # type: ignore[attr-defined]
-    writer = RunWriter(out, _manifest(plan, tracklet_set), resume=resume)
+    crops = tracklet_set.crops(plan.network.height, plan.network.width)
+    writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume)
     if writer.finished:
         return
     began = time.perf_counter()
     network = starting_network(plan, crops, tracklet_set.tracklets)
     if not (writer.path / "start.safetensors").is_file():
-        writer.write_start(_arrays(network))
+        writer.write_start(network.arrays(), network.metadata())
     kept = writer.read_state() if resume else None
     state = loop.State(*kept) if kept else None
     last = state
-    method = method_module(plan.method).method(plan.config)
+    method: Any = method_module(plan.method).method(plan.config)
     events = loop.train(
         method,
         network,
@@ -262,10 +94,12 @@ def train(
         raise ValueError("training ended before its first round: set the number of epochs to 1 or more")
     writer.manifest["broken_crops"] = getattr(crops, "broken", 0)
     writer.manifest["threads"] = torch.get_num_threads()
-    writer.finish(loop.teacher_arrays(last), seconds={"total": time.perf_counter() - began})
+    writer.finish(
+        loop.teacher_arrays(last), network.metadata(), seconds={"total": time.perf_counter() - began}
+    )
 
 
-def _manifest(plan: TrainPlan, tracklet_set: TrackletSet) -> dict[str, Any]:
+def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> dict[str, Any]:
     import torch
 
     return {
@@ -274,11 +108,11 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet) -> dict[str, Any]:
         "method": plan.method,
         "settings": plan.config.model_dump(mode="json"),
         "network": plan.network.model_dump(mode="json"),
-        "weights": {**plan.weights, **_info(plan.info)},
+        "weights": plan.weights,
         "preset": plan.preset,
         "device": plan.device,
         "seed": plan.seed,
-        "set": {"path": os.path.relpath(plan.set_path), "digest": tracklet_set.digest},
+        "set": {"path": os.path.relpath(plan.set_path, out), "digest": tracklet_set.digest},
         "n_rounds": getattr(plan.config, "epochs", None),
         "versions": {
             "torch": torch.__version__,
@@ -288,22 +122,9 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet) -> dict[str, Any]:
     }
 
 
-def _info(info: Any) -> dict[str, Any]:
-    return {
-        "folded": info.folded,
-        "pixel_mean": list(info.pixel_mean),
-        "pixel_std": list(info.pixel_std),
-        "asymmetric_padding": info.asymmetric_padding,
-    }
-
-
-def _arrays(network: Network) -> dict[str, Array]:
-    return {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-
-
 def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:
     """Keep parts, similarities, and the features of the most mixed tracklets for the report's pictures."""
-    rows = mixed_rows(original, event.part)
+    rows = mixed_rows(original, event.part, event.similarity)
     writer.write_isolation(
         {
             "part": event.part.astype(np.int32),
@@ -320,15 +141,10 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
     )
 
 
-def mixed_rows(tracklets: Tracklets, part: Array) -> Array:
-    """Rows of the tracklets that isolation cut into most parts, worst first, those of one part left out."""
-    n_parts = np.zeros(len(tracklets), np.int64)
-    np.maximum.at(n_parts, tracklets.tracklet, np.maximum(part, -1) + 1)
-    # Among equally many parts the one whose smaller parts hold more frames is the more telling picture.
-    size = np.bincount(tracklets.tracklet, weights=part > 0, minlength=len(tracklets))
-    worst = np.lexsort((-size, -n_parts))[:MIXED_TRACKLETS]
-    worst = worst[n_parts[worst] > 1]
+def mixed_rows(tracklets: Tracklets, part: Array, similarity: Array) -> Array:
+    """First rows of the tracklets that isolation found most mixed, worst first."""
     start = tracklets.start
+    worst = worst_mixed(tracklets, part, similarity)
     found = [np.arange(start[i], min(start[i + 1], start[i] + MIXED_ROWS)) for i in worst]
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
@@ -355,31 +171,12 @@ def _round_record(event: Round) -> dict[str, Any]:
 def load_network(run: Run, which: str = "weights") -> Network:
     """The trained teacher of a run, or with `which="start"` the network before training, in eval mode."""
     from tracklearn.learn import backbone
+    from tracklearn.store import weights as weight_store
 
+    arrays, info = weight_store.load(run.weights_path(which), backbone=None)
     network = backbone.build(backbone.Config(**run.manifest["network"]), seed=0)
-    network.load_weights(run.weights(which), info=_WeightsNote(**_note(run.manifest["weights"])))
+    network.load_weights(arrays, info=info)
     return network.eval()
-
-
-@dataclass(frozen=True)
-class _WeightsNote:
-    """What the run remembers of the starting weights: how pixels are normalised and padded."""
-
-    name: str
-    folded: bool
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
-    asymmetric_padding: bool
-
-
-def _note(weights: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": weights["name"],
-        "folded": False,  # the norms were unfolded before the run's own weights were written
-        "pixel_mean": tuple(weights["pixel_mean"]),
-        "pixel_std": tuple(weights["pixel_std"]),
-        "asymmetric_padding": weights["asymmetric_padding"],
-    }
 
 
 def isolated(run: Run, tracklet_set: TrackletSet) -> Tracklets:
@@ -430,16 +227,137 @@ def index(
     if path.exists() and not resume:
         raise FileExistsError(f"{path} exists: replace it with --resume")
     parts = isolated(opened, tracklet_set)
-    network = load_network(opened)
-    features = tracklet_features(network, tracklet_set, parts, device=pick_device(device), progress=progress)
+    device = pick_device(device)
+    features = tracklet_features(load_network(opened), tracklet_set, parts, device=device, progress=progress)
     manifest = {
         "tracklearn": __version__,
         "run": opened.manifest["digest"],
-        "set": {"path": os.path.relpath(tracklets), "digest": tracklet_set.digest},
+        "set": {"path": os.path.relpath(tracklets, opened.path), "digest": tracklet_set.digest},
     }
-    remove_folder(path)
-    gallery.build(path, features, parts, tracklet_set.cameras, manifest=manifest)
-    return Searcher(opened.path)
+    gallery.build(path, features, parts, tracklet_set.cameras, manifest=manifest, replace=True)
+    return Searcher(opened.path, device=device)
+
+
+# ---------------------------------------------------------------------------------------------- report
+
+
+def report(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    title: str | None = None,
+    command: str | None = None,
+    seconds: Mapping[str, float] | None = None,
+    **extra: Any,
+) -> Path:
+    """Write a run's report, one HTML file, and return its path.
+
+    Args:
+        run: run folder.
+        out: file to write, RUN/report.html by default.
+        resume: replace a report that is there.
+        title: heading.
+        command: the command line to show; this process's by default.
+        seconds: time per stage; the training's parts when None.
+        extra: further fields of `ReportData`: noise, scores, searches, …
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+        FileNotFoundError: no such run, or its tracklet set has gone.
+    """
+    from tracklearn.app.report import ReportData, build_report
+    from tracklearn.store.tracklets import open_set
+
+    opened = Run(run)
+    path = Path(out) if out is not None else opened.path / "report.html"
+    if path.exists() and not resume:
+        raise FileExistsError(f"{path} exists: replace it with --resume, or choose another --out")
+    tracklet_set = open_set(opened.path / opened.manifest["set"]["path"])
+    tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
+    arrays, _ = opened.isolation()
+    owner = tracklets.tracklet[arrays["row"]]
+    order = list(dict.fromkeys(owner.tolist()))
+    labels = opened.labels
+    manifest = opened.manifest
+    data = ReportData(
+        title=title or "Tracklearn report",
+        command=command or shlex.join(["tracklearn", *sys.argv[1:]]),
+        cameras=tracklet_set.cameras,
+        tracklets=tracklets,
+        isolated=parts,
+        picture=tracklet_set.image,
+        part=arrays["part"],
+        similarity=arrays["similarity"],
+        features={i: arrays["feature"][owner == i] for i in order},
+        rounds=opened.rounds,
+        label=labels[-1] if len(labels) else np.full(len(parts), -1),
+        settings={
+            "method": manifest["method"],
+            "preset": manifest["preset"],
+            "seed": manifest["seed"],
+            "device": manifest["device"],
+            "threads": manifest.get("threads"),
+            "network": manifest["network"],
+            manifest["method"]: manifest["settings"],
+            "ingest": tracklet_set.manifest.get("settings", {}),
+            "versions": manifest["versions"],
+        },
+        weights=manifest["weights"]["name"],
+        weights_sha256=manifest["weights"]["sha256"],
+        seconds=dict(seconds) if seconds is not None else opened.seconds,
+        sources=_sources(tracklet_set),
+        skipped=_skipped(tracklet_set, manifest),
+        created=f"{date.today().isoformat()} · tracklearn {manifest['tracklearn']}",
+        **({"searches": example_searches(opened)} | extra),
+    )
+    return build_report(data, path)
+
+
+def _sources(tracklet_set: TrackletSet) -> list[dict[str, Any]]:
+    """What ingest counted in each source, flat."""
+    return [{**source, **source.get("counts", {})} for source in tracklet_set.manifest["sources"]]
+
+
+def _skipped(tracklet_set: TrackletSet, manifest: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Input that was left out: source, why, how many."""
+    found = []
+    for source in tracklet_set.manifest["sources"]:
+        name = source["camera"]
+        if source.get("reason"):
+            found.append((name, str(source["reason"]), 1))
+        found += [(name, f"{item['item']}: {item['reason']}", int(item["n"])) for item in source["skipped"]]
+    if manifest.get("broken_crops"):
+        found.append(("crops", "pictures that could not be decoded", int(manifest["broken_crops"])))
+    return found
+
+
+def example_searches(run: Run, *, n: int = 5, k: int = 10) -> list[SearchExample]:
+    """Searches for n tracklets of the gallery, spread over it; none when there is no gallery yet."""
+    from tracklearn.app.report import SearchExample
+    from tracklearn.store.gallery import open_gallery
+
+    path = run.path / "gallery"
+    if not path.is_dir():
+        return []
+    gallery = open_gallery(path)
+    # Long tracklets make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
+    groups = np.array_split(np.arange(len(gallery)), n)
+    query = np.array([g[np.argmax(gallery.entries.n_crops[g])] for g in groups if len(g)])
+    if len(gallery) < 2:
+        return []
+    found = gallery.search(gallery.features[query], min(k, len(gallery) - 1), exclude=query)
+    crop, camera = gallery.entries.crop, gallery.entries.camera
+    return [
+        SearchExample(
+            query=int(crop[q]),
+            results=crop[rows].tolist(),
+            distance=distance.tolist(),
+            query_caption=camera[q],
+            captions=[camera[r] for r in rows],
+        )
+        for q, rows, distance in zip(query, found.index, found.distance, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------- run
@@ -449,7 +367,7 @@ def run(
     sources: Sequence[Any],
     out: str | Path,
     *,
-    ingest_config: BaseModel,
+    ingest_config: IngestConfig,
     plan: Callable[[Path], TrainPlan],
     resume: bool = False,
     progress: Progress | None = None,
@@ -473,7 +391,6 @@ def run(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
-    from tracklearn.app.report import report
     from tracklearn.store import ingest as ingest_store
     from tracklearn.store.tracklets import open_set
 
@@ -507,46 +424,3 @@ def run(
         if needed:
             report(run_path, out=report_path, resume=True, seconds=stages.seconds, **extra)
     return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}
-
-
-class Stages:
-    """Which stages of a folder are done, with the digest of what went into each (`stages.json`)."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "stages.json"
-
-    @property
-    def done(self) -> dict[str, dict[str, Any]]:
-        """Stage -> digest and seconds, as the file says now (the demo and `run` share one file)."""
-        return read_json(self.path) if self.path.is_file() else {}
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds each finished stage took when it ran."""
-        return {name: entry["seconds"] for name, entry in self.done.items()}
-
-    @contextmanager
-    def stage(self, name: str, digest: str, product: Path) -> Iterator[bool]:
-        """Whether the stage must run; it is noted as done when the context ends well.
-
-        A product made from other inputs is removed before the stage runs again. An unfinished one is left
-        for the stage itself to go on with, or to refuse.
-        """
-        entry = self.done.get(name)
-        if entry and entry["digest"] == digest and product.exists():
-            yield False
-            return
-        if entry is not None:
-            self._note(name, None)
-            if product.is_dir():
-                remove_folder(product)
-            else:
-                product.unlink(missing_ok=True)
-        began = time.perf_counter()
-        yield True
-        self._note(name, {"digest": digest, "seconds": round(time.perf_counter() - began, 3)})
-
-    def _note(self, name: str, entry: dict[str, Any] | None) -> None:
-        done = {key: value for key, value in self.done.items() if key != name}
-        write_json(self.path, done if entry is None else {**done, name: entry})

@@ -6,13 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.store.gallery import Gallery
+from tracklearn.store.gallery import Gallery, open_gallery
+from tracklearn.store.runs import Run
+from tracklearn.store.tracklets import TrackletSet, open_set
 from tracklearn.types import Matches
+
+if TYPE_CHECKING:
+    from tracklearn.learn.network import Network
 
 Array = NDArray[Any]
 
@@ -199,3 +204,130 @@ def _rule(x: float, margin: float) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([x, x], [margin, 1 - margin], color="#d9d9d4", linewidth=0.8)
+
+
+class Searcher:
+    """A run's gallery together with the network that made it.
+
+    Args:
+        run: run folder with a gallery (written by `index`).
+        device: where queries are embedded.
+
+    Raises:
+        FileNotFoundError: no such run, or no gallery in it yet.
+    """
+
+    def __init__(self, run: Path | str, *, device: str = "cpu") -> None:
+        self.run = Run(run)
+        self.path = self.run.path / "gallery"
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"{self.run.path} has no gallery yet: make one with tracklearn index RUN SET"
+            )
+        self.gallery = open_gallery(self.path)
+        self.device = device
+        self._network: Network | None = None
+        self._set: TrackletSet | None = None
+
+    @property
+    def tracklet_set(self) -> TrackletSet:
+        """The set that was indexed; its place is kept relative to the run, so both may move together."""
+        if self._set is None:
+            where = self.run.path / self.gallery.manifest["origin"]["set"]["path"]
+            self._set = open_set(where)
+        return self._set
+
+    def search(self, query: str | Path | int, *, k: int = 10, camera: str | None = None) -> Found:
+        """The k tracklets nearest to a person's image, or to a tracklet of the gallery (itself left out).
+
+        Args:
+            query: path of an image that shows one person, or the number of a tracklet.
+            k: number of results.
+            camera: only results of this camera.
+
+        Raises:
+            FileNotFoundError: no such image.
+            ValueError: not an image, or no such tracklet.
+        """
+        number = _tracklet_number(query)
+        if number is not None:
+            entries = self.gallery.entries
+            row = np.flatnonzero(entries.tracklet == number)
+            if not len(row):
+                last = int(entries.tracklet.max()) if len(entries) else -1
+                raise ValueError(f"the gallery has no tracklet {number}: its tracklets are 0 to {last}")
+            feature, exclude = np.asarray(self.gallery.features[row]), row
+            picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {number}"
+        else:
+            picture, name = _read_picture(Path(str(query))), Path(str(query)).name
+            feature, exclude = self._embed(picture), None
+        matches = self.gallery.search(feature, k, exclude=exclude, camera=camera)
+        return Found(query=name, picture=picture, hits=hits(self.gallery, matches), searcher=self)
+
+    def _embed(self, picture: Array) -> Array:
+        from tracklearn.app.pipeline import load_network
+        from tracklearn.learn import embed
+        from tracklearn.store.crops import resize
+        from tracklearn.types import ArrayCrops
+
+        if self._network is None:
+            self._network = load_network(self.run)
+        config = self._network.config
+        crops = ArrayCrops(resize(picture, config.height, config.width)[None])
+        return embed.extract(self._network, crops, np.zeros(1, np.int64), device=self.device)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        query: name of the query.
+        picture: its image, uint8 RGB.
+        hits: results, nearest first.
+        searcher: where they were found.
+    """
+
+    query: str
+    picture: Array
+    hits: list[Hit]
+    searcher: Searcher
+
+    def table(self) -> str:
+        """The results as lines of text: rank, tracklet, camera, time span, distance."""
+        lines = [HEADER, *table(self.hits)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The results as plain values."""
+        return [hit.to_dict() for hit in self.hits]
+
+    def save_sheet(self, path: Path | str | None = None) -> Path:
+        """Write the contact sheet (PNG): the query and its results; by default in RUN/searches/."""
+        stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in self.query)
+        where = Path(path) if path is not None else self.searcher.run.path / "searches" / f"{stem}.png"
+        pictures = [self.searcher.tracklet_set.image(hit.crop) for hit in self.hits]
+        results = list(zip(pictures, captions(self.hits), strict=True))
+        return contact_sheet(self.picture, results, where, query_caption=f"query\n{self.query}")
+
+
+def _tracklet_number(query: str | Path | int) -> int | None:
+    """The tracklet that `query` names, unless a file of that name is there."""
+    if isinstance(query, int):
+        return query
+    text = str(query)
+    return int(text) if text.isdecimal() and not Path(text).exists() else None
+
+
+def _read_picture(path: Path) -> Array:
+    from tracklearn.store.crops import decode_image
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path} (a query is an image's path or a tracklet's number)")
+    picture = decode_image(path.read_bytes())
+    if picture is None:
+        raise ValueError(f"not an image that can be read: {path}")
+    return picture

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tracklearn.store import weights
 from tracklearn.types import Array
 
 SCHEMA = 1
@@ -146,9 +147,9 @@ class RunWriter:
         """Whether the run in the folder is complete."""
         return self.manifest["status"] == "finished"
 
-    def write_start(self, arrays: Mapping[str, Array]) -> None:
-        """Keep the network as it was before training."""
-        write_arrays(self.path / "start.safetensors", arrays, {"kind": "start"})
+    def write_start(self, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+        """Keep the network as it was before training; `metadata` is the weights file's header."""
+        weights.save(self.path / "start.safetensors", arrays, metadata)
 
     def write_isolation(self, arrays: Mapping[str, Array], summary: Mapping[str, Any]) -> None:
         """Keep what isolation did: arrays per crop, and its counts."""
@@ -187,9 +188,11 @@ class RunWriter:
         self._write_rounds()
         return arrays, meta
 
-    def finish(self, arrays: Mapping[str, Array], *, seconds: Mapping[str, float]) -> None:
+    def finish(
+        self, arrays: Mapping[str, Array], metadata: Mapping[str, str], *, seconds: Mapping[str, float]
+    ) -> None:
         """Write the trained weights and mark the run as finished; the resume state goes."""
-        write_arrays(self.path / "weights.safetensors", arrays, {"kind": "teacher"})
+        weights.save(self.path / "weights.safetensors", arrays, metadata)
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"stage": "train", **seconds}) + "\n")
         self.manifest["status"] = "finished"
@@ -242,15 +245,15 @@ class Run:
         """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
         return read_arrays(self.path / "isolation.safetensors")
 
-    def weights(self, which: str = "weights") -> dict[str, Array]:
-        """The trained teacher, or with "start" the network before training.
+    def weights_path(self, which: str = "weights") -> Path:
+        """File of the trained teacher, or with "start" of the network before training.
 
         Raises:
             ValueError: training has not finished.
         """
         if which == "weights" and not self.finished:
             raise ValueError(f"{self.path} is not finished: go on with tracklearn train … --resume")
-        return read_arrays(self.path / f"{which}.safetensors")[0]
+        return self.path / f"{which}.safetensors"
 
     @property
     def seconds(self) -> dict[str, float]:
