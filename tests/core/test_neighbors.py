@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from tracklearn.core import neighbors
 from tracklearn.core.features import check_unit, unit_rows
@@ -75,6 +76,16 @@ def test_blocks_do_not_show(monkeypatch):
     got = k_nearest(x, 9, exclude_self=True)
     np.testing.assert_array_equal(got[0], want[0])
     np.testing.assert_array_equal(got[1], want[1])
+
+
+def test_number_of_threads_does_not_show():
+    x = unit(np.random.default_rng(6).normal(size=(300, 256)))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(k_nearest(x, 20))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 def test_of_a_gallery():

@@ -26,7 +26,7 @@ def check_unit(features: Array, name: str = "features") -> Array:
         ValueError: not two-dimensional; rows with NaN or infinity; all-zero rows; rows whose length differs
             from 1 by more than 1e-3. The message names up to five rows.
     """
-    features, length = _lengths(features, name)
+    features, length = row_lengths(features, name)
     off = np.flatnonzero(np.abs(length - 1) > 1e-3)
     if len(off):
         raise ValueError(
@@ -49,7 +49,7 @@ def unit_rows(features: Array, name: str = "features") -> Array:
     Raises:
         ValueError: not two-dimensional; rows with NaN or infinity; all-zero rows. The message names them.
     """
-    features, length = _lengths(features, name)
+    features, length = row_lengths(features, name)
     out = np.empty(features.shape, np.float32)
     for lo in range(0, len(features), _BLOCK):
         hi = lo + _BLOCK
@@ -64,8 +64,19 @@ def rows(index: Array) -> str:
     return f"{len(index)} row{' is' if len(index) == 1 else 's are'} not: {shown}"
 
 
-def _lengths(features: Array, name: str) -> tuple[Array, Array]:
-    """The matrix and the float64 length of each row, after refusing what has no direction."""
+def row_lengths(features: Array, name: str = "features") -> tuple[Array, Array]:
+    """The matrix as an array and the length of each row, after refusing what has no direction.
+
+    Args:
+        features: (n, d) numbers.
+        name: what the error message calls them.
+
+    Returns:
+        features (n, d), not copied where it is an array, and length (n,) float64.
+
+    Raises:
+        ValueError: not two-dimensional; rows with NaN or infinity; all-zero rows. The message names them.
+    """
     features = np.asarray(features)
     if features.ndim != 2:
         raise ValueError(f"{name} has shape {features.shape}, expected (n, d): one row per item")

@@ -1,7 +1,7 @@
 """Isolation: finding the parts of a tracklet that show one person each.
 
 Source: Teng et al., "A Free Lunch to Person Re-identification", arXiv 2204.00891, section 3.2 (intra-tracklet
-isolation); METHODS section 3, step 1.
+isolation).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.core.cluster import dbscan
-from tracklearn.core.features import unit_rows
+from tracklearn.core.features import row_lengths, unit_rows
 from tracklearn.core.jaccard import jaccard_distance
 
 Array = NDArray[Any]
@@ -68,7 +68,7 @@ def isolate(
 
     Source: TMC section 3.2; metric and min_samples are our choice where the paper is silent.
     """
-    features = unit_rows(features)
+    features, length = row_lengths(features)
     tracklet = _check_rows(features, tracklet, frame, time, box)
     if method != "dbscan":
         raise ValueError(f'method is "{method}", expected "dbscan"')
@@ -82,7 +82,8 @@ def isolate(
     for lo, hi in _spans(tracklet):
         if hi - lo < max(min_samples, 2):
             continue
-        label = _labels(features[lo:hi], eps, min_samples, metric)
+        unit = features[lo:hi].astype(np.float64) / length[lo:hi, None]
+        label = _labels(unit, eps, min_samples, metric)
         if (label >= 0).any():
             part[lo:hi] = label
     return part
@@ -109,22 +110,20 @@ def adjacent_similarity(features: Array, tracklet: Array) -> Array:
     return out
 
 
-def _labels(features: Array, eps: float, min_samples: int, metric: Metric) -> Array:
-    """DBSCAN labels (L,) of one tracklet's unit rows."""
+def _labels(unit: Array, eps: float, min_samples: int, metric: Metric) -> Array:
+    """DBSCAN labels (L,) of one tracklet's unit rows, float64."""
     if metric == "jaccard":
-        k1 = min(30, max(1, len(features) // 4))
-        return dbscan(jaccard_distance(features, k1, min(6, max(1, k1 // 5))), eps, min_samples)
+        k1 = min(30, max(1, len(unit) // 4))
+        return dbscan(jaccard_distance(unit, k1, min(6, max(1, k1 // 5))), eps, min_samples)
 
     from tracklearn.core.kernels import label_packed
 
     # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
     least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
-    exact = features.astype(np.float64)
-    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    degree = np.empty(len(exact), np.int64)
-    packed = np.empty((len(exact), -(-len(exact) // 8)), np.uint8)
-    for lo in range(0, len(exact), _ROWS):
-        near = exact[lo : lo + _ROWS] @ exact.T >= least
+    degree = np.empty(len(unit), np.int64)
+    packed = np.empty((len(unit), -(-len(unit) // 8)), np.uint8)
+    for lo in range(0, len(unit), _ROWS):
+        near = unit[lo : lo + _ROWS] @ unit.T >= least
         np.fill_diagonal(near[:, lo:], True)
         degree[lo : lo + _ROWS] = near.sum(1)
         packed[lo : lo + _ROWS] = np.packbits(near, axis=1, bitorder="little")

@@ -64,8 +64,8 @@ def jaccard_distance(
         >>> jaccard_distance(x, k1=1, k2=1).nnz
         8
 
-    Source: METHODS of the module docstring; in "mmt" the division is by the column-wise maximum followed by
-    a transposition, which on symmetric d is the row's maximum.
+    Source: the paper named at the top of the module. The "mmt" code divides by the column-wise maximum and
+    transposes, which on symmetric d is the row's maximum.
     """
     if mode not in MODES:
         raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')

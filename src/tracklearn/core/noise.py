@@ -41,8 +41,7 @@ def match_boxes(
         >>> match_boxes(np.array([3]), np.array([[21, 0, 31, 10]]), np.array([3, 3]), np.array([8, 9]), truth)
         array([9])
 
-    Source: METHODS section 1.2; the IoU threshold 0.5 is our choice (the TMC authors' script takes any
-    overlap).
+    Source: the TMC authors' measuring script, which takes any overlap; the threshold 0.5 is our choice.
     """
     frame, truth_frame, truth_pid = np.asarray(frame), np.asarray(truth_frame), np.asarray(truth_pid)
     box, truth_box = np.asarray(box, dtype=np.float64), np.asarray(truth_box, dtype=np.float64)

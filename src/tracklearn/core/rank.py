@@ -130,7 +130,7 @@ def evaluate(
         >>> evaluate(d, np.array([7]), np.array([5, 7, 7]), np.array([0]), np.array([1, 1, 1])).mAP
         0.5833333333333333
 
-    Source: METHODS: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015 (protocol);
+    Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015 (protocol);
     "MARS", ECCV 2016.
     """
     distance, exclude = _check(
