@@ -327,6 +327,37 @@ def test_two_students_and_two_stages_run_through_the_same_loop(easy, small):
         train.train(mutual, network, tracklets, crops)
 
 
+def test_labels_within_cameras_memory_and_arrays_reach_the_objective(easy):
+    """A stage in UGA's shape: labels that hold inside one camera, and a graph kept from round to round."""
+    tracklets, _, _, _ = easy
+    label = np.arange(len(tracklets)) // 2
+    weight = np.linspace(0.5, 1.5, len(tracklets)).astype(np.float32)
+    targets = []
+
+    def assign(features, tracklets, memory):
+        rounds = memory.get("rounds", np.array([0])) + 1
+        labels = PseudoLabels(label, weight, tracklets.camid)
+        return Assignment(labels, memory={"rounds": rounds}, aux={"edge": rounds * np.ones((2, 2))})
+
+    def objective(students, teachers, target):
+        targets.append(target)
+        return {"id": losses.identity(students[0].logits, target.label, weight=target.weight)}
+
+    chosen = method(epochs=3)
+    stage = dataclasses.replace(chosen.stages[0], assign=assign, objective=objective, weights={"id": 1.0})
+    chosen = dataclasses.replace(chosen, stages=(stage,))
+    whole = run(easy, chosen=chosen)
+    for target in targets:
+        rows = target.tracklet.numpy()
+        assert target.label.tolist() == label[rows].tolist()
+        assert target.space.tolist() == tracklets.camid[rows].tolist()
+        assert target.weight.tolist() == weight[rows].tolist()
+    assert [float(t.aux["edge"][0, 0]) for t in targets] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    rest = run(easy, chosen=chosen, resume=whole[2])
+    same(whole[-1].arrays, rest[-1].arrays)
+    assert np.isnan(whole[1].eps)
+
+
 def test_features_before_the_neck(easy):
     events = run(easy, cluster_feature="pre_bn", epochs=1)
     other = run(easy, epochs=1)

@@ -90,7 +90,7 @@ def _uniform(b: int, n: int, low: float, high: float, generator: torch.Generator
 def _jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     b = len(images)
     drawn = _uniform(b, 6, -strength, strength, generator).exp().to(images.device)
-    # One factor serves gain and brightness together; all stay multiplicative, so black stays black.
+    # Brightness is a gain that the three channels share.
     gain = (drawn[:, :3] * drawn[:, 3:4])[:, None, None, :]
     contrast, gamma = drawn[:, 4, None, None, None], drawn[:, 5, None, None, None]
     x = (images.float() / 255 * gain).clamp_(0, 1).pow_(gamma)

@@ -36,16 +36,12 @@ def mine(distance: Tensor, label: Tensor) -> Mined:
 
     Args:
         distance: (b, b).
-        label: (b,) int64. A row that is alone with its label is its own positive.
-
-    Raises:
-        ValueError: all labels are equal, so that no negative exists.
+        label: (b,) int64, at least two different ones (`sample.batches` sees to it; asking here would make
+            a GPU wait). A row that is alone with its label is its own positive.
 
     Source: TMC eq. 3 (batch-hard mining, Hermans et al. 2017).
     """
     same = label[:, None] == label[None, :]
-    if not bool((~same).any()):
-        raise ValueError(f"label holds one cluster only ({len(label)} rows): mining needs at least two")
     distance = distance.detach()
     positive = distance.masked_fill(~same, float("-inf")).argmax(1)
     negative = distance.masked_fill(same, float("inf")).argmin(1)
