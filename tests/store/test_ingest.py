@@ -313,14 +313,14 @@ def test_resume_redoes_a_source_that_changed(walk):
 def test_a_finished_set_is_not_made_again(walk):
     source = f"{walk}/walk.txt+{walk}/walk.mp4"
     path = ingest([source], walk / "set")
-    with pytest.raises(FileExistsError, match="another --out"):
+    with pytest.raises(FileExistsError, match=r"--resume .* another --out"):
         ingest([source], path)
     (walk / "set.partial").mkdir()  # interrupted between the renaming and the tidying up
     seen = []
     assert ingest([source], path, resume=True, progress=lambda *a: seen.append(a)) == path
     assert seen == []
     assert not (walk / "set.partial").exists()
-    with pytest.raises(FileExistsError, match="other sources or settings"):
+    with pytest.raises(FileExistsError, match="not made from these sources and settings"):
         ingest([source], path, resume=True, config=Config(min_length=2))
 
 
@@ -330,6 +330,7 @@ def test_request_digest_follows_sources_and_settings(walk):
     assert request_digest([source]) == before
     assert request_digest([source], config=Config(stride=2)) != before
     assert request_digest([f"x={source}"]) != before
+    assert request_digest([f"walk@4={source}"]) != request_digest([f"walk={source}"])
     (walk / "walk.txt").write_text("1,1,10,10,20,40,1\n")
     assert request_digest([source]) != before
     model = walk / "model.txt"

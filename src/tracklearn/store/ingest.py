@@ -102,13 +102,16 @@ def ingest(
     config = config or Config()
     out = Path(out)
     if out.exists() and not resume:
-        raise FileExistsError(f"{out} exists: choose another --out, or remove it")
+        raise FileExistsError(
+            f"{out} exists: keep it with --resume if sources and settings are the same, or choose another --out"
+        )
     jobs = _jobs(sources, config)
-    request = digest([job.key for job in jobs])
+    camid = fixed_cameras([job.source for job in jobs])
+    request = _request(jobs)
     if out.exists():
         return _complete(out, request)
-    _check(jobs, config)
     with SetWriter(out, resume=resume) as writer:
+        _check(jobs, config)
         for job in jobs:
             part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
             if part is not None:
@@ -119,8 +122,7 @@ def ingest(
             shutil.rmtree(writer.partial)  # worth nothing, and in the way of the next attempt
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
-        extra = {"request": request}
-        return writer.finish(config.model_dump(), camid=fixed_cameras([j.source for j in jobs]), extra=extra)
+        return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
 
 
 def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
@@ -129,7 +131,11 @@ def request_digest(sources: Sequence[str | Path | Source], *, config: Config | N
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return digest([job.key for job in _jobs(sources, config or Config())])
+    return _request(_jobs(sources, config or Config()))
+
+
+def _request(jobs: Sequence[_Job]) -> str:
+    return digest([[job.key for job in jobs], fixed_cameras([job.source for job in jobs])])
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ def _complete(out: Path, request: str) -> Path:
     manifest = out / "manifest.json"
     if not manifest.is_file() or read_json(manifest).get("request") != request:
         raise FileExistsError(
-            f"{out} exists and was made from other sources or settings: choose another --out, or remove it"
+            f"{out} exists and was not made from these sources and settings: choose another --out or remove it"
         )
     partial = out.with_name(out.name + ".partial")
     if partial.is_dir():

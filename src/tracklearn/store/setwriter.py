@@ -328,7 +328,7 @@ class SetWriter:
         camid = {name: i for i, name in enumerate(cameras)}
         n_tracklets = n_shards = 0
         for file, (part, entry) in enumerate(zip(self._parts, done, strict=True)):
-            for batch in pq.ParquetFile(part / "crops.parquet").iter_batches(ROW_GROUP):
+            for batch in pq.ParquetFile(part / "crops.parquet", pre_buffer=False).iter_batches(ROW_GROUP):
                 column = {name: batch.column(name) for name in batch.schema.names}
                 column["tracklet"] = column["tracklet"].to_numpy() + n_tracklets
                 column["shard"] = column["shard"].to_numpy() + np.int32(n_shards)
@@ -342,7 +342,8 @@ class SetWriter:
                 | {"continues": np.where(continues >= 0, continues + n_tracklets, -1)}
             )
             if truth is not None and "truth" in entry["files"]:
-                truth.add({"pid": pq.read_table(part / "truth.parquet")["pid"].to_numpy()})
+                for batch in pq.ParquetFile(part / "truth.parquet", pre_buffer=False).iter_batches(ROW_GROUP):
+                    truth.add({"pid": batch.column("pid")})
             elif truth is not None:
                 truth.add({"pid": np.full(entry["record"]["n_crops"], -1)})
             n_tracklets += len(camera)
