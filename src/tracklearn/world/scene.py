@@ -43,7 +43,7 @@ class Config:
 
     n_people: int = 24
     n_cameras: int = 4
-    seconds: float = 90.0
+    seconds: float = 84.0
     fps: float = 12.0
     width: int = 480
     height: int = 270

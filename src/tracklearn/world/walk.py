@@ -17,7 +17,7 @@ _OUTSIDE = 0.5  # metres beyond the frame border where a path starts and ends
 _TICK = 0.25  # seconds, resolution of the timetable
 _STAY_AWAY = 0.12  # share of (person, camera) pairs without a visit
 _COME_AGAIN = 0.12  # share of visits followed by a second one
-_IN_TWOS = 0.66  # share of visits that are shared with somebody
+_IN_TWOS = 0.74  # share of visits that are shared with somebody
 
 Waypoint = tuple[float, float, float]  # seconds from the start, x, z
 
@@ -110,7 +110,7 @@ class _Paths:
         """Paths for one person or two."""
         if len(looks) == 1:
             return self.solo(looks[0])
-        kind = self.rng.choice(3, p=[0.5, 0.15, 0.35])
+        kind = self.rng.choice(3, p=[0.5, 0.12, 0.38])
         return (self.crossing, self.together, self.meeting)[kind](looks[0], looks[1])
 
     def solo(self, look: Look) -> list[list[Waypoint]]:
@@ -131,7 +131,7 @@ class _Paths:
     def crossing(self, a: Look, b: Look) -> list[list[Waypoint]]:
         """Opposite ways at nearly the same depth: the nearer one hides the other in passing."""
         side, z = int(self.rng.choice((-1, 1))), self.depth(0.05, 0.9)
-        other = z + float(self.rng.uniform(0.2, 0.5))
+        other = z + float(self.rng.uniform(0.12, 0.4))
         first = _timed([self.border(side, z), self.border(-side, z)], a.speed)
         second = _timed([self.border(-side, other), self.border(side, other)], b.speed)
         late = (first[-1][0] - second[-1][0]) / 2
@@ -154,15 +154,15 @@ class _Paths:
         """Towards each other, a stop face to face, then each goes on or turns back."""
         side, z = int(self.rng.choice((-1, 1))), self.depth(0.1, 0.8)
         x = float(self.rng.uniform(-0.4, 0.4)) * self.camera.half_width(z)
-        half, other = 0.26, z + float(self.rng.uniform(0.05, 0.3))
+        half, other = 0.21, z + float(self.rng.uniform(0.05, 0.25))
         come = [
             _timed([self.border(side, z), (x + side * half, z)], a.speed),
             _timed([self.border(-side, other), (x - side * half, other)], b.speed),
         ]
         late = come[0][-1][0] - come[1][-1][0]
         come = [_delayed(come[0], max(-late, 0)), _delayed(come[1], max(late, 0))]
-        pause = float(self.rng.uniform(0.8, 2.2))
-        back = self.rng.random() < 0.5
+        pause = float(self.rng.uniform(0.6, 1.8))
+        back = self.rng.random() < 0.6
         paths = []
         for points, look, own in zip(come, (a, b), (side, -side), strict=True):
             t, x0, z0 = points[-1]
