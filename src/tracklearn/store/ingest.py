@@ -103,7 +103,7 @@ def ingest(
     out = Path(out)
     if out.exists() and not resume:
         raise FileExistsError(
-            f"{out} exists: keep it with --resume if sources and settings are the same, or choose another --out"
+            f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
         )
     jobs = _jobs(sources, config)
     camid = fixed_cameras([job.source for job in jobs])
@@ -189,7 +189,7 @@ def _complete(out: Path, request: str) -> Path:
     manifest = out / "manifest.json"
     if not manifest.is_file() or read_json(manifest).get("request") != request:
         raise FileExistsError(
-            f"{out} exists and was not made from these sources and settings: choose another --out or remove it"
+            f"{out} exists and was not made from these sources and settings: choose another --out"
         )
     partial = out.with_name(out.name + ".partial")
     if partial.is_dir():
