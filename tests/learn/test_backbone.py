@@ -321,8 +321,8 @@ class TestCalibrate:
         assert network.neck.running_var.min() > 0.005 * network.neck.running_var.mean()
 
     def test_no_batches_are_refused(self):
-        with pytest.raises(ValueError, match="at least one batch"):
-            build("tiny").calibrate([], neck=True)
+        with pytest.raises(ValueError, match="at least one crop"):
+            build("tiny").calibrate([pictures()[:0]], neck=True)
 
 
 def test_shared_mobilenet_loads_unfolds_and_tells_pictures_apart(data):

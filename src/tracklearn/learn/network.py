@@ -273,9 +273,9 @@ class Network(nn.Module):
         BatchNorm", 2021. The variance floor of a hundredth of the norm's mean variance is chosen: it keeps a
         channel that is silent on these crops from being blown up on the next.
         """
-        crops = [torch.as_tensor(b) for b in batches]
+        crops = [torch.as_tensor(b) for b in batches if len(b)]
         if not crops:
-            raise ValueError("batches is empty: calibration needs at least one batch of crops")
+            raise ValueError("batches is empty: calibration needs at least one crop")
         training, group = self.training, self.neck.group
         self.set_bn_group(None)
         try:
