@@ -315,8 +315,8 @@ class TestCalibrate:
     def test_a_silent_channel_is_not_blown_up(self):
         network = build("tiny")
         with torch.no_grad():
-            network.layer3.bn2.weight[0] = 0
-            network.layer3.bn2.bias[0] = -100
+            network.layer2.bn2.weight[0] = 0
+            network.layer2.bn2.bias[0] = -100
         network.calibrate([pictures()], neck=True)
         assert network.neck.running_var.min() > 0.005 * network.neck.running_var.mean()
 

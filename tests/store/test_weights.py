@@ -111,7 +111,7 @@ def test_folded_norms_are_told_by_content(change, folded):
         (["layer1.0.bn3.weight", "layer1.0.bn1.weight"], "resnet50"),
         (["layer1.0.bn3.weight", "layer1.0.bn1.IN.weight"], "ibn_resnet50_a"),
         (["features.18.0.weight"], "mobilenet_v2"),
-        (["layer3.conv2.weight"], "tiny"),
+        (["layer2.conv2.weight"], "tiny"),
         (["layer1.0.bn3.weight", "layer3.6.conv1.weight"], None),
         (["blocks.0.attn.qkv.weight"], None),
         ([], None),

@@ -30,7 +30,7 @@ class Config(BaseModel):
         height, width: crop size in pixels.
         last_stride: stride of the last stage, 2 as in the TMC authors' code, 1 as in MMT's.
         pooling: `avg`, or `gem` (generalised mean, Radenovic et al., TPAMI 2018; exponent learned,
-            3 at first). `tiny` pools head, torso and legs separately, with either.
+            3 at first). `tiny` pools four horizontal parts separately, with either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

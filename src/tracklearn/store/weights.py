@@ -42,7 +42,7 @@ MARKS = {
     "ibn_resnet50_a": "layer1.0.bn1.IN.weight",
     "resnet50": "layer1.0.bn3.weight",
     "mobilenet_v2": "features.18.0.weight",
-    "tiny": "layer3.conv2.weight",
+    "tiny": "layer2.conv2.weight",
 }
 
 
