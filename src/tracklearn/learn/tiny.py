@@ -20,9 +20,7 @@ class Block(nn.Module):
         self.bn2 = BatchNorm2d(n_out)
         self.downsample: nn.Module | None = None
         if stride != 1 or n_in != n_out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride, bias=False), BatchNorm2d(n_out)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), BatchNorm2d(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -38,7 +36,8 @@ class Tiny(Network):
     them; the other half keep absolute colour. Parts keep what is worn where. Chosen by 200 labelled steps on
     people of the generated world, tested on other people (mAP of crops across cameras, untrained and
     trained, one seed): max-pooled stem and three parts 0.08, 0.70; strided stem 0.10, 0.72; instance norm in
-    its second layer too 0.11, 0.73; four parts of 96 channels instead of three of 128 0.18, 0.78.
+    its second layer too 0.11, 0.73; four parts of 96 channels instead of three of 128 0.18, 0.78. On
+    400 people of Market-1501 the second and the last are equal (0.06, 0.33 and 0.06, 0.32).
 
     Source: PCB (parts) and IBN-Net, see `Pool` and `IBN`.
     """
