@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
 from tracklearn.core import isolate as module
-from tracklearn.core.isolate import adjacent_similarity, isolate
+from tracklearn.core.isolate import adjacent_similarity, isolate, typical_step
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.types import Tracklets
 
@@ -190,3 +190,22 @@ def test_refusals_and_input_unchanged():
         adjacent_similarity(features, tracklet)
     with pytest.raises(ValueError, match="tracklet decreases"):
         adjacent_similarity(kept, tracklet[::-1])
+
+
+def test_typical_step_is_the_median_adjacent_distance():
+    features, tracklet, _ = tracklets_of([20, 30, 1])
+    unit_rows = unit(features)
+    step = np.linalg.norm(np.diff(unit_rows, axis=0), axis=1)[np.diff(tracklet) == 0]
+    similarity = adjacent_similarity(features, tracklet)
+    assert typical_step(similarity) == pytest.approx(np.median(step), abs=1e-5)
+    assert typical_step(similarity, metric="cosine") == pytest.approx(np.median(step) ** 2 / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("similarity", [np.zeros(0), np.full(3, np.nan), np.array([np.nan, 1.0, 1.0])])
+def test_typical_step_falls_back_where_adjacent_frames_tell_nothing(similarity):
+    assert typical_step(similarity.astype(np.float32)) == 0.6
+
+
+def test_typical_step_refuses_jaccard():
+    with pytest.raises(ValueError, match="give eps a number for jaccard"):
+        typical_step(np.zeros(2), metric="jaccard")

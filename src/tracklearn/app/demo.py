@@ -57,7 +57,7 @@ def _film(config: world.Config, camera: int, stem: Path) -> None:
     scene = world.make(config)
     frame, pid, box = [], [], []
     with VideoWriter(
-        stem.with_suffix(".mp4"), width=config.width, height=config.height, fps=config.fps
+        stem.with_suffix(".mp4"), width=config.width, height=config.height, fps=config.fps, crf=26
     ) as writer:
         for number, (image, truth) in enumerate(scene.frames(camera)):
             writer.write(image)

@@ -25,6 +25,7 @@ from tracklearn.app.plan import plan_training as plan_training
 from tracklearn.app.plan import setting_models as setting_models
 from tracklearn.app.selection import worst_mixed
 from tracklearn.app.stages import Stages as Stages
+from tracklearn.core.isolate import typical_step
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run, RunWriter
 from tracklearn.types import Array, Tracklets
@@ -137,6 +138,7 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
             "n_after": event.n_after,
             "dropped": event.dropped,
             "dropped_fraction": event.dropped / max(original.n_crops, 1),
+            "adjacent_distance": typical_step(event.similarity),
         },
     )
 

@@ -119,7 +119,7 @@ def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | N
 
 
 def natural_key(name: str) -> tuple[Any, ...]:
-    """Sort key under which img2 comes before img10.
+    """Sort key under which img2 comes before img10: runs of digits count as numbers, before letters.
 
     >>> sorted(["img10.jpg", "img2.jpg"], key=natural_key)
     ['img2.jpg', 'img10.jpg']
@@ -206,8 +206,8 @@ class _VideoFile(_Closing):
         except BaseException:
             self._container.close()
             raise
-        self._turn = _quarter_turns(self._first[1])
-        height, width = self._first[1].height, self._first[1].width
+        self._turn = _quarter_turns(self._first)
+        height, width = self._first.height, self._first.width
         if self._turn % 2:
             height, width = width, height
         codec = self._stream.codec_context.name
@@ -220,29 +220,38 @@ class _VideoFile(_Closing):
 
     def __iter__(self) -> Iterator[Frame]:
         first, self._first = self._first, None
+        number, time, placed = -1, 0.0, 0
         start: float | None = None
-        time, last_number = 0.0, 0
         while first is not None or (first := next(self._decoded, None)) is not None:
-            (number, frame), first = first, None
+            frame, first = first, None
+            stamp = None
+            if self._timed and frame.pts is not None:
+                stamp = float(frame.pts * (frame.time_base or self._stream.time_base or 0))
+            # Broken frames take up numbers. The decoder tells of them early, having several pictures in
+            # work; where there are times, the gap tells which of them lie before this picture.
+            lost = self.broken - placed
+            if lost and stamp is not None and start is not None:
+                lost = min(lost, max(0, round((stamp - start - time) * self._fps) - 1))
+            placed += lost
+            step = 1 + lost
+            number += step
             if not self._timed:
                 time = number / self._fps
-            elif frame.pts is None:
-                time += (number - last_number) / self._fps
+            elif stamp is None:
+                time += step / self._fps if number else 0.0
             else:
-                stamp = float(frame.pts * (frame.time_base or self._stream.time_base or 0))
                 if start is None:
-                    start = stamp - time
-                # Times that stand still or jump back (spliced files) go on at the frame rate instead.
-                if number and stamp - start <= time:
-                    start = stamp - time - (number - last_number) / self._fps
+                    start = stamp
+                elif stamp - start <= time:
+                    # Times that stand still or jump back (spliced files) go on at the frame rate instead.
+                    start = stamp - time - step / self._fps
                 time = stamp - start
-            last_number = number
             if number % self._stride == 0:
                 yield Frame(number, time, self._image(frame))
 
     def _decode(self) -> Generator[Any, None, None]:
-        """(number, frame) of every frame that decodes; counts the others."""
-        number, errors = 0, 0
+        """Every picture that decodes; counts the others."""
+        errors = 0
         packets = self._container.demux(self._stream)
         while errors < _MAX_ERRORS_IN_A_ROW:
             try:
@@ -254,7 +263,6 @@ class _VideoFile(_Closing):
                 return
             except av.error.FFmpegError:
                 self.broken += 1
-                number += 1
                 errors += 1
                 continue
             for frame in frames:
@@ -262,8 +270,7 @@ class _VideoFile(_Closing):
                     self.broken += 1
                 else:
                     errors = 0
-                    yield number, frame
-                number += 1
+                    yield frame
 
     def _image(self, frame: Any) -> Array:
         width, height = self.info.width, self.info.height

@@ -44,8 +44,10 @@ class Config(BaseModel):
     isolation: Literal["dbscan"] = Field(
         default="dbscan", description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2]."
     )
-    eps_intra: Positive = Field(
-        default=0.6, description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]."
+    eps_intra: Positive | Literal["auto"] = Field(
+        default=0.6,
+        description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]. auto: the "
+        "median distance of adjacent frames, for other networks and crop sizes than the paper's [chosen].",
     )
     min_samples_intra: Count = Field(default=2, description="Density of isolation [chosen].")
     metric: Literal["euclidean", "cosine", "jaccard"] = Field(
@@ -174,6 +176,11 @@ def adam(
 
 
 def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
+    if config.eps_intra == "auto":
+        similarity = isolation.adjacent_similarity(features, tracklets.tracklet)
+        eps = isolation.typical_step(similarity, metric=config.metric)
+    else:
+        eps = config.eps_intra
     return isolation.isolate(
         features,
         tracklets.tracklet,
@@ -181,7 +188,7 @@ def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
         time=tracklets.time,
         box=tracklets.box,
         method=config.isolation,
-        eps=config.eps_intra,
+        eps=eps,
         min_samples=config.min_samples_intra,
         metric=config.metric,
     )
