@@ -1,0 +1,410 @@
+"""Detectors: shared parts, motion on a drawn scene, models on real pictures, hub models at random."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from tracklearn.store import detect, detect_models
+from tracklearn.store.detect import open_detector, suppress, tidy
+from tracklearn.store.detect_motion import MotionDetector
+from tracklearn.store.mot import Boxes, detection_f1, read_truth
+from tracklearn.store.video import open_frames
+
+RETAIL = "person-detection-retail-0013-FP16.xml"
+
+
+# --- what all detectors share -------------------------------------------------------------------------
+
+
+def test_tidy_clips_drops_and_sorts():
+    box = np.array(
+        [[-5, -5, 10, 10], [90, 40, 130, 80], [95, 10, 95.5, 20], [200, 0, 220, 9], [1, 1, np.nan, 4]]
+    )
+    found, score = tidy(box, np.array([0.2, 0.9, 1, 1, 1]), (50, 100, 3))
+    assert found.tolist() == [[90, 40, 100, 50], [0, 0, 10, 10]]
+    np.testing.assert_allclose(score, [0.9, 0.2])
+    assert (found.dtype, score.dtype) == (np.float32, np.float32)
+    assert box[0, 0] == -5
+
+
+def test_suppress_keeps_the_best_of_each_heap():
+    box = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [30, 0, 40, 10], [2, 0, 12, 10]], float)
+    assert suppress(box, np.array([0.5, 0.9, 0.1, 0.4]), max_iou=0.5).tolist() == [1, 2]
+    assert suppress(np.zeros((0, 4)), np.zeros(0), max_iou=0.5).tolist() == []
+
+
+@pytest.mark.parametrize("spec", ["yolo", "motion:x", "file:", "", "openvino"])
+def test_an_unknown_spec_lists_the_known(spec):
+    with pytest.raises(ValueError, match="is not known, expected one of motion, hog, openvino:PATH"):
+        open_detector(spec)
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnx", "file"])
+def test_a_missing_file_is_named(kind, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file: "):
+        open_detector(f"{kind}:{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
+def test_a_missing_extra_is_named(kind, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "m").write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf'pip install "tracklearn\[{kind}\]"'):
+        open_detector(f"{kind}:{tmp_path / 'm'}")
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnx"])
+def test_a_file_that_is_no_model_is_refused_in_one_line(kind, tmp_path):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(kind, kind))
+    (tmp_path / f"m.{'xml' if kind == 'openvino' else 'onnx'}").write_text("nonsense")
+    path = next(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="not a model") as caught:
+        open_detector(f"{kind}:{path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_file_detections_by_frame_from_0(tmp_path):
+    path = tmp_path / "det.txt"
+    path.write_text("2,-1,10,20,30,40,0.4\n2,-1,0,0,30,40,0.9\n3,-1,90,0,30,40,-1.5\n")
+    detector = open_detector(f"file:{path}")
+    image = np.zeros((60, 100, 3), np.uint8)
+    assert len(detector(image, 0)[0]) == 0
+    box, score = detector(image, 1)
+    assert box.tolist() == [[0, 0, 30, 40], [10, 20, 40, 60]]
+    np.testing.assert_allclose(score, [0.9, 0.4])
+    assert detector(image, 2)[0].tolist() == [[90, 0, 100, 40]]
+    assert detector.confident == -1.5
+    assert open_detector(f"file:{path}", threshold=0.5)(image, 1)[1].tolist() == [np.float32(0.9)]
+
+
+# --- motion -------------------------------------------------------------------------------------------
+
+
+def _scene(seed=0, height=270, width=480):
+    """A textured background and how to put people and noise before it."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 200, (height // 15, width // 15, 3), dtype=np.uint8)
+    background = np.kron(coarse, np.ones((15, 15, 1), np.uint8))
+
+    def picture(people, gain=1.0):
+        image = background.astype(np.int16)
+        for x, y, w, h, colour in people:
+            neck, waist = y + h // 6, y + h // 2
+            image[y:neck, x + w // 4 : x + 3 * w // 4] = (200, 160, 140)
+            image[neck:waist, x : x + w] = colour
+            image[waist : y + h, x + w // 8 : x + w - w // 8] = (30, 30, 60)
+        image = image * gain + rng.normal(0, 3, image.shape)
+        return image.clip(0, 255).astype(np.uint8)
+
+    return picture
+
+
+def _walkers(i):
+    return [
+        (10 + 3 * i, 150, 34, 100, (220, 30, 30)),
+        (430 - 3 * i, 60, 24, 70, (20, 220, 40)),
+    ]
+
+
+def _truth(i):
+    return np.array([[x, y, x + w, y + h] for x, y, w, h, _ in _walkers(i)], float)
+
+
+def test_motion_finds_people_who_walk_once_it_has_settled():
+    picture, detector = _scene(), open_detector("motion")
+    for i in range(15):
+        box, score = detector(picture([]), i)
+        assert len(box) == 0
+    rows, truth = [], []
+    for i in range(100):
+        box, score = detector(picture(_walkers(i)), 15 + i)
+        assert ((score >= 0.5) & (score <= 1)).all()
+        rows += [(i, -1, *b) for b in box]
+        truth += [(i, -1, *b) for b in _truth(i)]
+    rows, truth = np.array(rows), np.array(truth)
+    boxes, true = (Boxes(r[:, 0], r[:, 1], r[:, 2:], np.ones(len(r))) for r in (rows, truth))
+    assert detection_f1(boxes, true)["f1"] > 0.9
+
+
+def test_motion_is_silent_while_it_settles_and_repeats_itself():
+    runs = []
+    for _ in range(2):
+        picture, detector = _scene(), open_detector("motion")
+        runs.append([detector(picture(_walkers(i)), i)[0].tolist() for i in range(30)])
+    assert runs[0] == runs[1]
+    assert not any(runs[0][:10])
+
+
+def test_motion_says_nothing_when_the_light_changes_and_recovers():
+    picture, detector = _scene(), open_detector("motion")
+    for i in range(20):
+        detector(picture([]), i)
+    for i in range(20, 60):
+        box, _ = detector(picture([], gain=1.6), i)
+        assert len(box) == 0
+    counts = [len(detector(picture(_walkers(i), gain=1.6), 60 + i)[0]) for i in range(40)]
+    assert np.mean(np.array(counts[5:]) == 2) > 0.8
+
+
+def test_motion_drops_what_is_no_person():
+    picture, detector = _scene(), open_detector("motion")
+    for i in range(15):
+        detector(picture([]), i)
+    for i in range(30):
+        flat = (40 + 3 * i, 200, 200, 30, (250, 250, 0))  # a car: wide and low
+        speck = (300, 20 + 2 * i, 8, 10, (250, 0, 250))  # a bird
+        box, _ = detector(picture([flat, speck]), 15 + i)
+        assert len(box) == 0
+
+
+def test_motion_leaves_no_ghost_of_someone_who_leaves():
+    picture, detector = _scene(), MotionDetector(history=60)
+    still = (200, 100, 40, 110, (220, 30, 30))
+    for i in range(80):
+        detector(picture([still]), i)
+    for i in range(12):
+        box, _ = detector(picture([]), 80 + i)
+        assert len(box) == 0
+
+
+def test_motion_cuts_people_who_walk_side_by_side():
+    picture, detector = _scene(), open_detector("motion")
+    for i in range(15):
+        detector(picture([]), i)
+    for i in range(60):
+        detector(picture([(10 + 5 * i, 120, 36, 100, (220, 30, 30))]), 15 + i)
+    counts = []
+    for i in range(40):
+        x = 40 + 5 * i
+        pair = [(x, 120, 36, 100, (220, 30, 30)), (x + 33, 122, 36, 100, (20, 220, 40))]
+        counts.append(len(detector(picture(pair), 75 + i)[0]))
+    assert np.mean(np.array(counts) == 2) > 0.8
+
+
+def test_motion_threshold_and_small_pictures():
+    picture, detector = _scene(height=30, width=45), open_detector("motion", threshold=2.0)
+    for i in range(15):
+        assert len(detector(picture([(i, 4, 8, 20, (250, 0, 0))]), i)[0]) == 0
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+def test_ssd_rows_by_hand():
+    rows = [[0, 1, 0.9, 0.1, 0.2, 0.3, 0.4], [0, 2, 0.9, 0, 0, 1, 1], [0, 1, 0.2, 0, 0, 1, 1],
+            [-1, 0, 0, 0, 0, 0, 0], [0, 1, 0.9, 0, 0, 1, 1]]  # fmt: skip
+    box, score = detect_models._decode_ssd(np.array([[rows]], np.float32), 1, 0.3)
+    np.testing.assert_allclose(box, [[0.1, 0.2, 0.3, 0.4]])
+    np.testing.assert_allclose(score, [0.9])
+
+
+def test_fastestdet_grid_by_hand():
+    grid = np.zeros((1, 7, 2, 4), np.float32)  # two classes, 2 rows, 4 columns
+    grid[0, :, 1, 2] = [0.5, np.arctanh(0.5), np.arctanh(-0.5), 0, np.log(0.25 / 0.75), 0.8, 0.1]
+    grid[0, :, 0, 0] = [1, 0, 0, 0, 0, 0.1, 0.9]  # another class
+    box, score = detect_models._decode_fastestdet(grid, 0, 0.3)
+    # Centre (2 + 0.5) / 4, (1 - 0.5) / 2; size 0.5 by 0.25.
+    np.testing.assert_allclose(box, [[0.375, 0.125, 0.875, 0.375]], atol=1e-6)
+    np.testing.assert_allclose(score, [0.5**0.6 * 0.8**0.4], rtol=1e-6)
+
+
+def _ssd_model(folder, rows, shape=(1, 3, 32, 48)):
+    """An OpenVINO model whose SSD output is `rows`, plus the picture's mean blue in the last score."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    picture = op.parameter(list(shape), np.float32, name="data")
+    planar = shape[1] == 3
+    blue = op.gather(picture, op.constant(np.array([0])), op.constant(1 if planar else 3))
+    mean = op.reshape(
+        op.reduce_mean(blue, op.constant(np.arange(4)), False), op.constant([1, 1, 1, 1]), False
+    )
+    where = np.zeros((1, 1, len(rows), 7), np.float32)
+    where[0, 0, -1, 2] = 1 / 255
+    output = op.add(op.constant(np.array([[rows]], np.float32)), op.multiply(mean, op.constant(where)))
+    openvino.save_model(openvino.Model([output], [picture], "ssd"), folder / "m.xml", compress_to_fp16=False)
+    return folder / "m.xml"
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 48), (1, 32, 48, 3)])
+def test_openvino_ssd_gets_bgr_and_scales_boxes(tmp_path, shape, monkeypatch):
+    rows = [[0, 1, 0.4, 0.1, 0.25, 0.2, 0.75], [0, 1, 0.35, 0.11, 0.25, 0.2, 0.75], [0, 1, 0, 0.5, 0.5, 2, 2]]
+    path = _ssd_model(tmp_path, rows, shape)
+    if importlib.util.find_spec("openvino_telemetry"):
+        # Its constructor would raise: nothing here may so much as start telemetry.
+        monkeypatch.setattr("openvino_telemetry.Telemetry.init", None)
+    detector = open_detector(f"openvino:{path}")
+    assert (detector.threshold, detector.confident) == (0.3, 0.5)
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[..., 2] = 204  # blue in RGB
+    box, score = detector(image, 0)
+    np.testing.assert_allclose(box, [[100, 50, 200, 100], [20, 25, 40, 75]], atol=1e-4)
+    np.testing.assert_allclose(score, [0.8, 0.4], atol=1e-5)
+    assert len(open_detector(f"openvino:{path}", label=2)(image, 0)[0]) == 0
+    assert len(open_detector(f"openvino:{path}", threshold=0.5)(image, 0)[0]) == 1
+
+
+def test_openvino_model_of_another_kind_is_refused(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    picture = op.parameter([1, 3, 8, 8], np.float32)
+    mean = op.reduce_mean(picture, op.constant([1]), False)
+    openvino.save_model(openvino.Model([mean], [picture]), tmp_path / "m.xml")
+    with pytest.raises(ValueError, match=r"outputs have shapes \[\(1, 8, 8\)\], expected \(1, 1, n, 7\)"):
+        open_detector(f"openvino:{tmp_path / 'm.xml'}")
+
+
+def _score(detector, data, n_frames, stride=1):
+    """F1 on the first `n_frames` of PETS09 S2.L1 at IoU 0.5."""
+    truth = read_truth(data / "video" / "pets09-s2l1.gt.txt")
+    rows = []
+    seen = []
+    with open_frames(data / "video" / "pets09-s2l1.mp4", stride=stride) as frames:
+        for frame in frames:
+            if frame.number >= n_frames:
+                break
+            seen.append(frame.number)
+            box, score = detector(frame.image, frame.number)
+            assert (box >= 0).all()
+            assert (box <= [768, 576, 768, 576]).all()
+            rows += [(frame.number, -1, *b, s) for b, s in zip(box, score, strict=True)]
+    rows = np.array(rows)
+    keep = np.isin(truth.frame, seen)
+    true = Boxes(truth.frame[keep], truth.track[keep], truth.box[keep], truth.score[keep])
+    return detection_f1(Boxes(rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6]), true)["f1"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "least", "stride"),
+    [(f"openvino:{RETAIL}", 0.85, 6), ("onnx:FastestDet.onnx", 0.7, 3), ("hog", 0.7, 40)],
+)
+def test_real_people_are_found(data, spec, least, stride):
+    kind, _, name = spec.partition(":")
+    if name:
+        pytest.importorskip({"onnx": "onnxruntime"}.get(kind, kind))
+        spec = f"{kind}:{data / 'weights' / name}"
+    assert _score(open_detector(spec), data, 60, stride) > least
+
+
+def test_motion_finds_real_people(data):
+    # The first seconds are its worst: the scene starts full of people, and their size is not known yet.
+    assert _score(open_detector("motion"), data, 100) > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "least"), [(f"openvino:{RETAIL}", 0.85), ("motion", 0.75)])
+def test_real_people_are_found_on_the_whole_clip(data, spec, least):
+    kind, _, name = spec.partition(":")
+    if name:
+        pytest.importorskip(kind)
+        spec = f"{kind}:{data / 'weights' / name}"
+    assert _score(open_detector(spec), data, 10_000) >= least
+
+
+# --- hub ----------------------------------------------------------------------------------------------
+
+
+def _hub_model(folder, kind, **changes):
+    """A small detector of random weights as the transformers library saves it."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    settings = {
+        "backbone_config": backbone, "d_model": 32, "encoder_hidden_dim": 32, "num_queries": 20,
+        "encoder_in_channels": [16, 16, 32], "encoder_ffn_dim": 32, "encoder_attention_heads": 2,
+        "decoder_in_channels": [32, 32, 32], "decoder_ffn_dim": 32, "decoder_attention_heads": 2,
+        "decoder_layers": 2, "num_denoising": 0,
+        "id2label": {0: "bicycle", 1: "person"}, "label2id": {"bicycle": 0, "person": 1},
+    }  # fmt: skip
+    settings |= changes
+    config = {"rt_detr_v2": transformers.RTDetrV2Config, "d_fine": transformers.DFineConfig}[kind](**settings)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForObjectDetection.from_config(config).eval()
+    model.save_pretrained(folder)
+    from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
+
+    processor = RTDetrImageProcessorPil(size={"height": 64, "width": 96})
+    processor.save_pretrained(folder)
+    return model, processor
+
+
+# Above these scores the library's cut to its best (query, class) pairs does not bite.
+@pytest.mark.parametrize(("kind", "threshold"), [("rt_detr_v2", 0.45), ("d_fine", 0.3)])
+def test_hub_detectors_agree_with_the_library(tmp_path, kind, threshold):
+    model, processor = _hub_model(tmp_path, kind)
+    import torch
+
+    image = np.random.default_rng(0).integers(0, 255, (120, 200, 3), dtype=np.uint8)
+    detector = open_detector(f"hub:{tmp_path}", threshold=threshold)
+    box, score = detector(image, 0)
+    with torch.no_grad():
+        output = model(**processor(image, return_tensors="pt"))
+    found = processor.post_process_object_detection(output, threshold, target_sizes=[(120, 200)])[0]
+    person = found["labels"].numpy() == 1
+    want, its = tidy(found["boxes"].numpy()[person], found["scores"].numpy()[person], image.shape)
+    keep = suppress(want, its, max_iou=0.7)
+    np.testing.assert_allclose(box, want[keep], atol=1e-3)
+    np.testing.assert_allclose(score, its[keep], atol=1e-5)
+    assert len(box) > 0
+
+
+def test_hub_refusals_say_what_to_do(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match="neither here nor reachable: give a folder that holds") as caught:
+        open_detector("hub:nobody/nothing-of-this-name")
+    assert "\n" not in str(caught.value)
+    _hub_model(tmp_path / "a", "rt_detr_v2", id2label={0: "cat"}, label2id={"cat": 0})
+    with pytest.raises(ValueError, match="no class 'person' among its 1 classes"):
+        open_detector(f"hub:{tmp_path / 'a'}")
+    _hub_model(tmp_path / "b", "rt_detr_v2")
+    (tmp_path / "b" / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match=r"has no preprocessor_config\.json"):
+        open_detector(f"hub:{tmp_path / 'b'}")
+
+
+def test_hub_never_starts_from_random_weights(tmp_path):
+    pytest.importorskip("transformers")
+    from safetensors.numpy import load_file, save_file
+
+    _hub_model(tmp_path, "rt_detr_v2")
+    weights = load_file(tmp_path / "model.safetensors")
+    dropped = sorted(name for name in weights if "encoder_input_proj" in name)[0]
+    del weights[dropped]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks weights, among them model\.encoder_input_proj"):
+        open_detector(f"hub:{tmp_path}")
+
+
+def test_prepare_follows_the_settings():
+    image = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+    plain = {"do_resize": False, "do_normalize": False, "do_rescale": False}
+    np.testing.assert_array_equal(detect_models.prepare(image, plain), image.transpose(2, 0, 1))
+    edges = {"size": {"shortest_edge": 20, "longest_edge": 30}}
+    assert detect_models.prepare(image, edges).shape == (3, 15, 30)
+    grey = detect_models.prepare(np.full((4, 4, 3), 255, np.uint8), {"size": {"height": 4, "width": 4}})
+    np.testing.assert_allclose(
+        grey[:, 0, 0], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
+    )
+    rf = {"image_processor_type": "RfDetrImageProcessor", "size": {"height": 20, "width": 40}}
+    assert detect_models.prepare(image, rf).shape == (3, 20, 40)
+    with pytest.raises(ValueError, match="size None, expected height and width or shortest_edge"):
+        detect_models.prepare(image, {})
+
+
+def test_module_import_loads_no_runtime():
+    import subprocess
+
+    code = (
+        "import sys, tracklearn.store.detect, tracklearn.store.detect_models, tracklearn.store.track\n"
+        "heavy = ('torch', 'transformers', 'openvino', 'onnxruntime', 'trackers')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert detect.KINDS[0] == "motion"
