@@ -127,6 +127,7 @@ def plan_training(
     """
     from tracklearn.store import weights as weight_store
 
+    method_module(method)
     device = pick_device(device)
     preset, values = choose(preset, device)
     values = settings_store.merge(values, extra or {})

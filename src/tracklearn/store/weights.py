@@ -190,8 +190,10 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Ma
     path = Path(path)
     # safetensors writes an array's memory as it lies: anything but C order would come back scrambled.
     whole = {name: np.require(array, requirements=["C"]) for name, array in arrays.items()}
+    # One key only: the library writes several in an order of chance, and equal weights are equal files.
+    notes = {"meta": json.dumps(dict(metadata), sort_keys=True)}
     with _replacing(path) as temporary:
-        temporary.write(encode(whole, metadata=dict(metadata)))
+        temporary.write(encode(whole, metadata=notes))
     return path
 
 
@@ -284,7 +286,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         with safe_open(str(path), framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             if "meta" in metadata:  # a run's own file keeps its notes as one JSON text
-                metadata |= {k: json.dumps(v) for k, v in json.loads(metadata["meta"]).items()}
+                notes = json.loads(metadata.pop("meta"))
+                metadata |= {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()}
             return _plain_names({name: file.get_tensor(name) for name in file.keys()}), metadata  # noqa: SIM118
     except (SafetensorError, TypeError) as error:  # TypeError: a number format numpy lacks (bfloat16)
         raise ValueError(f"weights {path} cannot be read as safetensors ({error})") from error

@@ -1,0 +1,44 @@
+"""A small filmed world and a run trained on it, made once for all tests of the application."""
+
+import pytest
+
+from tracklearn import world
+from tracklearn.app import demo, pipeline
+
+# One epoch of a few batches: enough to walk every path, not to learn.
+QUICK = [
+    "tmc.epochs=2",
+    "tmc.iterations=2",
+    "tmc.clusters_per_batch=4",
+    "network.height=64",
+    "network.width=32",
+]
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+    """Two cameras' videos with ground truth beside them."""
+    folder = tmp_path_factory.mktemp("films")
+    demo.write_videos(world.Config(n_people=6, n_cameras=2, seconds=20, people_seed=4), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources(films):
+    return [f"{path.stem}={path}" for path in sorted(films.glob("*.mp4"))]
+
+
+@pytest.fixture(scope="session")
+def done(films, sources, tmp_path_factory):
+    """A finished `run`: its result, and the arguments that made it."""
+    from tracklearn.store.ingest import Config
+
+    out = tmp_path_factory.mktemp("done") / "work"
+
+    def plan(set_path):
+        return pipeline.plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=QUICK)
+
+    rounds = []
+    arguments = {"ingest_config": Config(), "plan": plan}
+    result = pipeline.run(sources, out, **arguments, on_round=rounds.append)
+    return {"out": out, "result": result, "arguments": arguments, "rounds": rounds}

@@ -1,0 +1,187 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.app.conftest import QUICK
+from tracklearn.app import cli
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run a command line; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["tracklearn", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+COMMANDS = ["ingest", "train", "index", "search", "report", "run", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert "--json" in out
+    assert len(out.splitlines()[2]) > 20
+
+
+def test_every_command_is_in_the_readme():
+    from tests.conftest import ROOT
+
+    readme = (ROOT / "README.md").read_text()
+    names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    assert names == set(COMMANDS)
+    assert all(f"tracklearn {name}" in readme for name in names)
+
+
+def test_the_single_steps_print_one_json_object_each(call, sources, done, tmp_path):
+    run_path, set_path = tmp_path / "run", tmp_path / "set"
+    code, out, _ = call("ingest", *sources, "--out", set_path, "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert result["n_tracklets"] > 3
+    assert [s["camera"] for s in result["sources"]] == result["cameras"]
+
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    code, out, err = call("train", set_path, "--out", run_path, "--weights", "none", *settings, "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert len(result["rounds"]) == 2
+    assert "epoch   1" in err
+    # The command line and the pipeline are one: same set, same settings, same bytes.
+    reference = done["out"] / "run" / "weights.safetensors"
+    assert (run_path / "weights.safetensors").read_bytes() == reference.read_bytes()
+
+    code, out, _ = call("index", run_path, set_path, "--json")
+    assert json.loads(out.splitlines()[-1])["n_entries"] > 3
+    code, out, _ = call("search", run_path, "0", "-k", "3", "--json")
+    assert [r["rank"] for r in json.loads(out.splitlines()[-1])["results"]] == [1, 2, 3]
+    code, out, _ = call("search", run_path, "0", "-k", "2", "--sheet", tmp_path / "s.png")
+    assert out.splitlines()[-1] == str(tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    code, out, _ = call("report", run_path, "--json")
+    assert json.loads(out.splitlines()[-1])["report"] == str(run_path / "report.html")
+
+
+def test_run_does_it_all_and_only_once(call, sources, tmp_path):
+    settings = [part for setting in [*QUICK, "tmc.epochs=1"] for part in ("--set", setting)]
+    arguments = ["run", *sources, "--out", tmp_path / "w", "--weights", "none", *settings]
+    code, out, _ = call(*arguments)
+    assert code == 0
+    assert out.splitlines()[-1] == str(tmp_path / "w" / "report.html")
+    assert call(*arguments)[0] == 2
+    code, out, err = call(*arguments, "--resume", "--json")
+    assert code == 0
+    assert "epoch" not in err
+    assert set(json.loads(out)["seconds"]) == {"ingest", "train", "index", "report"}
+
+
+def video_without_people(path):
+    import numpy as np
+
+    from tracklearn.store.video import VideoWriter
+
+    with VideoWriter(path, width=160, height=120, fps=10) as writer:
+        for _ in range(30):
+            writer.write(np.full((120, 160, 3), 90, np.uint8))
+
+
+@pytest.mark.parametrize("command", ["ingest", "run"])
+@pytest.mark.parametrize(
+    ("make", "source", "message"),
+    [
+        (lambda f: None, "none.mp4", r"no such file.*none\.mp4"),
+        (lambda f: (f / "a.mp4").write_text("no video"), "a.mp4", r"not a video.*a\.mp4"),
+        (lambda f: video_without_people(f / "empty.mp4"), "empty.mp4", "(?i)people.*detector"),
+        (lambda f: (f / "folder").mkdir(), "folder", "folder"),
+        (
+            lambda f: (video_without_people(f / "v.mp4"), (f / "r.txt").write_text("1,1,5,5,x,9,1\n")),
+            "r.txt+v.mp4",
+            r"r\.txt line 1",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(call, tmp_path, command, make, source, message):
+    make(tmp_path)
+    code, out, err = call(
+        command, source, "--out", "work", "--json", *(["--weights", "none"] * (command == "run"))
+    )
+    assert code == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("tracklearn: ")
+    assert re.search(message, lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("command", ["ingest", "run"])
+def test_an_existing_out_is_refused(call, sources, tmp_path, command):
+    out = tmp_path / "work"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    code, _, err = call(command, sources[0], "--out", out)
+    assert code == 2
+    assert "--resume" in err
+    assert "--out" in err
+    assert [p.name for p in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_is_one_line(call, sources, monkeypatch):
+    import errno
+
+    from tracklearn.store import ingest
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "set.partial")
+
+    monkeypatch.setattr(ingest, "ingest", full)
+    code, _, err = call("ingest", sources[0], "--out", "set")
+    assert code == 2
+    assert "No space left on device: make room" in err
+
+
+def test_imagenet_weights_offline_name_three_ways_out(call, done, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path / "cache"))
+    import urllib.request
+
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network in tests")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    code, _, err = call("train", done["out"] / "set", "--out", "run")
+    assert code == 2
+    assert "--weights PATH" in err
+    assert "--weights none" in err
+    assert str(tmp_path / "cache") in err.replace("\n", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_stopping_says_how_to_go_on(call, monkeypatch, sources):
+    from tracklearn.store import ingest
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest, "ingest", stop)
+    code, _, err = call("ingest", sources[0], "--out", "set")
+    assert code == 130
+    assert "--resume" in err
+
+
+def test_help_is_quick_to_load():
+    code = "import sys; from tracklearn.app import cli; print('torch' in sys.modules, 'av' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False", "False"]

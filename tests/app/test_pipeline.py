@@ -1,0 +1,171 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import tracklearn as tl
+from tests.app.conftest import QUICK
+from tracklearn.app import evaluate, pipeline
+from tracklearn.app.search import Searcher
+from tracklearn.app.stages import Stages
+from tracklearn.store.mot import read_results
+from tracklearn.store.runs import Run
+from tracklearn.store.tracklets import open_set
+
+
+def test_run_leaves_set_run_gallery_and_report(done):
+    out = done["out"]
+    tracklet_set, run = open_set(out / "set"), Run(out / "run")
+    assert len(tracklet_set.tracklets) > 3
+    assert run.finished
+    assert [r.index for r in done["rounds"]] == [0, 1]
+    assert [r["index"] for r in run.rounds] == [0, 1]
+    assert set(run.rounds[0]["losses"]) >= {"id", "sid", "tri", "stri"}
+    parts = pipeline.isolated(run, tracklet_set)
+    assert len(parts) == run.manifest["isolation"]["n_after"]
+    assert run.labels.shape == (2, len(parts))
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert "started from random weights" in page.lower() or "random weights" in page
+    assert set(done["result"]["seconds"]) == {"ingest", "train", "index", "report"}
+
+
+def test_nothing_is_done_twice_and_nothing_is_overwritten(done, sources):
+    before = {p: p.stat().st_mtime_ns for p in done["out"].rglob("*") if p.is_file()}
+    again = []
+    pipeline.run(sources, done["out"], **done["arguments"], resume=True, on_round=again.append)
+    assert again == []
+    assert {p: p.stat().st_mtime_ns for p in done["out"].rglob("*") if p.is_file()} == before
+    with pytest.raises(FileExistsError, match="--resume, or choose another --out"):
+        pipeline.run(sources, done["out"], **done["arguments"])
+
+
+def test_changed_settings_redo_training_but_not_ingest(done, sources, tmp_path):
+    out = tmp_path / "work"
+    shutil.copytree(done["out"], out)
+    ingested = (out / "set" / "manifest.json").stat().st_mtime_ns
+
+    def plan(set_path):
+        return pipeline.plan_training(
+            set_path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, "tmc.epochs=1"]
+        )
+
+    pipeline.run(sources, out, ingest_config=done["arguments"]["ingest_config"], plan=plan, resume=True)
+    assert (out / "set" / "manifest.json").stat().st_mtime_ns == ingested
+    assert len(Run(out / "run").rounds) == 1
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(done, tmp_path):
+    out = tmp_path / "run"
+    plan = done["arguments"]["plan"](done["out"] / "set")
+    events = pipeline.train(plan, out)
+    next(events)
+    next(events)  # the state of the first round is written, that of the second not yet
+    events.close()
+    assert not Run(out).finished
+    with pytest.raises(FileExistsError):
+        list(pipeline.train(plan, out))
+    # As if killed in the second round: the record is ahead of the state.
+    assert [r.index for r in pipeline.train(plan, out, resume=True)] == [1]
+    assert Run(out).finished
+    for name in ("weights.safetensors", "labels.safetensors", "rounds.jsonl", "start.safetensors"):
+        assert (out / name).read_bytes() == (done["out"] / "run" / name).read_bytes(), name
+    assert list(pipeline.train(plan, out, resume=True)) == []
+
+
+def test_python_in_ten_lines(sources, tmp_path):
+    config = tl.tmc.Config(epochs=1, iterations=1, frames_train=2, eps_intra="auto")
+    tracklets = tl.ingest(sources, tmp_path / "set")
+    rounds = list(tl.train(tracklets, config, out=tmp_path / "run", weights="none", device="cpu"))
+    assert len(rounds) == 1
+    searcher = tl.index(tmp_path / "run", tracklets, device="cpu")
+    found = searcher.search(0, k=3)
+    assert found.table().splitlines()[0].split() == ["rank", "tracklet", "camera", "time", "distance"]
+    assert len(found.rows()) == 3
+    assert tl.report(tmp_path / "run").is_file()
+
+
+def test_search_by_tracklet_leaves_it_out_and_by_its_picture_finds_it(done, tmp_path):
+    import cv2
+
+    searcher = Searcher(done["out"] / "run")
+    assert 0 not in [hit.tracklet for hit in searcher.search(0, k=5).hits]
+    long = int(np.argmax(searcher.gallery.entries.n_crops))
+    picture = searcher.tracklet_set.image(int(searcher.gallery.entries.crop[long]))
+    cv2.imwrite(str(tmp_path / "q.png"), picture[..., ::-1])
+    found = searcher.search(tmp_path / "q.png", k=5)
+    assert long in [hit.tracklet for hit in found.hits]
+    sheet = found.save_sheet(tmp_path / "sheet.png")
+    assert cv2.imread(str(sheet)).shape[1] > 300
+    with pytest.raises(ValueError, match="the gallery has no tracklet 9999"):
+        searcher.search("9999")
+    with pytest.raises(FileNotFoundError, match=r"a query is an image's path or a tracklet's number"):
+        searcher.search(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match="not an image"):
+        searcher.search(tmp_path / "text.png")
+
+
+def test_trained_weights_start_another_run(done):
+    weights = str(done["out"] / "run" / "weights.safetensors")
+    plan = pipeline.plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
+    assert plan.network.backbone == "tiny"
+    network = pipeline.load_network(Run(done["out"] / "run"))
+    again = pipeline.starting_network(
+        plan, open_set(plan.set_path).crops(64, 32), open_set(plan.set_path).tracklets
+    )
+    for name, value in network.arrays().items():
+        np.testing.assert_array_equal(again.arrays()[name], value, err_msg=name)
+
+
+def test_truth_is_matched_after_training_and_gives_noise_and_scores(done, films):
+    tracklet_set, run = open_set(done["out"] / "set"), Run(done["out"] / "run")
+    truths = {name: read_results(films / f"{name}.gt.txt") for name in tracklet_set.cameras}
+    truth = evaluate.match_truth(tracklet_set, truths)
+    assert (truth.pid >= 0).mean() > 0.6
+    before = evaluate.noise_rates(tracklet_set.tracklets, truth)
+    assert before.n_persons * before.r_FM == pytest.approx(before.n_tracklets * before.r_SW)
+    pid = evaluate.tracklet_pid(tracklet_set.tracklets, truth)
+    owner = truth.pid[tracklet_set.tracklets.crop]
+    for i in np.flatnonzero(pid >= 0):
+        rows = owner[tracklet_set.tracklets.tracklet == i]
+        assert (rows == pid[i]).sum() == np.bincount(rows[rows >= 0]).max()
+    parts = pipeline.isolated(run, tracklet_set)
+    histogram = evaluate.colour_histogram(tracklet_set.crops(64, 32), parts)
+    np.testing.assert_allclose(np.linalg.norm(histogram, axis=1), 1, rtol=1e-5)
+    scores = evaluate.retrieval(histogram, evaluate.tracklet_pid(parts, truth), parts.camid, same_camera=True)
+    assert 0 < scores.mAP <= 1
+    with pytest.raises(ValueError, match="the set has no camera 'cellar'"):
+        evaluate.match_truth(tracklet_set, {"cellar": next(iter(truths.values()))})
+
+
+def test_plan_names_what_is_wrong(done):
+    where = done["out"] / "set"
+    with pytest.raises(ValueError, match="method 'tcm' is unknown"):
+        pipeline.plan_training(where, method="tcm", weights="none", device="cpu")
+    with pytest.raises(ValueError, match="no preset is called 'fast'"):
+        pipeline.plan_training(where, weights="none", device="cpu", preset="fast")
+    with pytest.raises(ValueError, match=r"tmc\.epoch is unknown: did you mean 'epochs'"):
+        pipeline.plan_training(where, weights="none", device="cpu", overrides=["tmc.epoch=1"])
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        pipeline.plan_training(where, weights="/nowhere.safetensors", device="cpu")
+
+
+def test_stages_note_only_what_ended_well(tmp_path):
+    stages, product = Stages(tmp_path), tmp_path / "product"
+
+    def fail():
+        with stages.stage("a", "d1", product):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert stages.done == {}
+    for digest, expected in (("d1", True), ("d1", False), ("d2", True)):
+        with stages.stage("a", digest, product) as needed:
+            assert needed is expected
+            # Made from other inputs it is gone before the stage runs again.
+            assert product.exists() is (not needed)
+            product.write_text(digest)
+    assert json.loads((tmp_path / "stages.json").read_text())["a"]["digest"] == "d2"
