@@ -23,6 +23,7 @@ PRESETS: dict[str, Preset] = {
             "frames_train": 2,
             "samples_per_bn": 32,
             "alpha": 0.99,
+            "eps_intra": "auto",
             "augment": {"pad": 5},
         },
     },
