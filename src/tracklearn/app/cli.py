@@ -118,7 +118,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _round_line(bars: Bars) -> Callable[[Any], None]:

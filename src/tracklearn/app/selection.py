@@ -13,15 +13,16 @@ from tracklearn.types import Tracklets
 Array = NDArray[Any]
 
 STRIPS = 4  # film strips shown
-_MIXED_SHARE = 0.1  # a part counts as weighty when it holds this share of its tracklet
-_BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # lower edges of tracklet lengths
+_MIXED_SHARE = 0.1  # a part counts as weighty when it holds this share of its tracklet,
+_MIXED_CROPS = 6  # and this many crops: parts of short tracklets are splinters more often than persons
+_BINS = (1, 2, 5, 10, 30, 100, 300)  # lower edges of tracklet lengths
 
 
 def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int = STRIPS) -> Array:
     """The tracklets, at most n, that isolation found most mixed; none that it left whole.
 
-    Most parts holding a tenth of the tracklet or more come first, then most parts, then the lowest
-    similarity between adjacent frames: a guess without truth.
+    Most parts holding a tenth of the tracklet and 6 crops or more come first, then most parts, then the
+    lowest similarity between adjacent frames: a guess without truth.
 
     Args:
         tracklets: before isolation.
@@ -37,7 +38,8 @@ def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int 
     key, count = np.unique(owner * width + which, return_counts=True)
     of = key // width
     n_parts = np.bincount(of, minlength=t)
-    weighty = np.bincount(of[count >= _MIXED_SHARE * tracklets.length[of]], minlength=t)
+    least = np.maximum(_MIXED_SHARE * tracklets.length[of], _MIXED_CROPS)
+    weighty = np.bincount(of[count >= least], minlength=t)
     lowest = np.full(t, np.inf)
     np.fmin.at(lowest, tracklets.tracklet, np.asarray(similarity, np.float64))
     order = np.lexsort((lowest, -n_parts, -weighty))

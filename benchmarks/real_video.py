@@ -1,0 +1,133 @@
+"""What a finished `tracklearn run` on pets09 learned, judged with its ground truth.
+
+    python -m benchmarks.real_video RUN_FOLDER [--data DIR]
+
+RUN_FOLDER is what `tracklearn run DIR/video/pets09-s2l1.mp4 … --out RUN_FOLDER` wrote; DIR holds the test
+material (TRACKLEARN_TEST_DATA). Prints one JSON object:
+
+- noise: r_FM and r_SW of the camera's tracklets before and after isolation, and impure frames;
+- clusters: share of the clustered matched tracklets that belong to their cluster's majority person, where the
+  10 people of pets09-s2l1.persons.txt count as persons, over clusters with at least two matched tracklets;
+- reentry: visit-to-visit search. The 19 visits (ground-truth tracks) are embedded over all their boxes; the
+  16 visits whose person has another visit are queries, only the query visit itself is left out, matches in
+  the same camera count. With the trained and the untrained network, and a colour histogram.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracklearn.app import evaluate, pipeline
+from tracklearn.core import noise
+from tracklearn.store import ingest
+from tracklearn.store.mot import read_truth
+from tracklearn.store.runs import Run
+from tracklearn.store.sources import Source
+from tracklearn.store.tracklets import open_set
+from tracklearn.types import Array, Tracklets
+
+
+def read_persons(path: Path) -> dict[int, int]:
+    """Visit -> person, from lines "NAME: visit visit …"."""
+    person: dict[int, int] = {}
+    for line in path.read_text().splitlines():
+        visits = [int(v) for v in line.split("#")[0].partition(":")[2].split()]
+        person |= {visit: min(visits) for visit in visits}
+    return person
+
+
+def visits(run: Run, set_path: Path, person: dict[int, int], device: str) -> dict[str, Any]:
+    """Scores of visit-to-visit search with three kinds of features."""
+    visit_set = open_set(set_path)
+    tracklets = visit_set.tracklets
+    truth = {name: read_truth(set_path.parent / "visits.txt") for name in visit_set.cameras}
+    visit = evaluate.tracklet_pid(tracklets, evaluate.match_truth(visit_set, truth))
+    pid = np.array([person[v] for v in visit])
+    network = {
+        name: pipeline.load_network(run, which)
+        for name, which in (("untrained", "start"), ("trained", "weights"))
+    }
+    features = {
+        name: pipeline.tracklet_features(net, visit_set, tracklets, device=device)
+        for name, net in network.items()
+    }
+    size = run.manifest["network"]
+    features["histogram"] = evaluate.colour_histogram(
+        visit_set.crops(size["height"], size["width"]), tracklets
+    )
+    out: dict[str, Any] = {"n_visits": len(pid)}
+    for name, rows in features.items():
+        scores = evaluate.retrieval(rows, pid, tracklets.camid, same_camera=True)
+        out[name] = {"mAP": scores.mAP, "rank1": scores.rank(1), "n_valid": scores.n_valid}
+    return out
+
+
+def cluster_purity(label: Array, parts: Tracklets, pid: Array) -> dict[str, Any]:
+    """How pure the last round's clusters are where tracklets match the ground truth."""
+    right = total = pure = clusters = 0
+    for value in np.unique(label[label >= 0]):
+        members = pid[(label == value) & (pid >= 0)]
+        if len(members) < 2:
+            continue
+        most = int(np.bincount(members).max())
+        clusters, right, total, pure = (
+            clusters + 1,
+            right + most,
+            total + len(members),
+            pure + (most == len(members)),
+        )
+    return {"n_clusters_matched": clusters, "purity": right / max(total, 1), "one_person": pure}
+
+
+def measure(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str = "cpu") -> dict[str, Any]:
+    """Everything above for a run folder."""
+    run, tracklet_set = Run(folder / "run"), open_set(folder / "set")
+    video, person = data / "video", read_persons(data / "video" / "pets09-s2l1.persons.txt")
+    truth_boxes = read_truth(video / "pets09-s2l1.gt.txt")
+    truth = evaluate.match_truth(tracklet_set, {camera: truth_boxes})
+    parts = pipeline.isolated(run, tracklet_set)
+    result: dict[str, Any] = {"noise": {}, "tracklets": {}}
+    for name, tracklets in (("before", tracklet_set.tracklets), ("after", parts)):
+        rates = evaluate.noise_rates(tracklets, truth, truth_pairs=len(np.unique(truth_boxes.track)))
+        impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
+        result["noise"][name] = {**rates.to_dict(), "impure_frames": impure}
+        result["tracklets"][name] = len(tracklets)
+    result["isolation"] = run.manifest["isolation"]
+    matched = evaluate.tracklet_pid(parts, truth)
+    known = np.array([person.get(int(v), int(v)) if v >= 0 else -1 for v in matched])
+    result["clusters"] = {
+        "n_clusters": run.rounds[-1]["n_clusters"],
+        **cluster_purity(run.labels[-1], parts, known),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        visits_path = Path(scratch) / "visits.txt"
+        visits_path.write_text((video / "pets09-s2l1.gt.txt").read_text())
+        source = Source(video / "pets09-s2l1.mp4", camera=camera, results=visits_path)
+        config = ingest.Config(max_length=1_000_000, max_gap=1e6, min_length=1)
+        set_path = ingest.ingest([source], Path(scratch) / "visits", config=config)
+        result["reentry"] = visits(run, set_path, person, device)
+    return result
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("TRACKLEARN_TEST_DATA", "../shared/data"))
+    )
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.folder, arguments.data), indent=2))
+
+
+if __name__ == "__main__":
+    main()
