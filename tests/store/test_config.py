@@ -62,6 +62,9 @@ def test_a_wrong_file_is_named(tmp_path):
     bad.write_text("epochs = 3\n")
     with pytest.raises(ValueError, match="outside a section: write it under one of tmc, other"):
         resolve(MODELS, file=bad)
+    bad.write_text("[tcm]\nepochs = 3\n")
+    with pytest.raises(ValueError, match=r"bad\.toml: section 'tcm' is unknown: did you mean 'tmc'\?"):
+        resolve(MODELS, file=bad)
 
 
 def test_merge_leaves_its_inputs_alone():

@@ -49,7 +49,8 @@ def resolve(
                 raise ValueError(
                     f"{file}: {section!r} stands outside a section: write it under one of {_names(models)}"
                 )
-            values[_known(section, models, f"{file}: section")] = merge(values[section], table)
+            section = _known(section, models, f"{file}: section")
+            values[section] = merge(values[section], table)
     for text in overrides:
         name, equals, raw = text.partition("=")
         section, dot, key = name.strip().partition(".")
