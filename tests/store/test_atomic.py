@@ -30,9 +30,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_a_block_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="half"), replacing(tmp_path / "f") as file:
-        file.write(b"x")
-        raise ValueError("half way")
+    def write():
+        with replacing(tmp_path / "f") as file:
+            file.write(b"x")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        write()
     assert os.listdir(tmp_path) == []
 
 

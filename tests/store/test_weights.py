@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as encode
 
 from tracklearn.store import weights
 
@@ -64,13 +65,53 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-def test_a_run_s_own_notes_are_read(tmp_path):
+def test_notes_come_back_as_the_text_they_were(tmp_path):
+    notes = {
+        "n": "[1, 2]",
+        "flag": "true",
+        "words": 'a \u00e9 "b"',
+        "number": "1e3",
+        "meta": "{}",
+        "empty": "",
+    }
+    weights.save(tmp_path / "w.safetensors", mobilenet_like(), notes)
+    assert weights.load(tmp_path / "w.safetensors", backbone=None)[1].metadata == notes
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    arrays = mobilenet_like()
+    notes = {name: str(i) for i, name in enumerate("abcdefgh")}
+    first = weights.save(tmp_path / "1.safetensors", arrays, notes)
+    second = weights.save(
+        tmp_path / "2.safetensors", dict(reversed(arrays.items())), dict(reversed(notes.items()))
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_saved_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        path = weights.save(tmp_path / "w.safetensors", mobilenet_like(), {})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_notes_of_lists_and_flags_are_read(tmp_path):
     path = tmp_path / "weights.safetensors"
     notes = {"kind": "teacher", "pixel_mean": [0.5] * 3, "pixel_std": [0.5] * 3, "asymmetric_padding": True}
-    weights.save(path, mobilenet_like(), {"meta": json.dumps(notes)})
+    path.write_bytes(encode(mobilenet_like(), metadata={"meta": json.dumps(notes)}))
     info = weights.load(path, backbone=None)[1]
     assert info.pixel_std == (0.5, 0.5, 0.5)
     assert info.asymmetric_padding
+    assert info.metadata["kind"] == "teacher"
+
+
+@pytest.mark.parametrize("text", ["made by hand", "[1]", "3"])
+def test_another_program_s_meta_is_kept_as_it_is(tmp_path, text):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(encode(mobilenet_like(), metadata={"meta": text, "author": "x"}))
+    assert weights.load(path, backbone=None)[1].metadata == {"meta": text, "author": "x"}
 
 
 def test_shared_file_is_recognised(data):

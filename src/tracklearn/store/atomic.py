@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in the folder `path` safe on disk; systems that cannot open a folder need no such thing."""
+    """Make the names in the folder `path` safe on disk; Windows cannot open folders, and needs no such thing."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

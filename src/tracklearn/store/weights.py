@@ -12,17 +12,17 @@ import json
 import os
 import pickle
 import sys
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tracklearn.store.atomic import replacing, write_atomic
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int | None], None]
@@ -192,8 +192,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Ma
     whole = {name: np.require(array, requirements=["C"]) for name, array in arrays.items()}
     # One key only: the library writes several in an order of chance, and equal weights are equal files.
     notes = {"meta": json.dumps(dict(metadata), sort_keys=True)}
-    with _replacing(path) as temporary:
-        temporary.write(encode(whole, metadata=notes))
+    write_atomic(path, encode(whole, metadata=notes))
     return path
 
 
@@ -239,7 +238,7 @@ def _published(backbone: str | None, cache: Path, progress: Progress | None) -> 
 def _download(url: str, path: Path, prefix: str, progress: Progress | None) -> None:
     """Fetch url to path; the file appears only when whole and its SHA-256 begins with prefix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(url, timeout=30) as answer, _replacing(path) as temporary:
+    with urllib.request.urlopen(url, timeout=30) as answer, replacing(path) as temporary:
         length = answer.headers.get("Content-Length")
         total = int(length) if length else None
         digest, done = hashlib.sha256(), 0
@@ -253,20 +252,6 @@ def _download(url: str, path: Path, prefix: str, progress: Progress | None) -> N
             raise urllib.error.URLError(
                 f"{done} bytes came with SHA-256 {digest.hexdigest()[:8]}…, expected {prefix}…"
             )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file that takes path's place when the block ends well and vanishes otherwise."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
-        try:
-            yield temporary
-            temporary.flush()
-            os.fsync(temporary.fileno())
-        except BaseException:
-            Path(temporary.name).unlink()
-            raise
-    Path(temporary.name).replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -285,12 +270,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            if "meta" in metadata:  # a run's own file keeps its notes as one JSON text
-                notes = json.loads(metadata.pop("meta"))
-                metadata |= {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()}
+            notes = _notes(metadata.get("meta", ""))
+            if notes is not None:
+                del metadata["meta"]
+                metadata |= notes
             return _plain_names({name: file.get_tensor(name) for name in file.keys()}), metadata  # noqa: SIM118
     except (SafetensorError, TypeError) as error:  # TypeError: a number format numpy lacks (bfloat16)
         raise ValueError(f"weights {path} cannot be read as safetensors ({error})") from error
+
+
+def _notes(text: str) -> dict[str, str] | None:
+    """Text by name of the JSON object that `save` keeps under one key; None where `text` is no such thing."""
+    try:
+        notes = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(notes, dict):
+        return None
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
 
 
 def _read_torch(path: Path) -> dict[str, Array]:
