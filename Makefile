@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # A user-set number of threads is respected; training is bit-identical only at a fixed number.
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test test-slow lint setup benchmark clean
+.PHONY: demo test test-slow lint setup clean
 
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
@@ -28,7 +28,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 

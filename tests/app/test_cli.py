@@ -53,7 +53,7 @@ def test_the_single_steps_print_one_json_object_each(call, sources, done, tmp_pa
     result = json.loads(out.splitlines()[-1])
     assert code == 0
     assert result["n_tracklets"] > 3
-    assert [s["camera"] for s in result["sources"]] == result["cameras"]
+    assert {s["camera"] for s in result["sources"] if s["status"] == "ok"} == set(result["cameras"])
 
     settings = [part for setting in QUICK for part in ("--set", setting)]
     code, out, err = call("train", set_path, "--out", run_path, "--weights", "none", *settings, "--json")
@@ -87,6 +87,58 @@ def test_run_does_it_all_and_only_once(call, sources, tmp_path):
     assert code == 0
     assert "epoch" not in err
     assert set(json.loads(out)["seconds"]) == {"ingest", "train", "index", "report"}
+
+
+def test_every_section_may_be_set_and_options_win(call, sources, tmp_path):
+    """One file serves ingest and training; --detector beats it; --set reaches ingest in run."""
+    from tracklearn.store.tracklets import open_set
+
+    file = tmp_path / "s.toml"
+    file.write_text('[ingest]\ndetector = "hog"\nmin_length = 9\n[tmc]\nepochs = 1\niterations = 1\n')
+    code, _, err = call(
+        "run", sources[0], "--out", tmp_path / "w", "--weights", "none", "--config", file,
+        "--detector", "motion", "--set", "ingest.min_length=8",
+    )  # fmt: skip
+    assert code == 0, err
+    tracklet_set = open_set(tmp_path / "w" / "set")
+    assert tracklet_set.manifest["settings"]["detector"] == "motion"
+    assert tracklet_set.manifest["settings"]["min_length"] == 8
+    assert tracklet_set.tracklets.length.min() >= 8
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--detector", "hogg"],
+        ["--preset", "fast"],
+        ["--method", "tcm"],
+        ["--device", "banana"],
+        ["--device", "cuda:9"],
+        ["--weights", "typo.pth"],
+        ["--set", "tmc.epoch=1"],
+        ["--set", "ingest.detektor=hog"],
+    ],
+)
+def test_a_mistake_is_refused_before_any_work_and_harms_nothing(call, done, sources, tmp_path, wrong):
+    import shutil
+
+    options = wrong if "--weights" in wrong else [*wrong, "--weights", "none"]
+    code, out, err = call("run", *sources, "--out", tmp_path / "new", *options)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+    shutil.copytree(done["out"], tmp_path / "old")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "old").rglob("*")}
+    assert call("run", *sources, "--out", tmp_path / "old", "--resume", *options)[0] == 2
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "old").rglob("*")} == before
+
+
+def test_a_camera_that_gave_nothing_is_named(call, sources, tmp_path):
+    video_without_people(tmp_path / "empty.mp4")
+    code, _, err = call("ingest", *sources, "empty.mp4", "--out", "set")
+    assert code == 0
+    assert "skipped" in err
+    assert "empty.mp4" in err
 
 
 def video_without_people(path):

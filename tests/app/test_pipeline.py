@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -152,20 +151,89 @@ def test_plan_names_what_is_wrong(done):
         pipeline.plan_training(where, weights="/nowhere.safetensors", device="cpu")
 
 
-def test_stages_note_only_what_ended_well(tmp_path):
-    stages, product = Stages(tmp_path), tmp_path / "product"
+def test_a_gallery_of_another_set_is_shown_as_such_and_not_taken_for_its_own(done, sources, tmp_path):
+    out = tmp_path / "work"
+    shutil.copytree(done["out"], out)
+    other = tl.ingest(sources[:1], tmp_path / "other")
+    with pytest.raises(FileExistsError, match="replace it with --resume"):
+        pipeline.index(out / "run", other, device="cpu")
+    searcher = pipeline.index(out / "run", other, device="cpu", resume=True)
+    assert searcher.tracklet_set.digest == open_set(other).digest
+    assert pipeline.report(out / "run", resume=True).is_file()
+    pipeline.run(sources, out, **done["arguments"], resume=True)
+    assert Searcher(out / "run").tracklet_set.digest == open_set(out / "set").digest
 
-    def fail():
-        with stages.stage("a", "d1", product):
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        fail()
-    assert stages.done == {}
+def test_a_run_may_lie_behind_a_link_and_move_with_its_set(done, tmp_path):
+    shutil.copytree(done["out"], tmp_path / "deep" / "er" / "work")
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    assert pipeline.report(tmp_path / "link" / "work" / "run").is_file()
+    assert Searcher(tmp_path / "link" / "work" / "run").search(0, k=2).hits
+
+
+def test_other_settings_after_a_stop_start_anew(done, sources, tmp_path):
+    out = tmp_path / "work"
+
+    def plan(set_path, *more):
+        return pipeline.plan_training(
+            set_path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, *more]
+        )
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    config = done["arguments"]["ingest_config"]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(sources, out, ingest_config=config, plan=plan, on_round=stop)
+    assert Stages(out).entries["train"]["done"] is False
+    result = pipeline.run(
+        sources, out, ingest_config=config, plan=lambda s: plan(s, "tmc.epochs=1"), resume=True
+    )
+    assert result["report"].is_file()
+    assert len(Run(out / "run").rounds) == 1
+
+
+def fail(stages, digest, product, *, leave=False):
+    with stages.stage("a", digest, product):
+        if leave:
+            product.write_text("half")
+        raise RuntimeError(digest)
+
+
+def test_stages_run_when_inputs_change_and_only_then(tmp_path):
+    stages, product = Stages(tmp_path / "work"), tmp_path / "work" / "product"
     for digest, expected in (("d1", True), ("d1", False), ("d2", True)):
         with stages.stage("a", digest, product) as needed:
             assert needed is expected
-            # Made from other inputs it is gone before the stage runs again.
+            # Made from other inputs it is out of the way before the stage runs again.
             assert product.exists() is (not needed)
             product.write_text(digest)
-    assert json.loads((tmp_path / "stages.json").read_text())["a"]["digest"] == "d2"
+    assert stages.entries["a"]["digest"] == "d2"
+    assert set(stages.seconds) == {"a"}
+    assert sorted(p.name for p in stages.folder.iterdir()) == ["product", "stages.json"]
+    stages.forget("a")
+    with stages.stage("a", "d2", product) as needed:
+        assert needed
+
+
+def test_a_stage_that_fails_loses_nothing(tmp_path):
+    stages, product = Stages(tmp_path / "work"), tmp_path / "work" / "product"
+    with pytest.raises(RuntimeError):
+        fail(stages, "d1", product)
+    assert not stages.folder.exists()
+    with stages.stage("a", "d1", product):
+        product.write_text("whole")
+    with pytest.raises(RuntimeError):
+        fail(stages, "d2", product)
+    assert product.read_text() == "whole"
+    with stages.stage("a", "d1", product) as needed:
+        assert not needed
+    # What a failed stage did leave is gone on with; the old product waits until the new one is there.
+    with pytest.raises(RuntimeError):
+        fail(stages, "d2", product, leave=True)
+    assert stages.seconds == {}
+    assert product.with_name("product.old").read_text() == "whole"
+    with stages.stage("a", "d2", product) as needed:
+        assert needed
+        assert product.read_text() == "half"
+    assert not product.with_name("product.old").exists()

@@ -26,6 +26,7 @@ def train(
     preset: str | None = None,
     device: str | None = None,
     seed: int = 0,
+    settings: Sequence[str] = (),
     resume: bool = False,
     progress: pipeline.Progress | None = None,
 ) -> Iterator[Round]:
@@ -34,13 +35,15 @@ def train(
     Args:
         tracklets: path of a tracklet set.
         config: settings of a method, for example `tracklearn.tmc.Config(epochs=10)`; which method runs
-            follows from it. The preset's TMC settings when None.
+            follows from it. The preset's TMC settings, changed by `settings`, when None. The class's own
+            defaults are the paper's, for its crop size and GPUs.
         out: run folder to write.
         network: backbone and input size; the preset's when None.
         weights: "imagenet", a file, or "none".
         preset: "cpu", "gpu" or "paper"; by the device when None.
         device: "cpu", "cuda", or the best there is when None.
         seed: decides every random choice.
+        settings: "section.key=value" texts over the preset, for example ["tmc.epochs=10"].
         resume: go on with the run in `out`.
         progress: called as progress(what, done, total).
 
@@ -59,6 +62,7 @@ def train(
         preset=preset,
         device=device,
         seed=seed,
+        overrides=settings,
         progress=progress,
     )
     yield from pipeline.train(plan, out, resume=resume, progress=progress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,17 +54,20 @@ Backbone = Annotated[
     ),
 ]
 Detector = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--detector",
-        help="motion, hog, openvino:PATH, onnx:PATH, hub:NAME (transformers) or file:PATH (MOTChallenge).",
+        help="motion (the default), hog, openvino:PATH, onnx:PATH, hub:NAME (transformers) or file:PATH "
+        "(MOTChallenge).",
     ),
 ]
-TrackerName = Annotated[str, typer.Option("--tracker", help="bytetrack, sort or ocsort.")]
+TrackerName = Annotated[
+    str | None, typer.Option("--tracker", help="bytetrack (the default), sort or ocsort.")
+]
 Threshold = Annotated[
     float | None, typer.Option("--threshold", help="Least detection score; the detector's own by default.")
 ]
-Stride = Annotated[int, typer.Option("--stride", min=1, help="Use every n-th frame of each video.")]
+Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Use every n-th frame of each video.")]
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -138,7 +142,9 @@ def _round_line(bars: Bars) -> Callable[[Any], None]:
 def _done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:
     """Tell the path (and `text`) to a person, or the whole result to a program."""
     if as_json:
-        print(json.dumps(result, default=str))
+        from tracklearn.store.runs import plain_json
+
+        print(plain_json(result))
     else:
         if text:
             print(text)
@@ -151,45 +157,62 @@ def _overrides(settings: list[str] | None, **named: tuple[str, Any]) -> list[str
     return [*(settings or []), *extra]
 
 
-def _ingest_config(
-    config: Path | None,
-    settings: list[str] | None,
-    detector: str,
-    tracker: str,
-    threshold: float | None,
-    stride: int,
-) -> Any:
+def _ingest_options(
+    detector: str | None, tracker: str | None, threshold: float | None, stride: int | None
+) -> dict[str, tuple[str, Any]]:
+    return {
+        "detector": ("ingest.detector", detector),
+        "tracker": ("ingest.tracker", tracker),
+        "threshold": ("ingest.threshold", threshold),
+        "stride": ("ingest.stride", stride),
+    }
+
+
+def _ingest_config(config: Path | None, overrides: list[str]) -> Any:
     from tracklearn.app import pipeline
     from tracklearn.store import config as store
 
-    chosen = {"detector": detector, "tracker": tracker, "stride": stride}
-    if threshold is not None:
-        chosen["threshold"] = threshold
-    models = pipeline.setting_models()
-    return store.resolve(models, preset={"ingest": chosen}, file=config, overrides=settings or [])["ingest"]
+    return store.resolve(pipeline.setting_models(), file=config, overrides=overrides)["ingest"]
+
+
+def _note_skipped(bars: Bars, tracklet_set: Any) -> None:
+    """A camera that gave nothing is easily missed: say so."""
+    for source in tracklet_set.manifest["sources"]:
+        if source["status"] == "skipped":
+            bars.note(f"skipped {source['path']}: {source['reason']}")
+
+
+def _command() -> str:
+    return shlex.join(["tracklearn", *sys.argv[1:]])
 
 
 @app.command()
 def ingest(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder to write the tracklet set to.")],
-    detector: Detector = "motion",
-    tracker: TrackerName = "bytetrack",
+    detector: Detector = None,
+    tracker: TrackerName = None,
     threshold: Threshold = None,
-    stride: Stride = 1,
+    stride: Stride = None,
+    device: Device = "auto",
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Turn camera files, tracker results or folders of crops into a tracklet set."""
+    from tracklearn.app import pipeline
     from tracklearn.store import ingest as store
     from tracklearn.store.tracklets import open_set
 
-    chosen = _ingest_config(config, settings, detector, tracker, threshold, stride)
+    overrides = _overrides(settings, **_ingest_options(detector, tracker, threshold, stride))
+    chosen = _ingest_config(config, overrides)
     with Bars() as bars:
-        path = store.ingest(sources, out, config=chosen, resume=resume, progress=bars)
-    tracklet_set = open_set(path)
+        path = store.ingest(
+            sources, out, config=chosen, resume=resume, device=pipeline.pick_device(device), progress=bars
+        )
+        tracklet_set = open_set(path)
+        _note_skipped(bars, tracklet_set)
     result = {
         "set": str(path),
         "cameras": list(tracklet_set.cameras),
@@ -292,7 +315,7 @@ def report(
     """Write a run's report: one HTML file with pictures, to open in a browser."""
     from tracklearn.app.pipeline import report as write
 
-    path = write(run_path, out=out or run_path / "report.html", resume=resume)
+    path = write(run_path, out=out or run_path / "report.html", resume=resume, command=_command())
     _done(path, {"report": str(path)}, as_json)
 
 
@@ -303,10 +326,10 @@ def run(
     method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
     weights: Weights = "imagenet",
     backbone: Backbone = None,
-    detector: Detector = "motion",
-    tracker: TrackerName = "bytetrack",
+    detector: Detector = None,
+    tracker: TrackerName = None,
     threshold: Threshold = None,
-    stride: Stride = 1,
+    stride: Stride = None,
     preset: PresetName = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -317,8 +340,14 @@ def run(
 ) -> None:
     """From camera files to a trained model, a gallery and a report, in one go."""
     from tracklearn.app import pipeline
+    from tracklearn.store.tracklets import open_set
 
-    chosen = _ingest_config(config, settings, detector, tracker, threshold, stride)
+    overrides = _overrides(
+        settings,
+        backbone=("network.backbone", backbone),
+        **_ingest_options(detector, tracker, threshold, stride),
+    )
+    chosen = _ingest_config(config, overrides)
     with Bars() as bars:
 
         def plan(set_path: Path) -> Any:
@@ -330,7 +359,7 @@ def run(
                 device=device,
                 seed=seed,
                 config_file=config,
-                overrides=_overrides(settings, backbone=("network.backbone", backbone)),
+                overrides=overrides,
                 progress=bars,
             )
 
@@ -342,7 +371,9 @@ def run(
             resume=resume,
             progress=bars,
             on_round=_round_line(bars),
+            command=_command(),
         )
+        _note_skipped(bars, open_set(result["set"]))
     _done(result["report"], result, as_json, f"report: {result['report']}")
 
 
@@ -381,10 +412,15 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == STOPPED:
-            print("tracklearn: stopped; the same command with --resume goes on", file=sys.stderr)
+            print("tracklearn: stopped; a command that has --resume goes on with it", file=sys.stderr)
         raise
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError) as error:
         _refuse(error, str(error))
+    except RuntimeError as error:
+        # torch's own: the device has too little memory. Any other is a defect and shows its traceback.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _refuse(error, "the device is out of memory: lower tmc.clusters_per_batch or the crop size")
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = ": make room, then run the same command with --resume" if full else ""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -31,7 +29,6 @@ from tracklearn.store.runs import Run, RunWriter
 from tracklearn.types import Array, Tracklets
 
 if TYPE_CHECKING:
-    from tracklearn.app.report import SearchExample
     from tracklearn.app.search import Searcher
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Prepared, Round
@@ -113,7 +110,7 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "preset": plan.preset,
         "device": plan.device,
         "seed": plan.seed,
-        "set": {"path": os.path.relpath(plan.set_path, out), "digest": tracklet_set.digest},
+        "set": {"path": _relative(plan.set_path, out), "digest": tracklet_set.digest},
         "n_rounds": getattr(plan.config, "epochs", None),
         "versions": {
             "torch": torch.__version__,
@@ -121,6 +118,11 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
             "python": platform.python_version(),
         },
     }
+
+
+def _relative(path: str | Path, folder: str | Path) -> str:
+    """`path` as seen from `folder`, so that both may move together; links are followed first."""
+    return os.path.relpath(Path(path).resolve(), Path(folder).resolve())
 
 
 def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:
@@ -234,7 +236,7 @@ def index(
     manifest = {
         "tracklearn": __version__,
         "run": opened.manifest["digest"],
-        "set": {"path": os.path.relpath(tracklets, opened.path), "digest": tracklet_set.digest},
+        "set": {"path": _relative(tracklets, opened.path), "digest": tracklet_set.digest},
     }
     gallery.build(path, features, parts, tracklet_set.cameras, manifest=manifest, replace=True)
     return Searcher(opened.path, device=device)
@@ -249,7 +251,7 @@ def report(
     out: str | Path | None = None,
     resume: bool = False,
     title: str | None = None,
-    command: str | None = None,
+    command: str = "",
     seconds: Mapping[str, float] | None = None,
     **extra: Any,
 ) -> Path:
@@ -260,7 +262,7 @@ def report(
         out: file to write, RUN/report.html by default.
         resume: replace a report that is there.
         title: heading.
-        command: the command line to show; this process's by default.
+        command: the command line to show.
         seconds: time per stage; the training's parts when None.
         extra: further fields of `ReportData`: noise, scores, searches, …
 
@@ -284,7 +286,7 @@ def report(
     manifest = opened.manifest
     data = ReportData(
         title=title or "Tracklearn report",
-        command=command or shlex.join(["tracklearn", *sys.argv[1:]]),
+        command=command,
         cameras=tracklet_set.cameras,
         tracklets=tracklets,
         isolated=parts,
@@ -311,7 +313,7 @@ def report(
         sources=_sources(tracklet_set),
         skipped=_skipped(tracklet_set, manifest),
         created=f"{date.today().isoformat()} · tracklearn {manifest['tracklearn']}",
-        **({"searches": example_searches(opened)} | extra),
+        **(example_searches(opened) | extra),
     )
     return build_report(data, path)
 
@@ -334,23 +336,28 @@ def _skipped(tracklet_set: TrackletSet, manifest: Mapping[str, Any]) -> list[tup
     return found
 
 
-def example_searches(run: Run, *, n: int = 5, k: int = 10) -> list[SearchExample]:
-    """Searches for n tracklets of the gallery, spread over it; none when there is no gallery yet."""
+def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
+    """`searches` and `search_picture` of a report: n tracklets of the gallery, spread over it, searched for.
+
+    Empty where there is no gallery yet, or its tracklet set has gone.
+    """
     from tracklearn.app.report import SearchExample
     from tracklearn.store.gallery import open_gallery
+    from tracklearn.store.tracklets import open_set
 
     path = run.path / "gallery"
     if not path.is_dir():
-        return []
+        return {}
     gallery = open_gallery(path)
+    where = run.path / gallery.manifest["origin"]["set"]["path"]
+    if len(gallery) < 2 or not where.is_dir():
+        return {}
     # Long tracklets make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
     groups = np.array_split(np.arange(len(gallery)), n)
     query = np.array([g[np.argmax(gallery.entries.n_crops[g])] for g in groups if len(g)])
-    if len(gallery) < 2:
-        return []
     found = gallery.search(gallery.features[query], min(k, len(gallery) - 1), exclude=query)
     crop, camera = gallery.entries.crop, gallery.entries.camera
-    return [
+    searches = [
         SearchExample(
             query=int(crop[q]),
             results=crop[rows].tolist(),
@@ -360,6 +367,18 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> list[SearchExample
         )
         for q, rows, distance in zip(query, found.index, found.distance, strict=True)
     ]
+    return {"searches": searches, "search_picture": open_set(where).image}
+
+
+def _gallery_is_of(run: Run, set_digest: str) -> bool:
+    """Whether the gallery in a run's folder was made with this run from this set."""
+    from tracklearn.store.gallery import open_gallery
+
+    path = run.path / "gallery"
+    if not path.is_dir():
+        return False
+    origin = open_gallery(path).manifest["origin"]
+    return origin["run"] == run.manifest["digest"] and origin["set"]["digest"] == set_digest
 
 
 # ------------------------------------------------------------------------------------------------- run
@@ -375,6 +394,8 @@ def run(
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
     extra_report: Callable[[], dict[str, Any]] | None = None,
+    command: str = "",
+    salt: str = "",
 ) -> dict[str, Any]:
     """Ingest, train, index and report in one, each stage skipped when its inputs and settings are unchanged.
 
@@ -382,10 +403,12 @@ def run(
         sources: what `ingest` takes.
         out: folder for set, run and report.html.
         ingest_config: settings of ingest.
-        plan: makes the training plan once the set is there.
+        plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         on_round: told of every round.
         extra_report: further contents for the report, called when training is done.
+        command: the command line that the report shows.
+        salt: joins every stage's digest; another salt, another result.
 
     Returns:
         Paths and seconds per stage; a stage that was not run again keeps the seconds it took.
@@ -399,30 +422,39 @@ def run(
     out = Path(out)
     if out.exists() and not resume:
         raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-    stages = Stages(out)
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
-
-    request = settings_store.digest([ingest_store.request_digest(sources, config=ingest_config)])
-    with stages.stage("ingest", request, set_path) as needed:
-        if needed:
-            ingest_store.ingest(sources, set_path, config=ingest_config, resume=True, progress=progress)
-
+    # Everything that can be refused is refused before hours of video are read or an old result is moved.
     training = plan(set_path)
-    with stages.stage("train", training.digest, run_path) as needed:
+    ingest_store.check(sources, config=ingest_config, device=training.device)
+    request = ingest_store.request_digest(sources, config=ingest_config)
+    stages = Stages(out)
+    with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
+        if needed:
+            ingest_store.ingest(
+                sources,
+                set_path,
+                config=ingest_config,
+                resume=True,
+                device=training.device,
+                progress=progress,
+            )
+
+    trained = settings_store.digest([training.digest, salt])
+    with stages.stage("train", trained, run_path) as needed:
         if needed:
             for event in train(training, run_path, resume=True, progress=progress):
                 if on_round:
                     on_round(event)
 
-    with stages.stage("index", training.digest, run_path / "gallery") as needed:
+    if not _gallery_is_of(Run(run_path), open_set(set_path).digest):
+        stages.forget("index")
+    with stages.stage("index", trained, run_path / "gallery") as needed:
         if needed:
             index(run_path, set_path, device=training.device, resume=True, progress=progress)
 
     extra = extra_report() if extra_report else {}
-    content = settings_store.digest(
-        [training.digest, open_set(set_path).digest, __version__, extra.get("scores")]
-    )
+    content = settings_store.digest([trained, __version__, extra.get("scores")])
     with stages.stage("report", content, report_path) as needed:
         if needed:
-            report(run_path, out=report_path, resume=True, seconds=stages.seconds, **extra)
+            report(run_path, out=report_path, command=command, seconds=stages.seconds, **extra)
     return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}

@@ -32,17 +32,23 @@ def pick_device(name: str | None) -> str:
     """`name`, or the best device of this machine for None and "auto".
 
     Raises:
-        ValueError: a CUDA device is asked for and torch sees none.
+        ValueError: no such device, or torch does not see it.
     """
     import torch
 
     if name in (None, "auto"):
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if str(name).startswith("cuda") and not torch.cuda.is_available():
+    text = str(name)
+    kind, _, number = text.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"--device {text!r} is unknown: expected auto, cpu, cuda or cuda:N")
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= n_gpus:
         raise ValueError(
-            "--device cuda: torch sees no CUDA device here; use --device cpu or install torch for your GPU"
+            f"--device {text}: torch sees {n_gpus} CUDA devices here; use --device cpu, or install torch for "
+            "your GPU"
         )
-    return str(name)
+    return text
 
 
 def method_module(method: str) -> Any:
@@ -131,7 +137,8 @@ def plan_training(
     device = pick_device(device)
     preset, values = choose(preset, device)
     values = settings_store.merge(values, extra or {})
-    models = setting_models("network", method)
+    # All sections are known here, so that one file can serve ingest and training.
+    models = setting_models()
     resolved = settings_store.resolve(models, preset=values, file=config_file, overrides=overrides)
     named = _names_backbone(values, config_file, overrides)
     chosen = network or resolved["network"]

@@ -16,7 +16,7 @@ new one and never half of one.
 from __future__ import annotations
 
 import json
-import os
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,32 +25,20 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store import weights
+from tracklearn.store.atomic import write_atomic
 from tracklearn.types import Array
 
 SCHEMA = 1
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a crash leaves either the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n").encode())
+    write_atomic(path, (plain_json(value, indent=2) + "\n").encode())
+
+
+def plain_json(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON: numpy values and paths as plain ones, NaN and infinities as null."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> Any:
@@ -70,7 +58,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any
     """Write named arrays as safetensors with `meta` as JSON in the header, atomically."""
     from safetensors.numpy import save
 
-    header = {"meta": json.dumps(meta, default=_plain)} if meta is not None else None
+    header = {"meta": plain_json(meta)} if meta is not None else None
     write_atomic(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=header))
 
 
@@ -94,14 +82,16 @@ def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy scalars, arrays, paths and tuples as JSON values."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    """Numpy scalars, arrays, paths and tuples as JSON values, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
 
 
 class RunWriter:
@@ -163,10 +153,10 @@ class RunWriter:
         self.labels.append(np.asarray(label, np.int32))
         self._write_rounds()
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"round": record["index"], **seconds}) + "\n")
+            handle.write(plain_json({"round": record["index"], **seconds}) + "\n")
 
     def _write_rounds(self) -> None:
-        text = "".join(json.dumps(r, default=_plain) + "\n" for r in self.rounds)
+        text = "".join(plain_json(r) + "\n" for r in self.rounds)
         write_atomic(self.path / "rounds.jsonl", text.encode())
         if self.labels:
             write_arrays(self.path / "labels.safetensors", {"label": np.stack(self.labels)})
@@ -186,6 +176,8 @@ class RunWriter:
         self.rounds = run.rounds[:done]
         self.labels = list(run.labels[:done])
         self._write_rounds()
+        kept = [t for t in run.times if t.get("round", done) < done]
+        write_atomic(self.path / "times.jsonl", "".join(plain_json(t) + "\n" for t in kept).encode())
         return arrays, meta
 
     def finish(
@@ -194,7 +186,7 @@ class RunWriter:
         """Write the trained weights and mark the run as finished; the resume state goes."""
         weights.save(self.path / "weights.safetensors", arrays, metadata)
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"stage": "train", **seconds}) + "\n")
+            handle.write(plain_json({"stage": "train", **seconds}) + "\n")
         self.manifest["status"] = "finished"
         self._write_manifest()
         (self.path / "state.safetensors").unlink(missing_ok=True)
@@ -256,14 +248,20 @@ class Run:
         return self.path / f"{which}.safetensors"
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds per part of training, summed over rounds (what a resumed run did not repeat included)."""
-        total: dict[str, float] = {}
+    def times(self) -> list[dict[str, Any]]:
+        """Seconds of every round, and of the training as a whole."""
         path = self.path / "times.jsonl"
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            for name, value in json.loads(line).items():
-                if isinstance(value, float):
-                    total[name] = total.get(name, 0.0) + value
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds per part of training, summed over rounds."""
+        total: dict[str, float] = {}
+        for entry in self.times:
+            if "round" in entry:
+                for name, value in entry.items():
+                    if name != "round":
+                        total[name] = total.get(name, 0.0) + value
         return total
 
 
