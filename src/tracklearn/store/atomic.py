@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in the folder `path` safe on disk; Windows cannot open folders, and needs no such thing."""
+    """Make the names in the folder `path` safe on disk; on Windows, which cannot open one, nothing."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

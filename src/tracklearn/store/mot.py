@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from tracklearn.store.atomic import replacing
+
 Array = NDArray[Any]
 
 _NAMES = ("frame", "id", "left", "top", "width", "height", "score", "class")
@@ -127,13 +129,8 @@ def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:
     path = Path(path)
     size = boxes.box[:, 2:] - boxes.box[:, :2]
     rows = np.column_stack([boxes.frame + 1, boxes.track, boxes.box[:, :2], size, boxes.score])
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="ascii", newline="\n") as file:
-            np.savetxt(file, rows, fmt="%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savetxt(file, rows, fmt="%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1")
     return path
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tracklearn
+from tracklearn.store.atomic import sync_folder
 from tracklearn.store.config import digest
 from tracklearn.store.runs import read_json, write_json
 from tracklearn.store.shards import HashedFile, ShardWriter, disk_error
@@ -293,9 +294,9 @@ class SetWriter:
         if truth is not None:
             truth.close({"set": str(manifest["digest"])})
             (self.partial / "truth.parquet").replace(truth_path(self.path))
-        _sync_folder(joined)
+        sync_folder(joined)
         joined.rename(self.path)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         shutil.rmtree(self.partial)
         return self.path
 
@@ -393,11 +394,3 @@ def _write_json(path: Path, value: Any) -> None:
         write_json(path, value)
     except OSError as error:
         raise disk_error(error, path) from error
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
