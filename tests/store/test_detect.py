@@ -65,6 +65,12 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(kind, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("spec", ["motion", "hog", "file:det.txt", "hub:name"])
+def test_a_label_is_for_models_that_take_one(spec):
+    with pytest.raises(ValueError, match=f"label 3 does not go with detector {spec}"):
+        open_detector(spec, label=3)
+
+
 def test_file_detections_by_frame_from_0(tmp_path):
     path = tmp_path / "det.txt"
     path.write_text("2,-1,10,20,30,40,0.4\n2,-1,0,0,30,40,0.9\n3,-1,90,0,30,40,-1.5\n")
@@ -76,6 +82,8 @@ def test_file_detections_by_frame_from_0(tmp_path):
     np.testing.assert_allclose(score, [0.9, 0.4])
     assert detector(image, 2)[0].tolist() == [[90, 0, 100, 40]]
     assert detector.confident == -1.5
+    for threshold, least in ((None, -1.5), (0.9, np.float32(0.9))):
+        assert open_detector(f"file:{path}", threshold=threshold).confident == least
     assert open_detector(f"file:{path}", threshold=0.5)(image, 1)[1].tolist() == [np.float32(0.9)]
 
 
@@ -352,6 +360,9 @@ def test_hub_detectors_agree_with_the_library(tmp_path, kind, threshold):
     np.testing.assert_allclose(box, want[keep], atol=1e-3)
     np.testing.assert_allclose(score, its[keep], atol=1e-5)
     assert len(box) > 0
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used") as caught:
+        open_detector(f"hub:{tmp_path}", device="nonsense")
+    assert "\n" not in str(caught.value)
 
 
 def test_hub_refusals_say_what_to_do(tmp_path):

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import sys
 import tracemalloc
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 
 from tracklearn.store import ingest as module
 from tracklearn.store import shards
-from tracklearn.store.ingest import Config, Source, ingest, request_digest
+from tracklearn.store.detect import open_detector
+from tracklearn.store.ingest import Config, Source, check, ingest, request_digest
 from tracklearn.store.mot import Boxes, write_results
 from tracklearn.store.shards import HashedFile
 from tracklearn.store.tracklets import open_set
@@ -261,12 +263,78 @@ def test_bad_input_is_one_clear_line_before_any_work(walk):
         if "b.mp4" in bad:
             film(walk / "b.mp4", 3)
         seen = []
+        with pytest.raises(error, match=message) as refused:
+            check([good, bad], config=Config(**config))
         with pytest.raises(error, match=message) as caught:
             ingest([good, bad], walk / "set", config=Config(**config), progress=lambda *a: seen.append(a))  # noqa: B023
+        assert str(refused.value) == str(caught.value)
         assert "\n" not in str(caught.value)
         assert seen == []
         assert not (walk / "set").exists()
         assert not (walk / "set.partial").exists()
+
+
+def test_check_passes_what_can_be_ingested_and_leaves_nothing(walk):
+    before = sorted(walk.rglob("*"))
+    check([f"door={walk}/walk.txt+{walk}/walk.mp4", walk / "walk.mp4"])
+    with pytest.raises(ValueError, match="no sources given"):
+        check([])
+    with pytest.raises(ValueError, match=r"but there are 2.*\{camera\}"):
+        check(
+            [walk / "walk.mp4", film(walk / "b.mp4", 3) and walk / "b.mp4"], config=Config(detector="file:x")
+        )
+    assert sorted(walk.rglob("*")) == sorted([*before, walk / "b.mp4"])
+
+
+def test_a_missing_extra_is_refused_before_any_work(walk, monkeypatch):
+    (walk / "m.onnx").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install \"tracklearn\[onnx\]\""):
+        check([walk / "walk.mp4"], config=Config(detector=f"onnx:{walk}/m.onnx"))
+
+
+def test_device_and_label_reach_the_detector_but_device_no_digest(walk, monkeypatch):
+    seen = []
+    opened = open_detector(f"file:{walk}/walk.txt")
+
+    def note(spec, **kwargs):
+        seen.append((spec, kwargs))
+        return opened
+
+    monkeypatch.setattr(module, "open_detector", note)
+    config = Config(detector="hub:some", threshold=0.5, label=7)
+    path = ingest([walk / "walk.mp4"], walk / "set", config=config, device="cuda:1")
+    assert seen == [("hub:some", {"threshold": 0.5, "label": 7, "device": "cuda:1"})] * 2
+    assert ingest([walk / "walk.mp4"], path, config=config, device="cpu", resume=True) == path
+    assert len(seen) == 2
+    with pytest.raises(FileExistsError, match="not made from these"):
+        ingest([walk / "walk.mp4"], path, config=Config(detector="hub:some", threshold=0.5), resume=True)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.9])
+def test_detections_at_the_threshold_start_tracks(walk, threshold):
+    """float32(0.9) is below 0.9: scores and threshold must be compared in one type."""
+    config = Config(detector=f"file:{walk}/walk.txt", threshold=threshold)
+    assert len(open_set(ingest([walk / "walk.mp4"], walk / "set", config=config)).tracklets) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_file_names_that_are_not_utf_8(walk):
+    odd = walk / os.fsdecode(b"caf\xe9")
+    (walk / "walk.mp4").rename(odd.with_suffix(".mp4"))
+    (walk / "walk.txt").rename(odd.with_suffix(".txt"))
+    crops = walk / "crops"
+    for name in (odd.name, "empty" + odd.name):
+        (crops / name).mkdir(parents=True)
+    cv2.imwrite(str(walk / "1.jpg"), np.full((40, 20, 3), 90, np.uint8))
+    for name in ("1.jpg", odd.name + ".jpg"):
+        (crops / odd.name / name).write_bytes((walk / "1.jpg").read_bytes())
+    (crops / odd.name / f"{odd.name}-2.jpg").write_bytes(b"broken")
+    tracklet_set = open_set(ingest([f"{odd}.txt+{odd}.mp4", crops], walk / "set"))
+    assert tracklet_set.cameras == ("caf?", "crops")
+    assert record(tracklet_set)["path"] == f"{walk}/caf?.mp4"
+    assert record(tracklet_set)["results"] == f"{walk}/caf?.txt"
+    assert [s["item"] for s in record(tracklet_set, 1)["skipped"]] == ["emptycaf?", "caf?/caf?-2.jpg"]
 
 
 def test_interrupted_and_resumed_is_as_if_uninterrupted(walk):

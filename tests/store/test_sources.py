@@ -1,4 +1,6 @@
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +64,18 @@ def test_what_is_no_source(files, text, error, message):
 def test_every_source_gets_a_name_of_its_own(files):
     parsed = parse_sources(["cam1.mp4", "other/cam1.mp4", "cam1-2=a+b=c.mp4", "result.txt+SEQ/img1"])
     assert [s.camera for s in parsed] == ["cam1", "cam1-3", "cam1-2", "SEQ"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_names_that_are_not_utf_8_are_cleaned(files):
+    odd = os.fsdecode(b"caf\xe9")
+    for name in (odd + ".mp4", "cafe/" + odd + ".jpg"):
+        (files / name).parent.mkdir(exist_ok=True)
+        (files / name).write_bytes(b"x")
+    assert parse_sources([odd + ".mp4"])[0].camera == "caf?"
+    assert parse_source(f"{odd}={odd}.mp4") == Source(Path(odd + ".mp4"), "caf?")
+    assert parse_source(Source(files / "cam1.mp4", odd)).camera == "caf?"
+    assert len(fingerprint(files / "cafe")) == 64
 
 
 def test_names_given_may_be_shared(files):

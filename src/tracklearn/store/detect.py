@@ -75,13 +75,18 @@ def open_detector(
 
     Raises:
         ValueError: an unknown spec, a model whose input or output is of no known kind, a missing extra (the
-            message names it), hub weights that are neither here nor reachable.
+            message names it), hub weights that are neither here nor reachable, a device that is not there, a
+            label for a detector that takes none.
         FileNotFoundError: PATH does not exist.
 
     >>> open_detector("motion").name
     'motion'
     """
     kind, _, rest = spec.partition(":")
+    if label is not None and kind not in ("openvino", "onnx"):
+        raise ValueError(
+            f"label {label} does not go with detector {spec}: only openvino: and onnx: models take it"
+        )
     if kind == "motion" and not rest:
         from tracklearn.store.detect_motion import MotionDetector
 
@@ -148,15 +153,16 @@ class FileDetector:
     def __init__(self, path: str | os.PathLike[str], *, threshold: float | None = None) -> None:
         self.name = f"file:{path}"
         boxes = mot.read_detections(Path(path))
-        lowest = float(boxes.score.min())
-        self.threshold = lowest if threshold is None else threshold
+        # Scores leave as float32: a threshold that equals one must not exceed it by its further digits.
+        self._score = boxes.score.astype(np.float32)
+        self.threshold = float(self._score.min() if threshold is None else np.float32(threshold))
         # Whoever wrote the file has chosen what is a detection, in scores of any range.
         self.confident = self.threshold
         self._boxes = boxes
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         start, end = np.searchsorted(self._boxes.frame, [frame, frame + 1])
-        score = self._boxes.score[start:end]
+        score = self._score[start:end]
         keep = score >= self.threshold
         return tidy(self._boxes.box[start:end][keep], score[keep], image.shape)
 

@@ -223,8 +223,11 @@ class HubDetector:
             raise ValueError(f"detector {self.name} has no class 'person' among its {len(labels)} classes")
         self._label = labels["person"]
         self._torch = torch
-        self._device = torch.device(device)
-        self._model = model.to(self._device).eval()
+        try:
+            self._device = torch.device(device)
+            self._model = model.to(self._device).eval()
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
+            raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         torch = self._torch

@@ -72,9 +72,18 @@ class FolderPlan:
         return sum(len(t.files) for t in self.tracklets)
 
 
+def readable(name: str) -> str:
+    """`name` with "?" for what is not UTF-8: file names may be any bytes, manifests and tables may not.
+
+    >>> readable("caf\\udce9.mp4")
+    'caf?.mp4'
+    """
+    return name.encode("utf-8", "replace").decode()
+
+
 def skip(item: str, reason: str, n: int = 1) -> dict[str, Any]:
     """One entry of a list of skipped things."""
-    return {"item": item, "reason": reason, "n": n}
+    return {"item": readable(item), "reason": reason, "n": n}
 
 
 def is_market(path: Path) -> bool:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tracklearn.store import setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
-from tracklearn.store.folders import FolderPlan, read_crop, scan_folder, shorten, skip
+from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.mot import Boxes, read_results
 from tracklearn.store.runs import read_json
 from tracklearn.store.setwriter import PartWriter, SetWriter
@@ -49,6 +50,9 @@ class Config(BaseModel):
     threshold: float | None = Field(
         default=None, description="least detection score; the detector's own if None"
     )
+    label: int | None = Field(
+        default=None, ge=0, description="class of a person in an openvino: or onnx: model; its usual if None"
+    )
     stride: int = Field(default=1, ge=1, description="use every stride-th frame")
     fps: float | None = Field(
         default=None, gt=0, description="frame rate of sources that carry no times; 25 if None"
@@ -74,6 +78,7 @@ def ingest(
     out: str | Path,
     *,
     config: Config | None = None,
+    device: str = "cpu",
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -84,6 +89,7 @@ def ingest(
             "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS"; see `tracklearn.store.sources`.
         out: folder to write; it appears when all is done. Until then there is `out.partial`.
         config: settings; the defaults if None.
+        device: torch device of a hub: detector.
         resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
             If `out` is complete and made from the same sources and settings, nothing is done.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
@@ -107,15 +113,15 @@ def ingest(
         )
     jobs = _jobs(sources, config)
     camid = fixed_cameras([job.source for job in jobs])
-    request = _request(jobs)
     if out.exists():
-        return _complete(out, request)
+        return _complete(out, _request(jobs))
+    _check(jobs, device)
+    request = _request(jobs)
     with SetWriter(out, resume=resume) as writer:
-        _check(jobs, config)
         for job in jobs:
             part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
             if part is not None:
-                part.finish(_Reader(job, config, part, progress).read())
+                part.finish(_Reader(job, part, device, progress).read())
         records = writer.records
         empty = [record for record in records if not record["n_tracklets"]]
         if len(empty) == len(records):
@@ -123,6 +129,19 @@ def ingest(
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
         return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
+
+
+def check(
+    sources: Sequence[str | Path | Source], *, config: Config | None = None, device: str = "cpu"
+) -> None:
+    """Refuse now what `ingest` of the same arguments would refuse before its work.
+
+    Opens every video, result file, detector and tracker once, and reads nothing of it but the first frame.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
+    """
+    _check(_jobs(sources, config or Config()), device)
 
 
 def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
@@ -141,32 +160,41 @@ def _request(jobs: Sequence[_Job]) -> str:
 @dataclass(frozen=True)
 class _Job:
     source: Source
-    content: str  # digest of what the source holds
-    key: str  # digest of everything its part of the set depends on
-    detector: str
+    config: Config
+    detector: str  # with the camera's name in it; "" where none is needed
     plan: FolderPlan | None
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return [file for file in (self.source.results, self.source.path) if file is not None]
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of what the source holds."""
+        return digest([fingerprint(file) for file in self.files])
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything its part of the set depends on."""
+        settings = {
+            **self.config.model_dump(),
+            "detector": self.detector,
+            "model": _model_digest(self.detector),
+        }
+        source, when = self.source, [changed(file) for file in self.files]
+        return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
+
+    def open_detector(self, device: str) -> Detector:
+        config = self.config
+        return open_detector(self.detector, threshold=config.threshold, label=config.label, device=device)
 
 
 def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
-    parsed = parse_sources(sources)
     jobs = []
-    for source in parsed:
-        files = [file for file in (source.results, source.path) if file is not None]
-        content = digest([fingerprint(file) for file in files])
+    for source in parse_sources(sources):
         detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
-        settings = {**config.model_dump(), "detector": detector, "model": _model_digest(detector)}
-        key = digest(
-            [
-                setwriter.SCHEMA,
-                source.camera,
-                source.kind,
-                content,
-                [changed(file) for file in files],
-                settings,
-            ]
-        )
         plan = scan_folder(source.path) if source.kind == "crops" else None
-        jobs.append(_Job(source, content, key, detector, plan))
+        jobs.append(_Job(source, config, detector, plan))
     films = [job for job in jobs if job.source.kind == "video"]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
@@ -197,26 +225,26 @@ def _complete(out: Path, request: str) -> Path:
     return out
 
 
-def _check(jobs: Sequence[_Job], config: Config) -> None:
+def _check(jobs: Sequence[_Job], device: str) -> None:
     """Open everything once, so that a mistake in the last source shows before hours of work on the first."""
     for job in jobs:
-        source = job.source
+        source, config = job.source, job.config
         if source.results is not None:
             read_results(source.results)
         if job.plan is None:
             open_frames(source.path, fps=config.fps).close()
         if source.kind == "video":
             open_tracker(config.tracker, fps=config.fps or DEFAULT_FPS)
-    for detector in sorted({job.detector for job in jobs if job.detector}):
-        open_detector(detector, threshold=config.threshold)
+    for _, job in sorted({job.detector: job for job in jobs if job.detector}.items()):
+        job.open_detector(device)
 
 
 class _Reader:
     """Reads one source into its part and keeps its account."""
 
-    def __init__(self, job: _Job, config: Config, part: PartWriter, progress: Progress | None) -> None:
-        self.job, self.config, self.part = job, config, part
-        self.progress = progress
+    def __init__(self, job: _Job, part: PartWriter, device: str, progress: Progress | None) -> None:
+        self.job, self.config, self.part = job, job.config, part
+        self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []
         self.counts: dict[str, int] = {}
 
@@ -226,8 +254,8 @@ class _Reader:
         began = time.perf_counter()
         record: dict[str, Any] = {
             "camera": source.camera,
-            "path": str(source.path),
-            "results": None if source.results is None else str(source.results),
+            "path": readable(str(source.path)),
+            "results": None if source.results is None else readable(str(source.results)),
             "kind": source.kind if self.job.plan is None else self.job.plan.kind,
             "digest": self.job.content,
         }
@@ -270,7 +298,7 @@ class _Reader:
 
     def _report(self, done: int, total: int | None) -> None:
         if self.progress is not None:
-            name = self.job.source.camera or self.job.source.path.name
+            name = self.job.source.camera or readable(self.job.source.path.name)
             self.progress(f"ingest {name}", done, total)
 
     # Video, with a detector and a tracker or with the results of one
@@ -284,7 +312,7 @@ class _Reader:
             if source.results is not None:
                 boxes: _Results | _Tracking = _Results(read_results(source.results))
             else:
-                detector = open_detector(self.job.detector, threshold=config.threshold)
+                detector = self.job.open_detector(self.device)
                 boxes = _Tracking(detector, config.tracker, info)
                 record |= {"detector": detector.name, "tracker": config.tracker}
             cutter = Cutter(
@@ -352,9 +380,7 @@ class _Tracking:
 
     def __init__(self, detector: Detector, tracker: str, info: VideoInfo) -> None:
         self.detector = detector
-        # Scores are float32: a threshold that equals one must not exceed it by its further digits.
-        threshold = float(np.float32(detector.confident))
-        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=threshold)
+        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=detector.confident)
         self.n_boxes = 0
 
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:

@@ -13,13 +13,14 @@ A path that exists as it stands is taken as a path, whatever signs it holds.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.folders import is_market
+from tracklearn.store.folders import is_market, readable
 from tracklearn.store.video import IMAGE_SUFFIXES
 
 MAX_CAMID = 9999
@@ -91,7 +92,7 @@ def parse_source(text: str | Path | Source) -> Source:
             f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
             f"detections go to --detector file:{source.path})"
         )
-    return source
+    return replace(source, camera=readable(source.camera))
 
 
 def _split(text: str) -> tuple[str | None, str]:
@@ -160,9 +161,9 @@ def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
 def _default_name(source: Source) -> str:
     path = source.path.resolve()
     if not path.is_dir():
-        return path.stem
+        return readable(path.stem)
     # MOTChallenge keeps the frames of a sequence in SEQUENCE/img1.
-    return path.parent.name if path.name == "img1" else path.name
+    return readable(path.parent.name if path.name == "img1" else path.name)
 
 
 def _distinct(name: str, taken: set[str]) -> str:
@@ -184,7 +185,7 @@ def fingerprint(path: Path) -> str:
     sha256 = hashlib.sha256()
     if path.is_dir():
         for name, file in _images(path):
-            sha256.update(f"{name}\0{file.stat().st_size}\n".encode())
+            sha256.update(os.fsencode(name) + f"\0{file.stat().st_size}\n".encode())
         return sha256.hexdigest()
     size = path.stat().st_size
     with path.open("rb") as handle:
