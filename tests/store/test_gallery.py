@@ -56,6 +56,16 @@ def test_search_equals_brute_force(tmp_path, t, d, k):
     assert found.index.dtype == np.int64
 
 
+def test_what_json_lacks_is_null_in_the_manifest(tmp_path):
+    rng = np.random.default_rng(0)
+    origin = {"mAP": float("nan"), "path": "caf\udce9", "n": np.int64(3)}
+    gallery.build(tmp_path / "g", unit(rng, 2, 4), tracklets_of([3, 3], [0, 1]), ["a", "b"], manifest=origin)
+    text = (tmp_path / "g" / "manifest.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    found = gallery.open_gallery(tmp_path / "g").manifest["origin"]
+    assert (found["mAP"], found["path"], found["n"]) == (None, "caf?", 3)
+
+
 def test_blocks_do_not_change_the_result(tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     features, query = unit(rng, 500, 8), unit(rng, 20, 8)

@@ -121,6 +121,17 @@ def test_truth_can_be_written_later_and_belongs_to_its_set(tmp_path):
         read_truth(other)
 
 
+def test_what_json_lacks_is_null_in_the_manifest(tmp_path):
+    with SetWriter(tmp_path / "set") as writer:
+        part = writer.part("0" * 64)
+        add(part, 2)
+        part.finish({"fps": float("nan")})
+        path = writer.finish({"least": float("-inf")})
+    manifest = json.loads((path / "manifest.json").read_text(), parse_constant=pytest.fail)
+    assert manifest["sources"][0]["fps"] is None
+    assert manifest["settings"]["least"] is None
+
+
 def test_an_empty_part_is_fine(tmp_path):
     with SetWriter(tmp_path / "set") as writer:
         writer.part("0" * 64).finish({"camera": "nobody"})

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tracklearn.store.runs import plain_json
 from tracklearn.types import Matches, Tracklets
 
 Array = NDArray[Any]
@@ -197,7 +198,8 @@ def build(
         "sha256": {name: _sha256(partial / name) for name in ("features.npy", "entries.parquet")},
         "origin": dict(manifest),
     }
-    (partial / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = plain_json(content, indent=2) + "\n"
+    (partial / "manifest.json").write_text(text, encoding="utf-8", errors="replace")
     if path.exists():
         old = path.with_name(path.name + ".old.partial")
         shutil.rmtree(old, ignore_errors=True)
