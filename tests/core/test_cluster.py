@@ -277,9 +277,37 @@ class TestAssociate:
     def test_one_giant_cluster_narrows(self):
         x, _ = people(100, 10, spread=0.4)
         found = associate(x, eps=0.999, k1=90, k2=1, fit_to_size=False)
-        assert "everything in one cluster" in found.diagnosis[0]
+        assert "gave one cluster of 100 of 100 tracklets" in found.diagnosis[0]
         assert found.usable
-        assert found.eps < 0.999
+        assert found.eps < found.start_eps == 0.999
+
+    @pytest.fixture
+    def five_alike_three_loose(self):
+        """k1 = 4: distances 0 among five identical rows, about 0.3 among three loose ones, 1 between."""
+        loose = unit(np.eye(5)[[1, 1, 1]] + 0.577 * np.eye(5)[2:])
+        return np.vstack([np.tile(np.eye(5, dtype=np.float32)[:1], (5, 1)), loose])
+
+    def test_a_giant_that_narrowing_cannot_split_is_helped_by_widening(self, five_alike_three_loose):
+        found = associate(five_alike_three_loose, k1=4, k2=1, min_samples=2, eps=0.2, fit_to_size=False)
+        assert found.diagnosis[0] == "eps 0.200 with min_samples 2 gave one cluster of 5 of 8 tracklets"
+        assert found.label.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+        assert found.start_eps == 0.2
+        assert 0.3 < found.eps < 0.35
+
+    def test_a_giant_beside_another_is_reported_but_used(self, five_alike_three_loose):
+        found = associate(five_alike_three_loose, k1=4, k2=1, min_samples=2, eps=0.4, fit_to_size=False)
+        assert found.usable
+        assert found.eps == found.start_eps == 0.4
+        (line,) = found.diagnosis
+        assert line.startswith("the largest of 2 clusters holds 5 of 8 tracklets")
+
+    def test_eps_from_the_data_is_capped(self):
+        x = unit(np.random.default_rng(0).normal(size=(60, 64)))
+        found = associate(x, k1=2, k2=1, rho=0.9, fit_to_size=False)
+        assert found.start_eps == EPS_LIMIT
+        assert found.eps <= EPS_LIMIT
+        assert "taken as 0.95" in found.diagnosis[0]
+        assert associate(x, k1=2, k2=1, eps=0.99, fit_to_size=False).start_eps == 0.99
 
     def test_a_collapsed_model_is_named(self):
         found = associate(np.tile(unit([[1, 2, 3]]), (50, 1)))

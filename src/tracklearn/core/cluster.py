@@ -16,7 +16,7 @@ from tracklearn.core.jaccard import Mode, jaccard_distance
 Array = NDArray[Any]
 
 SMALL = 400  # tracklets below which min_samples falls to 2
-GIANT = 0.5  # share of all tracklets from which a lone cluster counts as "everything in one"
+GIANT = 0.5  # share of all tracklets from which a cluster is suspected to hold everybody
 EPS_STEP = 1.15
 EPS_WIDEST = 2.0  # times the starting eps, and never above EPS_LIMIT
 EPS_NARROWEST = 0.25
@@ -48,16 +48,18 @@ class Association:
     Args:
         label: (n,) int64, cluster of each tracklet, −1 noise.
         eps: the DBSCAN radius used in the end.
+        start_eps: the radius tried first, given or from the data: the one to give to later rounds.
         n_clusters: number of clusters.
         noise_fraction: share of tracklets labelled −1, 0-1.
         largest_cluster: tracklets in the largest cluster.
         adapted: the settings used, after adaptation to the number of tracklets.
-        diagnosis: what was tried when the first clustering was not usable, and what is wrong if it still is
-            not; empty in the ordinary case.
+        diagnosis: what was tried when the first clustering was not usable, what is wrong if it still is not,
+            and what looks wrong though it is; empty in the ordinary case.
     """
 
     label: Array
     eps: float
+    start_eps: float
     n_clusters: int
     noise_fraction: float
     largest_cluster: int
@@ -264,17 +266,18 @@ def associate(
 
     Fewer than two clusters are no use for training. Then, in this order, until there are two:
 
-    1. everything in one (the lone cluster holds half of the tracklets): eps is narrowed by 1 / 1.15 a step,
-       down to a quarter;
-    2. otherwise: min_samples falls to 2; then eps is widened by 1.15 a step, up to the double, never above
-       0.95 (at 1 everything is everything's neighbour).
+    1. where the lone cluster holds half of the tracklets: eps is narrowed by 1 / 1.15 a step, down to a
+       quarter;
+    2. min_samples falls to 2; then eps is widened by 1.15 a step, up to the double, never above 0.95 (at 1
+       everything is everything's neighbour).
 
     If none of it helps, the first labels come back with a diagnosis, and the caller should stop.
 
     Args:
         features: (n, d) unit rows, one per tracklet.
         k1, k2: as in `jaccard_distance`. rho: as in `data_dependent_eps`. min_samples: as in `dbscan`.
-        eps: DBSCAN radius, 0-1; None takes it from the data. Give the first round's to later rounds.
+        eps: DBSCAN radius, 0-1; None takes it from the data, at most 0.95. Give the first round's
+            `start_eps` to later rounds.
         mode: convention of the Jaccard distance.
         fit_to_size: fit k1, k2, min_samples and rho to the number of tracklets (`adapt`); False takes them
             as they are.
@@ -292,8 +295,14 @@ def associate(
     if not fit_to_size:
         adapted = Adapted(k1, k2, min_samples, rho, ())
     distance, start = _distance_and_eps(features, adapted, eps, mode)
+    diagnosis = []
+    if eps is None and start > EPS_LIMIT:
+        diagnosis.append(
+            f"eps from the data is {start:.3f}, taken as {EPS_LIMIT}: hardly two tracklets share neighbours"
+        )
+        start = EPS_LIMIT
     label = dbscan(distance, start, adapted.min_samples)
-    used, diagnosis = start, []
+    used = start
     if _n_clusters(label) < 2:
         diagnosis.append(_describe(label, start, adapted.min_samples))
         for try_eps, try_samples in _second_tries(label, start, adapted.min_samples):
@@ -305,9 +314,15 @@ def associate(
         else:
             diagnosis.append(_advice(label, n))
     sizes = np.bincount(label[label >= 0])
+    if len(sizes) >= 2 and sizes.max() > GIANT * n:
+        diagnosis.append(
+            f"the largest of {len(sizes)} clusters holds {sizes.max()} of {n} tracklets: if one person "
+            "cannot have that many, start from better weights or lower k1 and rho"
+        )
     return Association(
         label=label,
         eps=used,
+        start_eps=start,
         n_clusters=len(sizes),
         noise_fraction=float(np.mean(label < 0)) if n else 0.0,
         largest_cluster=int(sizes.max()) if len(sizes) else 0,
@@ -338,17 +353,20 @@ def _distance_and_eps(
 
 def _second_tries(label: Array, eps: float, min_samples: int) -> list[tuple[float, int]]:
     """Further (eps, min_samples) for a clustering of fewer than two clusters, mildest first."""
+    tries = []
     if _one_giant(label):
         steps = int(math.log(1 / EPS_NARROWEST) / math.log(EPS_STEP))
-        return [(eps / EPS_STEP**i, min_samples) for i in range(1, steps + 1)]
+        tries += [(eps / EPS_STEP**i, min_samples) for i in range(1, steps + 1)]
+    if min_samples > 2:
+        tries.append((eps, 2))
     limit = max(eps, min(EPS_LIMIT, EPS_WIDEST * eps))
     steps = math.ceil(math.log(limit / eps) / math.log(EPS_STEP)) if eps > 0 else 0
-    wider = [(min(limit, eps * EPS_STEP**i), min(2, min_samples)) for i in range(1, steps + 1)]
-    return [(eps, 2), *wider] if min_samples > 2 else wider
+    return tries + [(min(limit, eps * EPS_STEP**i), min(2, min_samples)) for i in range(1, steps + 1)]
 
 
 def _describe(label: Array, eps: float, min_samples: int) -> str:
-    what = "everything in one cluster" if _one_giant(label) else f"{_n_clusters(label)} clusters"
+    k = _n_clusters(label)
+    what = f"one cluster of {(label >= 0).sum()}" if k == 1 else f"{k} clusters"
     return f"eps {eps:.3f} with min_samples {min_samples} gave {what} of {len(label)} tracklets"
 
 
