@@ -109,9 +109,9 @@ def test_length_of_rows_does_not_matter():
 
 
 def test_blocks_do_not_show(monkeypatch):
-    features, tracklet, frame = tracklets_of([50, 33])
+    features, tracklet, frame = tracklets_of([150, 33])
     want = isolate(features, tracklet, frame=frame)
-    monkeypatch.setattr(module, "_ROWS", 16)
+    monkeypatch.setattr(module, "_CELLS", 1)  # blocks of 64 rows, the fewest
     np.testing.assert_array_equal(isolate(features, tracklet, frame=frame), want)
 
 

@@ -124,11 +124,13 @@ def test_duplicates_are_at_distance_zero_and_stored():
 
 @pytest.mark.parametrize("k2", [1, 3])
 def test_more_duplicates_than_neighbours(k2):
-    """Beyond k1 duplicates a row is not in its own list; the result is still defined."""
+    """Beyond k1 + 1 duplicates a row is not in its own list; the result is still defined."""
     x = np.repeat(np.eye(2, 5, dtype=np.float32), 9, axis=0)
     stored = jaccard_distance(x, 3, k2)
     check_form(stored)
     np.testing.assert_allclose(dense(stored), textbook(x, 3, k2), atol=1e-6)
+    apart = dense(stored)[:9, :9][~np.eye(9, dtype=bool)]
+    assert (apart == 0).all() if k2 > 1 else set(dense(stored)[8, :8]) == {1.0}
 
 
 @pytest.mark.parametrize("mode", jaccard.MODES)

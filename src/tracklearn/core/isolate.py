@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Metric = Literal["euclidean", "cosine", "jaccard"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
-_ROWS = 2048  # frames of one tracklet compared with all its others at a time
+_CELLS = 1 << 24  # float64 similarities of one tracklet's frames held at a time: 128 MB
 
 
 def isolate(
@@ -55,7 +55,8 @@ def isolate(
     Returns:
         part (n,) int64: numbers within each tracklet, from 0 in the order of their first core frame; −1 for
         noise. Labels are scikit-learn's DBSCAN's of each tracklet. `Tracklets.split` takes it as it is.
-        Memory: the longest tracklet's features in float64 and L² / 8 bytes for its L frames.
+        Memory, for the L frames of the longest tracklet: their features in float64, L² / 8 bytes, and a
+        block of similarities of at most 144 MB (beyond 262,144 frames: 576 · L bytes).
 
     Raises:
         ValueError: shapes disagree; rows not sorted; features not finite or all zero (names rows); an unknown
@@ -151,11 +152,12 @@ def _labels(unit: Array, eps: float, min_samples: int, metric: Metric) -> Array:
     least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
     degree = np.empty(len(unit), np.int64)
     packed = np.empty((len(unit), -(-len(unit) // 8)), np.uint8)
-    for lo in range(0, len(unit), _ROWS):
-        near = unit[lo : lo + _ROWS] @ unit.T >= least
+    rows = max(64, min(2048, _CELLS // len(unit)))
+    for lo in range(0, len(unit), rows):
+        near = unit[lo : lo + rows] @ unit.T >= least
         np.fill_diagonal(near[:, lo:], True)
-        degree[lo : lo + _ROWS] = near.sum(1)
-        packed[lo : lo + _ROWS] = np.packbits(near, axis=1, bitorder="little")
+        degree[lo : lo + rows] = near.sum(1)
+        packed[lo : lo + rows] = np.packbits(near, axis=1, bitorder="little")
     return label_packed(packed, degree >= min_samples)
 
 

@@ -43,6 +43,11 @@ def jaccard_distance(
 
     Only pairs that share a neighbour in V have J < 1: just these are computed and stored.
 
+    The exception to "itself included": of more than k1 + 1 identical rows the later ones have only the first
+    in their lists, not themselves. Step 3 gives them the mean of those, so identical rows are at distance 0
+    there too; with k2 = 1 they are at 1 from everything. (Forcing each row into its own list would put
+    identical rows up to 2/3 apart.)
+
     Args:
         features: (n, d) unit rows.
         k1: neighbours of the reciprocal sets, at least 1; more than n − 1 act as n − 1 (h does not shrink).
