@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from tracklearn.core import cluster
 from tracklearn.learn import train
 from tracklearn.learn.method import Target, View
 from tracklearn.learn.methods import tmc
@@ -27,6 +28,7 @@ def test_defaults_are_the_papers():
         "k2": 6,
         "rho": 1.6e-3,
         "min_samples": 4,
+        "fit_to_size": True,
         "epochs": 40,
         "iterations": "auto",
         "clusters_per_batch": 16,
@@ -70,6 +72,53 @@ def test_every_setting_says_where_it_comes_from():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         tmc.Config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eps_intra": "auto", "metric": "jaccard"}, "give eps_intra a number"),
+        ({"metric": "cosine"}, "needs an eps_intra of its own"),
+        ({"metric": "jaccard"}, "needs an eps_intra of its own"),
+        ({"samples_per_bn": 1, "frames_train": 1}, "no variance: raise one"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        tmc.Config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eps_intra": "auto", "metric": "cosine"},
+        {"eps_intra": 0.6, "metric": "jaccard"},
+        {"samples_per_bn": 1, "frames_train": 2},
+    ],
+)
+def test_settings_that_fit_together_come_back_from_their_dump(settings):
+    config = tmc.Config(**settings)
+    assert tmc.Config(**config.model_dump()) == config
+
+
+def test_association_takes_fit_to_size_and_freezes_eps_before_any_rescue(people):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(10, 64)), 10, axis=0) + 0.4 * rng.normal(size=(100, 64))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    settings = {"k1": 50, "k2": 1, "rho": 0.6, "min_samples": 4}
+    tracklets = people()[0]
+    raw = cluster.associate(x, **settings, fit_to_size=False)
+    assert raw.usable
+    assert raw.eps < raw.start_eps
+    assign = tmc.method(tmc.Config(**settings, fit_to_size=False)).stages[0].assign
+    first = assign(x, tracklets, {})
+    second = assign(x, tracklets, first.memory)
+    for made in (first, second):
+        assert made.eps == raw.eps
+        assert made.memory["eps"] == raw.start_eps
+        assert made.labels.label.tolist() == raw.label.tolist()
+    fitted = tmc.method(tmc.Config(**settings)).stages[0].assign(x, tracklets, {})
+    assert any(line.startswith("k1 50 ->") for line in fitted.diagnosis)
 
 
 def test_iterations():

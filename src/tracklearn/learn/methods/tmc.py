@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from tracklearn.core import cluster
@@ -60,6 +60,10 @@ class Config(BaseModel):
         description="Share of smallest distances whose mean is eps [paper 3.3 data-dependent; code MMT].",
     )
     min_samples: Count = Field(default=4, description="Density of association [code MMT].")
+    fit_to_size: bool = Field(
+        default=True,
+        description="Fit k1, k2, min_samples and rho to the number of tracklets where it is small [chosen].",
+    )
     epochs: Annotated[int, Field(ge=0)] = Field(
         default=40, description="Rounds of association and training [paper 4.2]."
     )
@@ -106,6 +110,25 @@ class Config(BaseModel):
         description="Feature for association: after the BN neck [code MMT] or before it [code TMC].",
     )
     augment: Augment = Field(default=Augment(), description="Of training crops [code MMT].")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Config:
+        if self.eps_intra == "auto" and self.metric == "jaccard":
+            raise ValueError(
+                'eps_intra = "auto" needs a distance of two frames, which metric = "jaccard" is not: give '
+                'eps_intra a number (0-1) or set metric to "euclidean" or "cosine"'
+            )
+        if self.metric != "euclidean" and "eps_intra" not in self.model_fields_set:
+            raise ValueError(
+                f'metric = "{self.metric}" needs an eps_intra of its own: the default {self.eps_intra} is a '
+                "Euclidean distance"
+            )
+        if self.samples_per_bn * self.frames_train < 2:
+            raise ValueError(
+                "samples_per_bn = 1 with frames_train = 1 leaves batch norm one image, which has no "
+                "variance: raise one of them"
+            )
+        return self
 
 
 def method(config: Config | None = None) -> Method:
@@ -197,17 +220,26 @@ def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
 def _associate(
     config: Config, features: Array, tracklets: Tracklets, memory: Mapping[str, Array]
 ) -> Assignment:
-    """Clusters of the tracklets; eps comes from the first epoch's distances and then stays."""
+    """Clusters of the tracklets; eps comes from the first epoch's distances and then stays.
+
+    What stays is eps before any rescue: an epoch that needs one starts its own from there.
+    """
     frozen = float(memory["eps"].item()) if "eps" in memory else None
     found = cluster.associate(
-        features, k1=config.k1, k2=config.k2, rho=config.rho, min_samples=config.min_samples, eps=frozen
+        features,
+        k1=config.k1,
+        k2=config.k2,
+        rho=config.rho,
+        min_samples=config.min_samples,
+        eps=frozen,
+        fit_to_size=config.fit_to_size,
     )
     # What the number of tracklets changed is the same every epoch: once is enough.
     warnings = found.adapted.warnings if frozen is None else ()
     return Assignment(
         labels=PseudoLabels.of(found.label),
         eps=found.eps,
-        memory={"eps": np.array(found.eps if frozen is None else frozen)},
+        memory={"eps": np.array(found.start_eps)},
         diagnosis=(*warnings, *found.diagnosis),
     )
 
