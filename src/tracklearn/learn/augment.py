@@ -11,6 +11,10 @@ from torch import Tensor
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+# Written as they are into the *normalised* image, as MMT's code does. They are ImageNet's mean in 0–1 units;
+# the mean colour itself would be 0 there.
+_ERASED = (0.485, 0.456, 0.406)
+
 # Random shapes tried for an erased rectangle before the image is left whole.
 _ERASE_ATTEMPTS = 32
 
@@ -62,7 +66,8 @@ def augment(
 ) -> Tensor:
     """Augmented, normalised images (b, 3, h, w) float, each with its own random numbers.
 
-    Order: colour jitter, flip, pad and crop, normalise, erase (fills with 0, which is the mean colour).
+    Order: colour jitter, flip, pad and crop, normalise, erase. As in MMT's code, erasing writes the numbers
+    (0.485, 0.456, 0.406), ImageNet's mean in 0–1 units, into the normalised image, whatever `normalise` is.
     The numbers are drawn on the CPU whatever the device, a few for each image, so that every device sees
     the same augmentation; each kind is drawn only where it is on.
 
@@ -115,7 +120,7 @@ def _shift(images: Tensor, flip: float, pad: int, generator: torch.Generator) ->
 
 
 def _erase(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Zero one rectangle in some images; its shape is redrawn until it is smaller than the image."""
+    """Fill one rectangle in some images; its shape is redrawn until it is smaller than the image."""
     b, _, h, w = images.shape
     chosen = torch.rand(b, generator=generator) < config.erase
     area = _uniform(b, _ERASE_ATTEMPTS, *config.erase_area, generator) * (h * w)
@@ -132,4 +137,4 @@ def _erase(images: Tensor, config: Augment, generator: torch.Generator) -> Tenso
     rows = (y >= top) & (y < top + high) & chosen  # (b, h)
     columns = (x >= left) & (x < left + wide)  # (b, w)
     mask = rows.to(images.device)[:, None, :, None] & columns.to(images.device)[:, None, None, :]
-    return images.masked_fill(mask, 0)
+    return torch.where(mask, images.new_tensor(_ERASED)[:, None, None], images)
