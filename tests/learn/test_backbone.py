@@ -220,6 +220,25 @@ class TestLoadWeights:
         for key, value in network.arrays().items():
             assert np.array_equal(value, before[key])
 
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("mobilenet_v2", {"pixel_std": (0.5, 0.0, 0.5)}, "std above 0"),
+            ("mobilenet_v2", {"pixel_std": (0.5, float("nan"), 0.5)}, "std above 0"),
+            ("mobilenet_v2", {"pixel_mean": (0.5, 0.5)}, "three floats"),
+            ("tiny", {}, "only mobilenet_v2"),
+        ],
+    )
+    def test_info_that_does_not_fit_changes_nothing(self, name, change, message):
+        network, other = build(name, seed=1), build(name, seed=2)
+        values = {"pixel_mean": (0.4,) * 3, "pixel_std": (0.5,) * 3, "asymmetric_padding": True}
+        before, metadata = network.arrays(), network.metadata()
+        with pytest.raises(ValueError, match=message):
+            network.load_weights(other.arrays(), info=SimpleNamespace(**{**values, **change}))
+        assert network.metadata() == metadata
+        assert network.start == "random"
+        assert all(np.array_equal(v, before[k]) for k, v in network.arrays().items())
+
     def test_another_backbone_is_refused_and_long_lists_are_cut(self):
         with pytest.raises(ValueError, match=r"\d+ missing: .*, …") as caught:
             build("mobilenet_v2").load_weights(build("tiny").arrays())
@@ -319,6 +338,16 @@ class TestCalibrate:
             network.layer2.bn2.bias[0] = -100
         network.calibrate([pictures()], neck=True)
         assert network.neck.running_var.min() > 0.005 * network.neck.running_var.mean()
+
+    @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2"])
+    def test_crops_that_all_look_the_same_are_refused(self, name):
+        blank = np.full((20, 64, 32, 3), 90, np.uint8)
+        for same in (blank, pictures(1), np.repeat(pictures(1), 20, 0)):
+            with pytest.raises(ValueError, match="all look the same"):
+                build(name).calibrate([same[:13], same[13:]], neck=True)
+        nearly = np.repeat(pictures(1), 20, 0)
+        nearly[7, 30:40, 10:20] ^= 8
+        build(name).calibrate([nearly[:13], nearly[13:]], neck=True)
 
     def test_no_batches_are_refused(self):
         with pytest.raises(ValueError, match="at least one crop"):

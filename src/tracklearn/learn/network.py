@@ -139,8 +139,7 @@ class Network(nn.Module):
 
     def set_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and standard deviation of the input, three floats each in 0–1 units."""
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"pixel mean {mean} and std {std}: expected three floats each, std above 0")
+        _check_pixels(mean, std)
         self.pixel_mean = (float(mean[0]), float(mean[1]), float(mean[2]))
         self.pixel_std = (float(std[0]), float(std[1]), float(std[2]))
         scale = [1.0 / (255.0 * s) for s in self.pixel_std]
@@ -202,7 +201,8 @@ class Network(nn.Module):
             What was loaded.
 
         Raises:
-            ValueError: arrays are missing, unknown, or of another shape; nothing is changed then.
+            ValueError: arrays are missing, unknown, or of another shape, or `info` does not fit; nothing is
+                changed then.
         """
         own = self.state_dict()
         ignored = tuple(k for k in arrays if k.startswith(("fc.", "classifier.")) and k not in own)
@@ -228,12 +228,13 @@ class Network(nn.Module):
             raise ValueError(
                 f"weights do not fit {self.config.backbone} ({text}): choose the backbone they were made for"
             )
+        if info is not None:
+            _check_pixels(info.pixel_mean, info.pixel_std)
+            self.set_padding(asymmetric=info.asymmetric_padding)  # changes nothing where it refuses
+            self.set_pixels(info.pixel_mean, info.pixel_std)
         with torch.no_grad():
             for name, value in given.items():
                 own[name].copy_(value.to(own[name].dtype))
-        if info is not None:
-            self.set_pixels(info.pixel_mean, info.pixel_std)
-            self.set_padding(asymmetric=info.asymmetric_padding)
         folded = _folded(self._norms())
         self.start = "folded" if folded else "loaded"
         n_expected = sum(not k.endswith("num_batches_tracked") for k in own)
@@ -267,7 +268,8 @@ class Network(nn.Module):
             neck: see above.
 
         Raises:
-            ValueError: no batches, or a batch of another shape or dtype.
+            ValueError: no batches, a batch of another shape or dtype, or crops that all look the same to a
+                norm that is to be measured.
 
         Source: METHODS 2.1, last point; re-estimating norms on data: Wu, Johnson, "Rethinking Batch in
         BatchNorm", 2021. The variance floor of a hundredth of the norm's mean variance is chosen: it keeps a
@@ -335,6 +337,11 @@ class Network(nn.Module):
         return [(m, s / n) for n, m, s in sums.values()]
 
 
+def _check_pixels(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != 3 or len(std) != 3 or not (np.isfinite([*mean, *std]).all() and min(std) > 0):
+        raise ValueError(f"pixel mean {mean} and std {std}: expected three floats each, std above 0")
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
@@ -349,6 +356,12 @@ def _folded(norms: Sequence[BatchNorm2d]) -> bool:
 
 def _settle(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
     """Running statistics := the input's, the affine part left alone."""
+    # Equal crops differ by rounding, about 1e-6 of the mean, where they come in batches of different size.
+    if not (variance > 1e-10 * mean.square()).any():
+        raise ValueError(
+            "calibration crops all look the same to the network: give crops of several people, and look for "
+            "blank video"
+        )
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance.clamp(min=float(variance.mean()) * 0.01))
     norm.num_batches_tracked.zero_()
