@@ -98,10 +98,42 @@ def test_features_that_are_not_finite_are_refused(network):
     try:
         with torch.no_grad():
             network.neck.running_mean[0] = float("nan")
-        with pytest.raises(ValueError, match="crop row 5 is not finite"):
-            embed.extract(network, ArrayCrops(IMAGES), [5, 6], device="cpu")
+        with pytest.raises(ValueError, match=r"not finite at crop rows 5, 6 \(2 in this batch\): the weights"):
+            embed.extract(network, ArrayCrops(IMAGES), [6, 5, 6], device="cpu")
     finally:
         network.load_weights(arrays)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_features_that_are_all_zero_are_refused(network, unit):
+    """A network that sees nothing in black crops."""
+
+    class Blind(torch.nn.Module):
+        neck, feature_dim = torch.nn.Identity(), 3
+
+        def normalise(self, images):
+            return images.float()
+
+        def forward(self, x):
+            return x.mean((1, 2))
+
+    images = IMAGES.copy()
+    images[[3, 4, 5, 6, 7, 8]] = 0
+    with pytest.raises(ValueError, match=r"all zero at crop rows 3, 4, 5, 6, 7, … \(6 in this batch\): look"):
+        embed.extract(Blind(), ArrayCrops(images), range(10), device="cpu", unit=unit)
+
+
+def test_raw_features_before_and_after_the_neck(network):
+    crops = ArrayCrops(IMAGES)
+    network.eval()
+    with torch.no_grad():
+        before = network(network.normalise(torch.from_numpy(IMAGES)))
+        after = network.neck(before)
+    for post_bn, want in ((False, before), (True, after)):
+        got = embed.extract(network, crops, range(23), device="cpu", post_bn=post_bn, unit=False)
+        np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
+        unit = embed.extract(network, crops, range(23), device="cpu", post_bn=post_bn)
+        np.testing.assert_allclose(unit, torch.nn.functional.normalize(want).numpy(), atol=1e-5)
 
 
 def test_batch_below_one_is_refused(network):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tracklearn.core.cluster import agreement
-from tracklearn.learn import backbone, embed, losses, sample, train
+from tracklearn.learn import backbone, deterministic, embed, losses, sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
@@ -278,16 +279,18 @@ def test_the_order_of_the_files_does_not_matter(easy):
 
 
 def test_the_real_tiny_network_learns(people):
-    tracklets, crops, pid = people(n_people=5, n_frames=4, seed=2)
+    """Five seeds of people, weights and training gave 0.50–0.60 times the separation at the start, and
+    0.24–0.39 times the loss of the first round."""
+    tracklets, crops, pid = people(n_people=5, n_frames=4, cast=0.2, seed=2)
     network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=0)
     network.calibrate([crops.images], neck=True)
     person = pid[tracklets.start[:-1]]
-    events = run((tracklets, crops, pid, network), **{**LEARN, "epochs": 2})
+    events = run((tracklets, crops, pid, network), **{**LEARN, "iterations": 8})
     trained = copy.deepcopy(network)
     trained.load_weights(train.teacher_arrays(events[-1]))
-    assert events[-2].losses["total"] < events[1].losses["total"]
+    assert events[-2].losses["total"] < 0.6 * events[1].losses["total"]
     start = separation(network, tracklets, crops, person)
-    assert separation(trained, tracklets, crops, person) < 0.8 * start
+    assert separation(trained, tracklets, crops, person) < 0.75 * start
 
 
 def test_two_students_and_two_stages_run_through_the_same_loop(easy, small):
@@ -364,6 +367,27 @@ def test_features_before_the_neck(easy):
     assert events[1].eps != other[1].eps
 
 
+def test_features_before_the_neck_are_averaged_as_they_are(easy):
+    """By hand: the mean of raw features over the clip, then unit; not the mean of unit ones."""
+    tracklets, crops, _, network = easy
+    seen = []
+
+    def assign(features, tracklets, memory):
+        seen.append(features)
+        return Assignment(PseudoLabels.of(np.arange(len(tracklets)) // 4))
+
+    chosen = method(cluster_feature="pre_bn", epochs=1, frames_cluster=5)  # whole tracklets
+    stage = dataclasses.replace(chosen.stages[0], assign=assign)
+    run(easy, chosen=dataclasses.replace(chosen, stages=(stage,)))
+    network.eval()
+    with torch.no_grad():
+        raw = network(network.normalise(torch.from_numpy(crops.images))).double()
+    mean = raw.view(len(tracklets), 5, -1).mean(1)
+    np.testing.assert_allclose(seen[0], F.normalize(mean), atol=1e-6)
+    of_unit = F.normalize(F.normalize(raw).view(len(tracklets), 5, -1).mean(1))
+    assert abs(seen[0] - of_unit.numpy()).max() > 1e-4
+
+
 def test_too_few_clusters_stop_with_a_diagnosis(easy):
     tracklets, crops, _, network = easy
     blank = ArrayCrops(np.full_like(crops.images, 77))
@@ -378,6 +402,47 @@ def test_too_few_clusters_stop_with_a_diagnosis(easy):
 def test_a_loss_that_is_not_finite_stops(easy):
     with pytest.raises(ValueError, match=r"lower the learning rate|not finite"):
         run(easy, learning_rate=1e30)
+
+
+def test_weights_that_are_not_finite_stop_though_the_losses_are_finite(easy):
+    def optimise(student, head):
+        return [torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=float("inf"))]
+
+    chosen = method(iterations=1)
+    stage = dataclasses.replace(chosen.stages[0], optimise=optimise)
+    with pytest.raises(train.TrainingStopped, match=r"epoch 1: \S+ of a student is not finite: lower the"):
+        run(easy, chosen=dataclasses.replace(chosen, stages=(stage,)))
+
+
+def settings_of_torch():
+    cudnn = torch.backends.cudnn
+    return (
+        cudnn.deterministic,
+        cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+def test_deterministic_algorithms_are_on_for_cuda_only_and_only_inside(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before after the test
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = settings_of_torch()
+    with deterministic.algorithms(torch.device("cpu")):
+        assert settings_of_torch() == before
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    inside = []
+
+    def fail():
+        with deterministic.algorithms(torch.device("cuda")):
+            inside.append((*settings_of_torch(), os.environ["CUBLAS_WORKSPACE_CONFIG"]))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside == [(True, False, True, True, ":4096:8")]
+    assert settings_of_torch() == before
 
 
 def test_refusals(easy):
@@ -409,5 +474,11 @@ def test_progress_is_reported(easy):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda(easy):
     tracklets, crops, _, network = easy
-    events = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda"))
+    before = settings_of_torch()
+    events = []
+    for event in train.train(method(**LEARN), network, tracklets, crops, device="cuda"):
+        assert settings_of_torch() == before
+        events.append(event)
     assert events[-2].losses["total"] < events[1].losses["total"]
+    again = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda"))
+    same(events[-1].arrays, again[-1].arrays)

@@ -24,8 +24,10 @@ def extract(
     batch: int = 256,
     progress: Callable[[str, int, int | None], None] | None = None,
     dtype: torch.dtype = torch.float32,
+    post_bn: bool = True,
+    unit: bool = True,
 ) -> NDArray[np.float32]:
-    """Unit post-BN feature of every crop, in evaluation mode, without flips.
+    """Feature of every crop, in evaluation mode, without flips.
 
     The next batch is read by a second thread while this one is computed. Memory: two batches of crops
     beside the result.
@@ -38,12 +40,14 @@ def extract(
         batch: crops at a time.
         progress: called as progress("features", done, total) after every batch.
         dtype: arithmetic inside the network; other than float32 through autocast. The result is float32.
+        post_bn: the feature after the BN neck; False gives the one before it.
+        unit: scale every feature to length 1; False leaves lengths as they are.
 
     Returns:
-        (n, d) float32, rows of length 1.
+        (n, d) float32, rows of length 1 where `unit`.
 
     Raises:
-        ValueError: batch is below 1, or a feature is not finite; the message names the first such row.
+        ValueError: batch is below 1, or features are not finite or all zero; the message names crop rows.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
@@ -63,15 +67,12 @@ def extract(
                 coming += [reader.submit(crops.read, following) for following in parts[i + 1 : i + 2]]
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     pixels = network.normalise(torch.from_numpy(images).to(device, non_blocking=True))
-                    feature = network.neck(network(pixels))
-                unit = functional.normalize(feature.float()).cpu().numpy()
-                bad = ~np.isfinite(unit).all(1)
-                if bad.any():
-                    raise ValueError(
-                        f"feature of crop row {part[bad.argmax()]} is not finite: the weights are damaged or "
-                        "training diverged (lower the learning rate)"
-                    )
-                out[done : done + len(part)] = unit
+                    feature = network(pixels)
+                    feature = network.neck(feature) if post_bn else feature
+                feature = feature.float()
+                made = (functional.normalize(feature) if unit else feature).cpu().numpy()
+                _check(made, part)
+                out[done : done + len(part)] = made
                 done += len(part)
                 if progress is not None:
                     progress("features", done, len(index))
@@ -80,13 +81,28 @@ def extract(
     return out
 
 
+def _check(features: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+    for bad, what, why in (
+        (
+            ~np.isfinite(features).all(1),
+            "not finite",
+            "the weights are damaged or training diverged (lower the learning rate)",
+        ),
+        (~features.any(1), "all zero", "look at these crops, or start from other weights"),
+    ):
+        if bad.any():
+            named = np.unique(rows[bad])
+            shown = ", ".join(map(str, named[:5])) + (", …" if len(named) > 5 else "")
+            raise ValueError(f"features are {what} at crop rows {shown} ({len(named)} in this batch): {why}")
+
+
 def pool(
     features: NDArray[np.float32], group: NDArray[np.integer[Any]], n_groups: int
 ) -> NDArray[np.float32]:
     """Unit mean feature of every group (tracklet).
 
     Args:
-        features: (n, d) float32 unit rows.
+        features: (n, d) float32 rows; their lengths are their weights in the mean.
         group: (n,) int, group of each row, 0..n_groups − 1, in any order.
         n_groups: number of groups, t.
 

@@ -78,7 +78,8 @@ class Stage:
         weights: of each term in the total; terms without one are recorded only.
         augment: for the training images; every network gets its own draw.
         frames_cluster: consecutive frames of each tracklet behind its feature.
-        cluster_feature: "post_bn" or "pre_bn".
+        cluster_feature: "post_bn": mean of unit features after the BN neck; "pre_bn": mean of the features
+            before it as they are [code TMC]. The mean is unit in both.
         samples_per_bn: tracklets in one batch-norm group.
         alpha: the teachers' momentum.
         precision: arithmetic of forward passes; other than float32 through autocast.

@@ -10,14 +10,14 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tracklearn.core import cluster, isolate
-from tracklearn.learn import embed, sample, teacher
+from tracklearn.learn import deterministic, embed, sample, teacher
 from tracklearn.learn.augment import augment
 from tracklearn.learn.method import Assignment, Method, Stage, Target, View
 from tracklearn.learn.network import Network
@@ -144,7 +144,10 @@ def train(
     """Run a method: `Prepared` once, then a `Round` and a `State` after every epoch.
 
     Same arguments, same device and same number of threads give the same bytes; so does going on from any
-    of the states. Memory: the features of all crops, O(n·d), until the first round.
+    of the states. That is tested on CPU. On CUDA, torch's deterministic algorithms are on while a round is
+    computed (for the whole process, as before again at every event), and torch warns of an operation that
+    has none; CUBLAS_WORKSPACE_CONFIG is set where it is not, which must come before the process's first use
+    of cuBLAS. Memory: the features of all crops, O(n·d), until the first round.
 
     Args:
         method: what to do.
@@ -158,7 +161,7 @@ def train(
 
     Raises:
         ValueError: arguments do not fit each other.
-        TrainingStopped: while running: too few clusters, or a loss that is not finite.
+        TrainingStopped: while running: too few clusters, or a loss or weights that are not finite.
 
     Source: TMC section 3; the loop is that of METHODS 3 with MMT (METHODS 6) as its two-network case.
     """
@@ -212,13 +215,18 @@ class _Training:
     def events(self, resume: State | None) -> Iterator[Prepared | Round | State]:
         done = 0
         if resume is None:
-            yield self._prepare()
+            with deterministic.algorithms(self.device):
+                prepared = self._prepare()
+            yield prepared
         else:
             done = self._restore(resume)
         self.tracklets = self.original.split(self.part)
         rounds = [stage for stage in self.method.stages for _ in range(stage.rounds)]
         for index in range(done, len(rounds)):
-            yield self._round(index, rounds[index])
+            # Never across a yield: what the caller does between events is not ours to change.
+            with deterministic.algorithms(self.device):
+                finished = self._round(index, rounds[index])
+            yield finished
             yield self._state(index + 1)
 
     def _prepare(self) -> Prepared:
@@ -239,7 +247,13 @@ class _Training:
         )
 
     def _extract(
-        self, what: str, network: Network, rows: Array, precision: torch.dtype = torch.float32
+        self,
+        what: str,
+        network: Network,
+        rows: Array,
+        precision: torch.dtype = torch.float32,
+        *,
+        post_bn: bool = True,
     ) -> Array:
         return embed.extract(
             network,
@@ -248,6 +262,8 @@ class _Training:
             device=self.device,
             progress=lambda _, done, total: self.progress(what, done, total),
             dtype=precision,
+            post_bn=post_bn,
+            unit=post_bn,
         )
 
     def _features(self, stage: Stage) -> Array:
@@ -256,8 +272,8 @@ class _Training:
         rows = self.tracklets.crop[row]
         pooled = []
         for network in self.teachers:
-            read = network if stage.cluster_feature == "post_bn" else cast(Network, _WithoutNeck(network))
-            features = self._extract("features", read, rows, stage.precision)
+            post_bn = stage.cluster_feature == "post_bn"
+            features = self._extract("features", network, rows, stage.precision, post_bn=post_bn)
             pooled.append(embed.pool(features, group, len(self.tracklets)))
         if len(pooled) == 1:
             return pooled[0]
@@ -286,6 +302,7 @@ class _Training:
                 raise TrainingStopped(
                     f"epoch {index + 1}: loss {name} is {value}: lower the learning rate or check the weights"
                 )
+        self._check_finite(index)
         self.labels, self.memory = labels, dict(assigned.memory)
         return Round(
             index=index,
@@ -302,6 +319,16 @@ class _Training:
             diagnosis=assigned.diagnosis,
             seconds=dict(zip(("extract", "cluster", "fit"), np.diff(clock).tolist(), strict=True)),
         )
+
+    def _check_finite(self, index: int) -> None:
+        for role, networks in (("student", self.students), ("teacher", self.teachers)):
+            for network in networks:
+                for name, value in (*network.named_parameters(), *network.named_buffers()):
+                    if not value.isfinite().all():
+                        raise TrainingStopped(
+                            f"epoch {index + 1}: {name} of a {role} is not finite: lower the learning rate "
+                            "or check the weights"
+                        )
 
     def _fit(
         self, stage: Stage, features: Array, assigned: Assignment, n_iterations: int
@@ -394,20 +421,6 @@ class _Training:
         self.rng.bit_generator.state = state.meta["sampler"]
         self.step = int(state.meta["step"])
         return int(state.meta["rounds"])
-
-
-class _WithoutNeck(nn.Module):
-    """A network whose feature, for `embed.extract`, is the one before the BN neck."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.neck = nn.Identity()
-        self.feature_dim = network.feature_dim
-        self.normalise = network.normalise
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
 
 
 def bn_group(n_tracklets: int, samples_per_bn: int) -> int:
