@@ -98,7 +98,9 @@ def test_features_that_are_not_finite_are_refused(network):
     try:
         with torch.no_grad():
             network.neck.running_mean[0] = float("nan")
-        with pytest.raises(ValueError, match=r"not finite at crop rows 5, 6 \(2 in this batch\): the weights"):
+        with pytest.raises(
+            ValueError, match=r"not finite at crop rows 5, 6 \(2 in this batch\): the weights"
+        ):
             embed.extract(network, ArrayCrops(IMAGES), [6, 5, 6], device="cpu")
     finally:
         network.load_weights(arrays)
