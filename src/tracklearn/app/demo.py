@@ -252,11 +252,11 @@ def _examples(
 
     camid = judge_set.tracklets.camid
     picture = judge_set.tracklets.crop[representative(judge_set.tracklets)]
-    drawn = np.random.default_rng(seed).choice(np.flatnonzero(pid >= 0), n, replace=False)
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(pid >= 0))[:n]
     found = []
     for query in drawn:
         others = np.flatnonzero(camid != camid[query])
-        matches = rank.nearest(features[query : query + 1], features[others], k)
+        matches = rank.nearest(features[query : query + 1], features[others], min(k, len(others)))
         rows = others[matches.index[0]]
         found.append(
             {

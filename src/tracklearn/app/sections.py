@@ -108,15 +108,16 @@ class Sections:
         rates = data.noise or {}
         if "before" in rates and "after" in rates:
             before, after = rates["before"]["r_SW"], rates["after"]["r_SW"]
-            cards.append(
-                ("persons per tracklet", f"{before:.2f} → {after:.2f}", "before and after isolation")
-            )
+            if known(before) and known(after):
+                cards.append(
+                    ("persons per tracklet", f"{before:.2f} → {after:.2f}", "before and after isolation")
+                )
         scores = data.scores or {}
         if "untrained" in scores and "trained" in scores:
             before, after = scores["untrained"]["mAP"], scores["trained"]["mAP"]
-            cards.append(
-                ("mAP", f"{100 * before:.1f} → {100 * after:.1f}", "% untrained → trained, on unseen people")
-            )
+            if known(before) and known(after):
+                note = "% untrained → trained, on unseen people"
+                cards.append(("mAP", f"{100 * before:.1f} → {100 * after:.1f}", note))
         cards.append(("time", duration(sum(data.seconds.values())), f"{len(data.rounds)} rounds of training"))
         return cards
 

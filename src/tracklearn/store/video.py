@@ -349,7 +349,10 @@ class VideoWriter:
         stream.pix_fmt = "yuv420p" if (width % 2 == 0 and height % 2 == 0) or not h264 else "yuv444p"
         # One thread: x264 splits the picture by threads, and its bytes with it.
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(crf), "preset": "veryfast"} if h264 else {"qscale": "3"}
+        # Adaptive quantisation and the lookahead weigh memory beyond the picture with AVX-512 (seen with
+        # x264 as of PyAV 18): the same frames then give other bytes now and then.
+        h264_options = {"crf": str(crf), "preset": "veryfast", "x264-params": "aq-mode=0:mbtree=0:weightp=0"}
+        stream.options = h264_options if h264 else {"qscale": "3"}
         self._stream: Any = stream
         self._reformatter = VideoReformatter()
 

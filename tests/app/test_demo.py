@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from tracklearn import world
+from tracklearn.app import demo as module
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The demo on a small world with two short epochs: (folder, result)."""
+    patch = pytest.MonkeyPatch()
+    size = {"n_people": 6, "n_cameras": 2, "seconds": 30}
+    learn = world.Config(people_seed=4, **size)
+    patch.setattr(module, "worlds", lambda seed: (learn, world.Config(people_seed=5, first_pid=6, **size)))
+    quick = {"epochs": 2, "iterations": 2, "clusters_per_batch": 4}
+    patch.setattr(module, "SETTINGS", {"tmc": quick, "network": {"height": 64, "width": 32}})
+    out = tmp_path_factory.mktemp("demo") / "out"
+    yield out, module.demo(out, device="cpu")
+    patch.undo()
+
+
+def test_the_result_holds_scores_noise_and_times(small):
+    out, result = small
+    for name in ("untrained", "trained", "baseline"):
+        assert 0 < result[name]["mAP"] <= 1
+        assert 0 <= result[name]["rank1"] <= 1
+    assert set(result["noise"]) == {"before", "after", "dropped_fraction"}
+    assert result["noise"]["before"]["r_SW"] >= 1
+    assert set(result["seconds"]) == {"world", "ingest", "train", "index", "evaluate", "report"}
+    assert result["weights"] == "none"
+    assert result["report"] == str(out / "report.html")
+    assert "trained by Tracklearn" in result["table"]
+
+
+def test_the_report_says_where_it_started_and_shows_the_scores(small):
+    page = (small[0] / "report.html").read_text()
+    assert "random weights" in page
+    assert f"{small[1]['trained']['mAP'] * 100:.1f}" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+def test_training_never_opens_the_truth(small, monkeypatch):
+    """Ground truth lies beside the set only after training has ended."""
+    out, _ = small
+    assert (out / "set.truth.parquet").stat().st_mtime_ns >= (
+        out / "run" / "weights.safetensors"
+    ).stat().st_mtime_ns
+    manifest = json.loads((out / "set" / "manifest.json").read_text())
+    assert "pid" not in json.dumps(manifest)
+
+
+def test_a_second_call_shows_the_same_without_doing_it_again(small):
+    out, result = small
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    rounds = []
+    again = module.demo(out, device="cpu", resume=True, on_round=rounds.append)
+    assert rounds == []
+    assert again["trained"] == result["trained"]
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
+    with pytest.raises(FileExistsError, match="--resume"):
+        module.demo(out, device="cpu")
+
+
+def test_the_same_seed_gives_the_same_numbers_elsewhere(small, tmp_path):
+    _, result = small
+    again = module.demo(tmp_path / "again", device="cpu")
+    for name in ("untrained", "trained", "baseline", "noise"):
+        assert again[name] == result[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_demo_learns(tmp_path, seed):
+    result = module.demo(tmp_path / "demo", seed=seed, device="cpu")
+    trained, untrained = result["trained"]["mAP"], result["untrained"]["mAP"]
+    assert 0.1 <= untrained <= 0.6
+    assert trained >= 1.5 * untrained
+    assert trained > result["baseline"]["mAP"]
+    assert result["noise"]["before"]["r_SW"] >= 1.1
+    assert result["noise"]["after"]["r_SW"] < result["noise"]["before"]["r_SW"]
+    assert sum(result["seconds"].values()) < 600
