@@ -351,7 +351,8 @@ class VideoWriter:
         stream.codec_context.thread_count = 1
         # Adaptive quantisation and the lookahead weigh memory beyond the picture with AVX-512 (seen with
         # x264 as of PyAV 18): the same frames then give other bytes now and then.
-        h264_options = {"crf": str(crf), "preset": "veryfast", "x264-params": "aq-mode=0:mbtree=0:weightp=0"}
+        exact = "aq-mode=0:mbtree=0:weightp=0"
+        h264_options: dict[str, object] = {"crf": str(crf), "preset": "veryfast", "x264-params": exact}
         stream.options = h264_options if h264 else {"qscale": "3"}
         self._stream: Any = stream
         self._reformatter = VideoReformatter()
