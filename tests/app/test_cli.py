@@ -96,7 +96,7 @@ def test_every_section_may_be_set_and_options_win(call, sources, tmp_path):
     file = tmp_path / "s.toml"
     file.write_text('[ingest]\ndetector = "hog"\nmin_length = 9\n[tmc]\nepochs = 1\niterations = 1\n')
     code, _, err = call(
-        "run", sources[0], "--out", tmp_path / "w", "--weights", "none", "--config", file,
+        "run", *sources, "--out", tmp_path / "w", "--weights", "none", "--config", file,
         "--detector", "motion", "--set", "ingest.min_length=8",
     )  # fmt: skip
     assert code == 0, err

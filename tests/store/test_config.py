@@ -1,5 +1,5 @@
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tracklearn.store.config import digest, merge, resolve
 
@@ -50,6 +50,18 @@ def test_override_reaches_nested_settings_and_plain_text():
 def test_a_wrong_override_is_named_with_the_remedy(override, message):
     with pytest.raises(ValueError, match=message):
         resolve(MODELS, overrides=[override])
+
+
+def test_settings_that_do_not_fit_each_other_are_named_without_listing_all():
+    class Pair(Outer):
+        @model_validator(mode="after")
+        def _fit(self):
+            if self.epochs > 40 and self.metric == "jaccard":
+                raise ValueError("jaccard wants 40 epochs or fewer")
+            return self
+
+    with pytest.raises(ValueError, match=r"^setting tmc: jaccard wants 40 epochs or fewer$"):
+        resolve({"tmc": Pair}, overrides=["tmc.epochs=50", "tmc.metric=jaccard"])
 
 
 def test_a_wrong_file_is_named(tmp_path):

@@ -124,4 +124,6 @@ def _validate(section: str, model: type[BaseModel], values: Mapping[str, Any]) -
                 owner = owner.model_fields[str(part)].annotation
             known = list(owner.model_fields)
             raise ValueError(f"setting {where} is unknown{_nearest(str(first['loc'][-1]), known)}") from error
-        raise ValueError(f"setting {where} = {first['input']!r}: {first['msg']}") from error
+        # Without a place it is about several settings together, and the input is all of them.
+        value = f" = {first['input']!r}" if first["loc"] else ""
+        raise ValueError(f"setting {where}{value}: {first['msg'].removeprefix('Value error, ')}") from error
