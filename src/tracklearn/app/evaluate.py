@@ -92,7 +92,7 @@ def retrieval(features: Array, pid: Array, camid: Array, *, same_camera: bool = 
         camid,
         same_camera=same_camera,
         exclude=query,
-        protocol="all tracklets against all others" + ("" if same_camera else ", other cameras only"),
+        protocol="all tracklets against all others",
     )
 
 

@@ -424,8 +424,9 @@ def run(
         raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
+    # Sources come first: a mistyped file name should not wait for weights to be downloaded.
+    ingest_store.check(sources, config=ingest_config)
     training = plan(set_path)
-    ingest_store.check(sources, config=ingest_config, device=training.device)
     request = ingest_store.request_digest(sources, config=ingest_config)
     stages = Stages(out)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
