@@ -1,5 +1,7 @@
 """Isolation against scikit-learn's DBSCAN, tracklet by tracklet."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
 from tracklearn.core import isolate as module
-from tracklearn.core.isolate import adjacent_similarity, isolate, typical_step
+from tracklearn.core.isolate import adjacent_similarity, isolate, isolate_chunks, typical_step
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.types import Tracklets
 
@@ -209,3 +211,98 @@ def test_typical_step_falls_back_where_adjacent_frames_tell_nothing(similarity):
 def test_typical_step_refuses_jaccard():
     with pytest.raises(ValueError, match="give eps a number for jaccard"):
         typical_step(np.zeros(2), metric="jaccard")
+
+
+def pieces_of(features, tracklet, frame, borders):
+    edge = [0, *sorted(borders), len(tracklet)]
+    return [(features[a:b], tracklet[a:b], frame[a:b]) for a, b in pairwise(edge)]
+
+
+class TestChunks:
+    @settings(max_examples=150, deadline=None)
+    @given(data=st.data(), metric=st.sampled_from(module.METRICS), seed=st.integers(0, 2**32 - 1))
+    def test_borders_do_not_show(self, data, metric, seed):
+        lengths = data.draw(st.lists(st.integers(1, 12), max_size=5))
+        n = sum(lengths)
+        borders = data.draw(st.lists(st.integers(0, n), max_size=8))  # equal borders: empty chunks
+        features, tracklet, frame = tracklets_of(lengths, width=3, spread=0.7, seed=seed)
+        choice = {"eps": data.draw(st.floats(0.05, 1.2)), "min_samples": data.draw(st.integers(1, 4))}
+        parts = list(
+            isolate_chunks(pieces_of(features, 3 * tracklet, frame, borders), metric=metric, **choice)
+        )
+        assert len(parts) == len(borders) + 2
+        want = isolate(features, tracklet, frame=frame, metric=metric, **choice)
+        np.testing.assert_array_equal(np.concatenate(parts), want)
+        assert all(part.dtype == np.int64 for part in parts)
+
+    @pytest.mark.parametrize("size", [1, 7, 32, 500])
+    def test_batches_of_a_fixed_size(self, size):
+        features, tracklet, frame = tracklets_of([1, 2, 61, 9, 100, 40])
+        features = features.astype(np.float32)
+        pieces = pieces_of(features, tracklet, frame, range(size, len(frame), size))
+        want = isolate(features, tracklet, frame=frame)
+        assert len(np.unique(want)) > 1
+        np.testing.assert_array_equal(np.concatenate(list(isolate_chunks(pieces))), want)
+
+    def test_parts_come_as_soon_as_their_tracklet_has_ended(self):
+        features, tracklet, frame = tracklets_of([3, 4, 2])
+        pieces = pieces_of(features, tracklet, frame, [2, 4, 8])
+        assert [len(part) for part in isolate_chunks(pieces)] == [0, 3, 4, 0, 2]
+
+    def test_one_array_may_be_filled_again_and_again(self):
+        features, tracklet, frame = tracklets_of([30, 30])
+
+        def one_buffer():
+            buffer = np.empty((7, features.shape[1]))
+            for x, t, f in pieces_of(features, tracklet, frame, range(7, 60, 7)):
+                buffer[: len(x)] = x
+                yield buffer[: len(x)], t, f
+                buffer[:] = np.nan
+
+        got = np.concatenate(list(isolate_chunks(one_buffer(), eps=0.7)))
+        np.testing.assert_array_equal(got, isolate(features, tracklet, frame=frame, eps=0.7))
+
+    def test_pulls_one_chunk_at_a_time(self):
+        features, tracklet, frame = tracklets_of([4, 4, 4])
+        pulled = []
+
+        def watched():
+            for piece in pieces_of(features, tracklet, frame, [4, 8]):
+                pulled.append(1)
+                yield piece
+
+        stream = isolate_chunks(watched())
+        assert not pulled
+        for count in (1, 2, 3):
+            next(stream)
+            assert len(pulled) == count
+
+    def test_nothing_in_nothing_out(self):
+        (only,) = isolate_chunks([])
+        assert only.shape == (0,)
+
+    def test_refusals(self):
+        features, tracklet, frame = tracklets_of([4, 4])
+        for change, message in (
+            ({"method": "hdbscan"}, 'method is "hdbscan"'),
+            ({"metric": "manhattan"}, 'metric is "manhattan"'),
+            ({"eps": 0}, "eps is 0"),
+            ({"min_samples": 0}, "min_samples is 0"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                isolate_chunks([], **change)  # at the call, before anything is asked for
+        first = (features[:4], tracklet[:4], frame[:4])
+        bad = features[4:].copy()
+        bad[1] = np.nan
+        for second, message in (
+            ((bad, tracklet[4:], frame[4:]), "chunk 1: features must be finite, but 1 row is not: 1"),
+            ((features[4:], tracklet[4:], frame[5:]), r"chunk 1: frame has shape \(3,\), expected \(4,\)"),
+            (
+                (features[4:], tracklet[4:] - 2, frame[4:]),
+                r"chunk 1 starts at \(.*\) \(-1, 0\) after \(0, 3\)",
+            ),
+            ((features[4:], tracklet[:4], frame[4:]), r"chunk 1 starts at .* \(0, 0\) after \(0, 3\)"),
+            ((features[4:, :5], tracklet[4:], frame[4:]), "chunk 1 has features of width 5, those before 32"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                list(isolate_chunks([first, second]))

@@ -7,6 +7,7 @@ isolation).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from tracklearn.core.features import row_lengths, unit_rows
 from tracklearn.core.jaccard import jaccard_distance
 
 Array = NDArray[Any]
+Method = Literal["dbscan"]
 Metric = Literal["euclidean", "cosine", "jaccard"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
@@ -31,7 +33,7 @@ def isolate(
     frame: Array,
     time: Array | None = None,
     box: Array | None = None,
-    method: Literal["dbscan"] = "dbscan",
+    method: Method = "dbscan",
     eps: float = 0.6,
     min_samples: int = 2,
     metric: Metric = "euclidean",
@@ -72,23 +74,106 @@ def isolate(
     """
     features, length = row_lengths(features)
     tracklet = _check_rows(features, tracklet, frame, time, box)
-    if method != "dbscan":
-        raise ValueError(f'method is "{method}", expected "dbscan"')
-    if metric not in METRICS:
-        raise ValueError(f'metric is "{metric}", expected one of {", ".join(METRICS)}')
-    if not eps > 0:
-        raise ValueError(f"eps is {eps}, expected a distance above 0")
-    if min_samples < 1:
-        raise ValueError(f"min_samples is {min_samples}, expected at least 1")
-    part = np.zeros(len(tracklet), np.int64)
-    for lo, hi in _spans(tracklet):
-        if hi - lo < max(min_samples, 2):
+    _check_settings(method, eps, min_samples, metric)
+    return _parts(features, length, tracklet, eps, min_samples, metric)
+
+
+def isolate_chunks(
+    chunks: Iterable[tuple[Array, Array, Array]],
+    *,
+    method: Method = "dbscan",
+    eps: float = 0.6,
+    min_samples: int = 2,
+    metric: Metric = "euclidean",
+) -> Iterator[Array]:
+    """The parts that `isolate` finds, from rows that come in pieces, as a stream.
+
+    A piece may end anywhere, also inside a tracklet: the rows of the tracklet that is unfinished are kept
+    until another one begins. So features can be extracted in batches of a fixed size, and those of a whole
+    set need not be in memory at once.
+
+    Args:
+        chunks: (features (b, d), tracklet (b,), frame (b,)) of successive rows, any b, sorted by (tracklet,
+            frame) from one piece to the next too. An array may be used again for the next piece.
+        method, eps, min_samples, metric: as for `isolate`.
+
+    Yields:
+        After each chunk the part (m,) int64 of the rows of every tracklet that has ended, m possibly 0, and
+        one array more for the last tracklet. Put together they are `isolate` of all rows put together.
+        Memory: one chunk, the unfinished tracklet, and what `isolate` needs for one tracklet.
+
+    Raises:
+        ValueError: a setting is wrong (at the call); while iterating, what `isolate` refuses, with the number
+            of the chunk, from 0, and the row in it; a tracklet or frame lower than in the chunk before; a
+            chunk of another width.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+        >>> rows = [(x[:3], np.zeros(3, int), np.arange(3)), (x[3:], np.zeros(1, int), np.array([3]))]
+        >>> np.concatenate(list(isolate_chunks(rows)))
+        array([0, 0, 1, 1])
+    """
+    _check_settings(method, eps, min_samples, metric)
+    return _stream(chunks, eps, min_samples, metric)
+
+
+def _stream(
+    chunks: Iterable[tuple[Array, Array, Array]], eps: float, min_samples: int, metric: Metric
+) -> Iterator[Array]:
+    open_rows: list[tuple[Array, Array, Array]] = []  # of the unfinished tracklet: features, lengths, number
+    last = (0, 0)  # tracklet and frame of the row before this chunk
+    for number, (features, tracklet, frame) in enumerate(chunks):
+        try:
+            features, length = row_lengths(features)
+            tracklet = _check_rows(features, tracklet, frame, None, None)
+        except ValueError as error:
+            raise ValueError(f"chunk {number}: {error}") from error
+        if not len(tracklet):
+            yield np.zeros(0, np.int64)
             continue
-        unit = features[lo:hi].astype(np.float64) / length[lo:hi, None]
-        label = _labels(unit, eps, min_samples, metric)
-        if (label >= 0).any():
-            part[lo:hi] = label
-    return part
+        first = (int(tracklet[0]), int(frame[0]))
+        if open_rows:
+            if first < last:
+                raise ValueError(
+                    f"chunk {number} starts at (tracklet, frame) {first} after {last}: "
+                    "sort the rows by (tracklet, frame)"
+                )
+            width = open_rows[0][0].shape[1]
+            if features.shape[1] != width:
+                raise ValueError(
+                    f"chunk {number} has features of width {features.shape[1]}, those before {width}: "
+                    "features of two networks cannot be compared"
+                )
+        last = (int(tracklet[-1]), int(frame[-1]))
+        # Rows before `head` go on with the unfinished tracklet, rows from `tail` on stay unfinished.
+        head = int(np.searchsorted(tracklet, open_rows[0][2][0], side="right")) if open_rows else 0
+        tail = int(np.searchsorted(tracklet, tracklet[-1]))
+        done = []
+        if open_rows and head < len(tracklet):
+            done.append(
+                _close(
+                    [*open_rows, (features[:head], length[:head], tracklet[:head])], eps, min_samples, metric
+                )
+            )
+            open_rows = []
+        if head < tail:
+            done.append(
+                _parts(features[head:tail], length[head:tail], tracklet[head:tail], eps, min_samples, metric)
+            )
+        keep = slice(tail, None)
+        # Copies: a view would keep the whole chunk alive, and the caller may fill it again.
+        open_rows.append((features[keep].copy(), length[keep].copy(), tracklet[keep].copy()))
+        yield np.concatenate([np.zeros(0, np.int64), *done])
+    yield _close(open_rows, eps, min_samples, metric)
+
+
+def _close(pieces: list[tuple[Array, Array, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
+    """Parts of the one tracklet that came in these pieces."""
+    if not pieces:
+        return np.zeros(0, np.int64)
+    features, length, tracklet = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
+    return _parts(features, length, tracklet, eps, min_samples, metric)
 
 
 def adjacent_similarity(features: Array, tracklet: Array) -> Array:
@@ -140,6 +225,21 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
     return step if step > 0 else 0.6
 
 
+def _parts(
+    features: Array, length: Array, tracklet: Array, eps: float, min_samples: int, metric: Metric
+) -> Array:
+    """Parts (n,) of checked rows; `length` (n,) divides the rows."""
+    part = np.zeros(len(tracklet), np.int64)
+    for lo, hi in _spans(tracklet):
+        if hi - lo < max(min_samples, 2):
+            continue
+        unit = features[lo:hi].astype(np.float64) / length[lo:hi, None]
+        label = _labels(unit, eps, min_samples, metric)
+        if (label >= 0).any():
+            part[lo:hi] = label
+    return part
+
+
 def _labels(unit: Array, eps: float, min_samples: int, metric: Metric) -> Array:
     """DBSCAN labels (L,) of one tracklet's unit rows, float64."""
     if metric == "jaccard":
@@ -166,6 +266,17 @@ def _spans(tracklet: Array) -> list[tuple[int, int]]:
     cut = np.flatnonzero(np.diff(tracklet)) + 1
     edge = np.r_[0, cut, len(tracklet)]
     return [(int(a), int(b)) for a, b in pairwise(edge) if b > a]
+
+
+def _check_settings(method: str, eps: float, min_samples: int, metric: str) -> None:
+    if method != "dbscan":
+        raise ValueError(f'method is "{method}", expected "dbscan"')
+    if metric not in METRICS:
+        raise ValueError(f'metric is "{metric}", expected one of {", ".join(METRICS)}')
+    if not eps > 0:
+        raise ValueError(f"eps is {eps}, expected a distance above 0")
+    if min_samples < 1:
+        raise ValueError(f"min_samples is {min_samples}, expected at least 1")
 
 
 def _check_rows(
