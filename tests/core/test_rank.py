@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tracklearn.core import rank
-from tracklearn.core.rank import distance, evaluate, nearest
+from tracklearn.core.jaccard import MODES, jaccard_distance
+from tracklearn.core.rank import distance, evaluate, nearest, rerank
 
 
 def unit(x):
@@ -205,3 +206,165 @@ def test_nearest():
     assert nearest(query, gallery[:0], 2).index.tolist() == [[-1, -1]] * 6
     with pytest.raises(ValueError, match="k is 0"):
         nearest(query, gallery, 0)
+
+
+def people(n, n_people, width=32, spread=0.6, seed=0):
+    rng = np.random.default_rng(seed)
+    pid = rng.integers(0, n_people, n)
+    return unit(rng.normal(size=(n_people, width))[pid] + spread * rng.normal(size=(n, width))), pid
+
+
+def textbook(query, gallery, k1, k2, lambda_value, mode="mmt"):
+    """Zhong et al. 2017 with dense matrices, as the authors compute it; ties to the lower row."""
+    x = np.concatenate([query, gallery]).astype(np.float64)
+    n, q = len(x), len(query)
+    squared = np.array([[2 - 2 * float(np.sum(a * b)) for b in x] for a in x])
+    squared = np.maximum(np.rint(squared * 2**40) / 2**40, 0)
+    most = squared.max(axis=0)
+    original = (squared / np.where(most > 1e-6, most, 1.0)).T
+    order = np.argsort(squared, axis=1, kind="stable")
+    first = k1 if mode == "spcl" else k1 + 1
+    half = min(first, int(np.around(k1 / 2)) + 1)
+
+    def reciprocal(i, k):
+        forward = order[i, :k]
+        return forward[(order[forward, :k] == i).any(1)]
+
+    v = np.zeros((n, n))
+    for i in range(n):
+        own = reciprocal(i, first)
+        expansion = own
+        for candidate in own:
+            more = reciprocal(candidate, half)
+            if 3 * len(np.intersect1d(more, own)) > 2 * len(more):
+                expansion = np.append(expansion, more)
+        expansion = np.unique(expansion)
+        if len(expansion):
+            weight = np.exp(-(original if mode == "mmt" else squared)[i, expansion])
+            v[i, expansion] = weight / weight.sum()
+    if k2 > 1:
+        v = np.stack([v[order[i, :k2]].mean(0) for i in range(n)])
+    shared = np.array([[np.minimum(v[i], v[j]).sum() for j in range(q, n)] for i in range(q)])
+    jaccard = 1 - shared / (2 - shared)
+    return jaccard * (1 - lambda_value) + original[:q, q:] * lambda_value
+
+
+class TestRerank:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize(
+        ("k1", "k2", "lambda_value"),
+        [(20, 6, 0.3), (7, 3, 0), (5, 1, 0.5), (1, 1, 1), (2, 9, 0.3), (90, 80, 0.1)],
+    )
+    def test_same_as_the_textbook(self, k1, k2, lambda_value, mode):
+        x, _ = people(70, 9, seed=k1)
+        got = rerank(x[:17], x[17:], k1=k1, k2=k2, lambda_value=lambda_value, mode=mode)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, textbook(x[:17], x[17:], k1, k2, lambda_value, mode), atol=1e-5)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        q=st.integers(1, 6),
+        g=st.integers(1, 9),
+        width=st.integers(1, 4),
+        k1=st.integers(1, 16),
+        k2=st.integers(1, 16),
+        lambda_value=st.sampled_from([0.0, 0.3, 1.0]),
+        mode=st.sampled_from(MODES),
+        tied=st.booleans(),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_small_sets(self, q, g, width, k1, k2, lambda_value, mode, tied, seed):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(-1, 2, (q + g, width)) if tied else rng.normal(size=(q + g, width))
+        x[~x.any(1), 0] = 1
+        x = unit(x)
+        got = rerank(x[:q], x[q:], k1=k1, k2=k2, lambda_value=lambda_value, mode=mode)
+        assert got.shape == (q, g)
+        np.testing.assert_allclose(got, textbook(x[:q], x[q:], k1, k2, lambda_value, mode), atol=1e-5)
+
+    def test_defaults_are_the_published_ones(self):
+        x, _ = people(60, 6)
+        np.testing.assert_allclose(rerank(x[:9], x[9:]), textbook(x[:9], x[9:], 20, 6, 0.3), atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_jaccard_part_is_jaccard_distance(self, mode):
+        x, _ = people(80, 8)
+        stored = jaccard_distance(x, 12, 4, mode=mode).tocoo()
+        want = np.ones(stored.shape, np.float32)
+        want[stored.row, stored.col] = stored.data
+        got = rerank(x[:20], x[20:], k1=12, k2=4, lambda_value=0, mode=mode)
+        np.testing.assert_allclose(got, want[:20, 20:], atol=1e-6)
+
+    def test_original_part_keeps_the_order_of_distances(self):
+        x, _ = people(60, 6)
+        got = rerank(x[:9], x[9:], lambda_value=1)
+        np.testing.assert_array_equal(got.argsort(1), distance(x[:9], x[9:]).argsort(1))
+
+    def test_raises_the_scores_of_noisy_features(self):
+        x, pid = people(300, 20, spread=1.5, seed=4)
+        camid = np.arange(300) % 2
+        labels = pid[:60], pid[60:], camid[:60], camid[60:]
+        before = evaluate(distance(x[:60], x[60:]), *labels).mAP
+        assert evaluate(rerank(x[:60], x[60:], k1=10), *labels).mAP > before + 0.02
+
+    def test_gallery_order_does_not_matter(self):
+        x, _ = people(70, 9)
+        turn = np.random.default_rng(1).permutation(50)
+        a, b = rerank(x[:20], x[20:], k1=8), rerank(x[:20], x[20:][turn], k1=8)
+        np.testing.assert_allclose(b, a[:, turn], atol=1e-6)
+
+    def test_blocks_do_not_show(self, monkeypatch):
+        x, _ = people(70, 9)
+        want = rerank(x[:20], x[20:], k1=8)
+        monkeypatch.setattr(rank, "_BLOCK", 7)
+        np.testing.assert_allclose(rerank(x[:20], x[20:], k1=8), want, atol=1e-6)
+
+    def test_empty_and_refusals_and_input_unchanged(self):
+        x, _ = people(12, 3)
+        kept = x.copy()
+        rerank(x[:4], x[4:])
+        np.testing.assert_array_equal(x, kept)
+        assert rerank(x[:0], x).shape == (0, 12)
+        assert rerank(x, x[:0]).shape == (12, 0)
+        for change, message in (
+            ({"k1": 0}, "k1 is 0"),
+            ({"k2": 0}, "k2 is 0"),
+            ({"lambda_value": -0.1}, "lambda_value is -0.1"),
+            ({"lambda_value": float("nan")}, "lambda_value is nan"),
+            ({"mode": "zhong"}, 'mode is "zhong", expected one of tracklearn, mmt, spcl'),
+        ):
+            with pytest.raises(ValueError, match=message):
+                rerank(x[:4], x[4:], **change)
+        with pytest.raises(ValueError, match="query has width 32 and gallery 5"):
+            rerank(x, np.eye(5))
+        with pytest.raises(ValueError, match="gallery must have rows of unit length"):
+            rerank(x, 2 * x)
+
+
+class TestNearestByDistance:
+    def test_takes_a_reranked_distance(self):
+        x, _ = people(70, 9)
+        far = rerank(x[:20], x[20:], k1=8)
+        found = nearest(x[:20], x[20:], 6, distance=far)
+        want = np.argsort(far, axis=1, kind="stable")[:, :6]
+        np.testing.assert_array_equal(found.index, want)
+        np.testing.assert_array_equal(found.distance, np.take_along_axis(far, want, axis=1))
+
+    @settings(max_examples=60, deadline=None)
+    @given(g=st.integers(0, 9), k=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
+    def test_ties_go_to_the_lower_row(self, g, k, seed):
+        far = np.random.default_rng(seed).choice([0.0, 0.5, np.inf], (3, g))
+        found = nearest(np.eye(3), np.ones((g, 3)), k, distance=far)
+        assert found.index.shape == found.distance.shape == (3, k)
+        np.testing.assert_array_equal(found.index[:, :g], np.argsort(far, axis=1, kind="stable")[:, :k])
+        assert (found.index[:, g:] == -1).all()
+        assert np.isinf(found.distance[:, g:]).all()
+
+    def test_refusals(self):
+        x = np.eye(3)
+        with pytest.raises(ValueError, match=r"distance has shape \(3, 2\), expected .* \(3, 3\)"):
+            nearest(x, x, 1, distance=np.zeros((3, 2)))
+        with pytest.raises(ValueError, match="k is 0"):
+            nearest(x, x, 0, distance=np.zeros((3, 3)))
+        with pytest.raises(ValueError, match="NaN in 3 rows, the first is query 0"):
+            nearest(x, x, 1, distance=np.full((3, 3), np.nan))

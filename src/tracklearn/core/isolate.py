@@ -100,7 +100,7 @@ def isolate_chunks(
     Yields:
         After each chunk the part (m,) int64 of the rows of every tracklet that has ended, m possibly 0, and
         one array more for the last tracklet. Put together they are `isolate` of all rows put together.
-        Memory: one chunk, the unfinished tracklet, and what `isolate` needs for one tracklet.
+        Memory: one chunk, the unfinished tracklet twice, and what `isolate` needs for one tracklet.
 
     Raises:
         ValueError: a setting is wrong (at the call); while iterating, what `isolate` refuses, with the number

@@ -1,4 +1,4 @@
-"""Retrieval: distances, search, and the scores CMC and mAP."""
+"""Retrieval: distances, re-ranking, search, and the scores CMC and mAP."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from tracklearn.core.features import check_unit
-from tracklearn.core.neighbors import k_nearest_of
+from tracklearn.core.jaccard import MODES, Mode, _farthest, _mean_of_nearest
+from tracklearn.core.neighbors import k_nearest, k_nearest_of
 from tracklearn.types import Matches, Scores
 
 Array = NDArray[Any]
@@ -57,7 +59,90 @@ def distance(query: Array, gallery: Array) -> Array:
     return out
 
 
-def nearest(query: Array, gallery: Array, k: int) -> Matches:
+def rerank(
+    query: Array,
+    gallery: Array,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    mode: Mode = "mmt",
+) -> Array:
+    """Distances re-ranked by k-reciprocal neighbourhoods, (1 − λ) · Jaccard + λ · original.
+
+    Neighbourhoods are looked for among queries and gallery together, queries first, so the distances of one
+    query depend on what else is asked. The original distance is the squared Euclidean one divided by the
+    greatest from that query to any row. The Jaccard distance is that of `jaccard.jaccard_distance`, its note
+    on identical rows included. Small = similar; `evaluate` and `nearest(..., distance=)` take the result.
+
+    Args:
+        query: (q, d) unit rows.
+        gallery: (g, d) unit rows.
+        k1: neighbours of the reciprocal sets, at least 1; more than q + g − 1 act as q + g − 1.
+        k2: neighbours averaged over, itself included, at least 1; clipped to q + g.
+        lambda_value: weight λ of the original distance, 0-1.
+        mode: what the Jaccard part is made of, as in `jaccard_distance`. "mmt", the default, is the authors'
+            own code: exp of the divided distance; "tracklearn": of the distance itself; "spcl": so, with k1
+            neighbours in which the row itself counts.
+
+    Returns:
+        (q, g) float32, 0-1 up to rounding. Memory above it: a copy of the features,
+        O((q + g) · neighbours) for the Jaccard part, and blocks of under 100 MB.
+
+    Raises:
+        ValueError: k1, k2 or lambda_value out of range; an unknown mode; features not finite, not of unit
+            length (within 1e-3) or all zero; widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[1, 0], [0.6, 0.8], [0, 1]])
+        >>> rerank(x[:1], x, k1=1, k2=1).argsort().tolist()
+        [[0, 1, 2]]
+
+    Source: Zhong, Zheng, Cao, Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR
+    2017, section 3; the division is that of the authors' code, by the column-wise maximum before transposing.
+    """
+    if mode not in MODES:
+        raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')
+    for name, value in (("k1", k1), ("k2", k2)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value is {lambda_value}, expected a weight in 0-1")
+    out = distance(query, gallery)
+    if not out.size:
+        return out
+    q, n = len(out), sum(out.shape)
+    features = np.concatenate([check_unit(query, "query"), check_unit(gallery, "gallery")])
+    scale = 1 / _farthest(features)
+    np.multiply(out, out, out=out)
+    out *= (lambda_value * scale[:q, None]).astype(np.float32)
+    out += np.float32(1 - lambda_value)
+
+    from tracklearn.core.kernels import encode, overlap
+
+    width = min(n, k1 if mode == "spcl" else k1 + 1)
+    half = min(width, int(np.rint(k1 / 2)) + 1)
+    index, squared = k_nearest(features, max(width, min(k2, n)))
+    weights = encode(index, squared, features, scale if mode == "mmt" else np.ones(n), width, half)
+    encoding = sparse.csr_array((weights[2], weights[1], weights[0]), shape=(n, n))
+    if k2 > 1:
+        encoding = _mean_of_nearest(encoding, index[:, :k2])
+    encoding.sort_indices()
+    rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)
+    turned = encoding[q:].tocsc()  # only gallery rows are looked up
+    columns = (turned.indptr.astype(np.int64), (turned.indices + q).astype(np.int32), turned.data)
+    for lo in range(0, q, _BLOCK):
+        hi = min(q, lo + _BLOCK)
+        count, column, jaccard = overlap(*rows, *columns, lo, hi, np.float32(1))
+        row = np.repeat(np.arange(lo, hi), count)
+        found = column >= q  # the kernel gives each row its own diagonal entry too
+        # Pairs that share no neighbour are at Jaccard distance 1, which `out` holds already.
+        out[row[found], column[found] - q] -= np.float32(1 - lambda_value) * (1 - jaccard[found])
+    return out
+
+
+def nearest(query: Array, gallery: Array, k: int, *, distance: Array | None = None) -> Matches:
     """The k nearest gallery rows of each query, nearest first, ties to the lower row.
 
     Distances are √(2 − 2 x·y): equal rows read 0 to 3e-4, as far as their float32 lengths are from 1.
@@ -66,19 +151,44 @@ def nearest(query: Array, gallery: Array, k: int) -> Matches:
         query: (q, d) unit rows.
         gallery: (g, d) unit rows.
         k: number of matches, at least 1.
+        distance: (q, g), small = similar, such as `rerank` gives; decides in place of the features' own
+            distance and is what the matches then carry. Inf allowed, NaN not.
 
     Returns:
         Matches (q, k); where the gallery has fewer than k rows the rest is index −1, distance inf.
 
     Raises:
-        ValueError: k < 1; features not finite, not of unit length (within 1e-3) or all zero; widths differ.
+        ValueError: k < 1; features not finite, not of unit length (within 1e-3) or all zero; widths differ;
+            `distance` of another shape or with NaN.
     """
-    found, squared = k_nearest_of(query, gallery, k)
+    if distance is None:
+        found, squared = k_nearest_of(query, gallery, k)
+        near = np.sqrt(squared)
+    else:
+        found, near = _smallest(distance, (len(query), len(gallery)), k)
     index = np.full((len(found), k), -1, np.int64)
     far = np.full((len(found), k), np.inf, np.float32)
     index[:, : found.shape[1]] = found
-    far[:, : found.shape[1]] = np.sqrt(squared)
+    far[:, : found.shape[1]] = near
     return Matches(index, far)
+
+
+def _smallest(distance: Array, shape: tuple[int, int], k: int) -> tuple[Array, Array]:
+    """Columns and values of the k smallest entries of each row, ties to the lower column."""
+    distance = np.asarray(distance)
+    if distance.shape != shape:
+        raise ValueError(f"distance has shape {distance.shape}, expected (query, gallery) = {shape}")
+    _refuse_nan(distance)
+    if k < 1:
+        raise ValueError(f"k is {k}, expected at least 1")
+    k = min(k, shape[1])
+    index = np.empty((shape[0], k), np.int64)
+    if k:
+        for i, row in enumerate(distance):
+            # All that tie with the k-th stay in, so that the stable sort can choose the lower rows.
+            close = np.flatnonzero(row <= np.partition(row, k - 1)[k - 1])
+            index[i] = close[np.argsort(row[close], kind="stable")[:k]]
+    return index, np.take_along_axis(distance, index, axis=1)
 
 
 def evaluate(
@@ -181,6 +291,12 @@ def _average_precision(hit: Array, before: Array, ap: AveragePrecision) -> float
     return float(precision.mean())
 
 
+def _refuse_nan(distance: Array) -> None:
+    bad = np.flatnonzero(np.isnan(distance).any(1))
+    if len(bad):
+        raise ValueError(f"distance holds NaN in {len(bad)} rows, the first is query {bad[0]}")
+
+
 def _check(
     distance: Array,
     query_pid: Array,
@@ -206,9 +322,7 @@ def _check(
             raise ValueError(
                 f"{name} has shape {np.shape(value)}, expected ({size},) to go with distance ({q}, {g})"
             )
-    bad = np.flatnonzero(np.isnan(distance).any(1))
-    if len(bad):
-        raise ValueError(f"distance holds NaN in {len(bad)} rows, the first is query {bad[0]}")
+    _refuse_nan(distance)
     if ap not in AP:
         raise ValueError(f'ap is "{ap}", expected one of {", ".join(AP)}')
     if max_rank < 1:
