@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tracklearn.app import evaluate, pipeline
 from tracklearn.core import noise
 from tracklearn.store import ingest
 from tracklearn.store.mot import read_truth
-from tracklearn.store.runs import Run
+from tracklearn.store.runs import Run, read_json
 from tracklearn.store.sources import Source
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Array, Tracklets
@@ -93,7 +94,20 @@ def measure(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: st
     truth_boxes = read_truth(video / "pets09-s2l1.gt.txt")
     truth = evaluate.match_truth(tracklet_set, {camera: truth_boxes})
     parts = pipeline.isolated(run, tracklet_set)
-    result: dict[str, Any] = {"noise": {}, "tracklets": {}}
+    manifest = run.manifest
+    result: dict[str, Any] = {
+        "run": {
+            **{
+                key: manifest[key]
+                for key in ("preset", "seed", "device", "threads", "network", "weights", "versions")
+            },
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "detector": tracklet_set.manifest["settings"]["detector"].rsplit("/", 1)[-1],
+            "seconds": {name: entry["seconds"] for name, entry in read_json(folder / "stages.json").items()},
+        },
+        "noise": {},
+        "tracklets": {},
+    }
     for name, tracklets in (("before", tracklet_set.tracklets), ("after", parts)):
         rates = evaluate.noise_rates(tracklets, truth, truth_pairs=len(np.unique(truth_boxes.track)))
         impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
@@ -105,6 +119,7 @@ def measure(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: st
     result["clusters"] = {
         "n_clusters": run.rounds[-1]["n_clusters"],
         **cluster_purity(run.labels[-1], parts, known),
+        "purity_by_epoch": [cluster_purity(label, parts, known)["purity"] for label in run.labels],
     }
     with tempfile.TemporaryDirectory() as scratch:
         visits_path = Path(scratch) / "visits.txt"
@@ -122,11 +137,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file to write as well")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("TRACKLEARN_TEST_DATA", "../shared/data"))
     )
     arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.folder, arguments.data), indent=2))
+    text = json.dumps(measure(arguments.folder, arguments.data), indent=2)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

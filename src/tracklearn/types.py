@@ -297,7 +297,8 @@ class Matches:
 
     Args:
         index: (q, k) int64 gallery rows, −1 where there are fewer than k.
-        distance: (q, k) float32, Euclidean distance of unit features; inf where index is −1.
+        distance: (q, k) float32, Euclidean distance of unit features unless the search says otherwise; inf
+            where index is −1.
     """
 
     index: Array
