@@ -72,11 +72,7 @@ def jaccard_distance(
     Source: the paper named at the top of the module. The "mmt" code divides by the column-wise maximum and
     transposes, which on symmetric d is the row's maximum.
     """
-    if mode not in MODES:
-        raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')
-    for name, value in (("k1", k1), ("k2", k2)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+    check_settings(k1, k2, mode)
     if not 0 < max_distance <= 1:
         raise ValueError(f"max_distance is {max_distance}, expected a value in (0, 1]")
     features = check_unit(features)
@@ -84,21 +80,50 @@ def jaccard_distance(
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
 
+    return _distances(reciprocal_encoding(features, k1, k2, mode=mode), max_distance)
+
+
+def check_settings(k1: int, k2: int, mode: str) -> None:
+    """Raise ValueError where k1 or k2 is below 1, or the mode is none of `MODES`."""
+    if mode not in MODES:
+        raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')
+    for name, value in (("k1", k1), ("k2", k2)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+
+
+def reciprocal_encoding(
+    features: Array, k1: int, k2: int, *, mode: Mode, farthest_squared: Array | None = None
+) -> sparse.csr_array:
+    """Each row's weights over its k-reciprocal neighbours, averaged over its k2 nearest.
+
+    Args:
+        features: (n, d) float32 unit rows, already checked, n ≥ 1.
+        k1, k2, mode: as in `jaccard_distance`, already checked.
+        farthest_squared: (n,) by `farthest`, where the caller has it; only "mmt" needs it.
+
+    Returns:
+        (n, n) float64 with sorted indices; rows sum to 1. Memory: O(n · neighbours).
+    """
     from tracklearn.core.kernels import encode
 
+    n = len(features)
     width = min(n, k1 if mode == "spcl" else k1 + 1)
     half = min(width, int(np.rint(k1 / 2)) + 1)
     index, squared = k_nearest(features, max(width, min(k2, n)))
-    scale = 1 / _farthest(features) if mode == "mmt" else np.ones(n)
+    if mode == "mmt":
+        scale = 1 / (farthest(features) if farthest_squared is None else farthest_squared)
+    else:
+        scale = np.ones(n)
     start, column, weight = encode(index, squared, features, scale, width, half)
     encoding = sparse.csr_array((weight, column, start), shape=(n, n))
     if k2 > 1:
         encoding = _mean_of_nearest(encoding, index[:, :k2])
     encoding.sort_indices()
-    return _distances(encoding, max_distance)
+    return encoding
 
 
-def _farthest(features: Array) -> Array:
+def farthest(features: Array) -> Array:
     """(n,) float64: the greatest squared distance from each row; 1 where all rows are the same."""
     step = max(1, (1 << 24) // len(features))
     nearest = [(features[lo : lo + step] @ features.T).min(1) for lo in range(0, len(features), step)]

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from tracklearn.core.features import check_unit
-from tracklearn.core.jaccard import MODES, Mode, _farthest, _mean_of_nearest
-from tracklearn.core.neighbors import k_nearest, k_nearest_of
+from tracklearn.core.jaccard import Mode, check_settings, farthest, reciprocal_encoding
+from tracklearn.core.neighbors import k_nearest_of
 from tracklearn.types import Matches, Scores
 
 Array = NDArray[Any]
@@ -102,33 +101,22 @@ def rerank(
     Source: Zhong, Zheng, Cao, Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR
     2017, section 3; the division is that of the authors' code, by the column-wise maximum before transposing.
     """
-    if mode not in MODES:
-        raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')
-    for name, value in (("k1", k1), ("k2", k2)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+    check_settings(k1, k2, mode)
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value is {lambda_value}, expected a weight in 0-1")
     out = distance(query, gallery)
     if not out.size:
         return out
-    q, n = len(out), sum(out.shape)
+    q = len(out)
     features = np.concatenate([check_unit(query, "query"), check_unit(gallery, "gallery")])
-    scale = 1 / _farthest(features)
+    far = farthest(features)
     np.multiply(out, out, out=out)
-    out *= (lambda_value * scale[:q, None]).astype(np.float32)
+    out *= (lambda_value * (1 / far)[:q, None]).astype(np.float32)
     out += np.float32(1 - lambda_value)
 
-    from tracklearn.core.kernels import encode, overlap
+    from tracklearn.core.kernels import overlap
 
-    width = min(n, k1 if mode == "spcl" else k1 + 1)
-    half = min(width, int(np.rint(k1 / 2)) + 1)
-    index, squared = k_nearest(features, max(width, min(k2, n)))
-    weights = encode(index, squared, features, scale if mode == "mmt" else np.ones(n), width, half)
-    encoding = sparse.csr_array((weights[2], weights[1], weights[0]), shape=(n, n))
-    if k2 > 1:
-        encoding = _mean_of_nearest(encoding, index[:, :k2])
-    encoding.sort_indices()
+    encoding = reciprocal_encoding(features, k1, k2, mode=mode, farthest_squared=far)
     rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)
     turned = encoding[q:].tocsc()  # only gallery rows are looked up
     columns = (turned.indptr.astype(np.int64), (turned.indices + q).astype(np.int32), turned.data)

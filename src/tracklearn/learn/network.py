@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -97,7 +98,7 @@ class Pool(nn.Module):
         return out if self.p is None else out.pow(1.0 / self.p)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Body, pooling and BN neck; `backbone.build` makes one.
 
     A subclass adds the body's layers under their published names and gives `maps`. So the state dict holds
@@ -129,9 +130,9 @@ class Network(nn.Module):
         self.register_buffer("_scale", torch.ones(3), persistent=False)
         self.set_pixels(IMAGENET_MEAN, IMAGENET_STD)
 
+    @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
         """The body's last map, (b, c, h', w'), of normalised images (b, 3, h, w)."""
-        raise NotImplementedError(f"{type(self).__name__} has no body")
 
     def forward(self, images: Tensor) -> Tensor:
         """Pre-BN pooled feature (b, d) of normalised images (b, 3, h, w); see `normalise`."""
