@@ -246,7 +246,7 @@ def _labels(unit: Array, eps: float, min_samples: int, metric: Metric) -> Array:
         k1 = min(30, max(1, len(unit) // 4))
         return dbscan(jaccard_distance(unit, k1, min(6, max(1, k1 // 5))), eps, min_samples)
 
-    from tracklearn.core.kernels import label_packed
+    from tracklearn.core.kernels.isolate import label_packed
 
     # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
     least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12

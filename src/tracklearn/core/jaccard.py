@@ -105,7 +105,7 @@ def reciprocal_encoding(
     Returns:
         (n, n) float64 with sorted indices; rows sum to 1. Memory: O(n · neighbours).
     """
-    from tracklearn.core.kernels import encode
+    from tracklearn.core.kernels.jaccard import encode
 
     n = len(features)
     width = min(n, k1 if mode == "spcl" else k1 + 1)
@@ -139,7 +139,7 @@ def _mean_of_nearest(encoding: sparse.csr_array, index: Array) -> sparse.csr_arr
 
 
 def _distances(encoding: sparse.csr_array, max_distance: float) -> sparse.csr_array:
-    from tracklearn.core.kernels import overlap
+    from tracklearn.core.kernels.jaccard import overlap
 
     n = encoding.shape[0]
     by_column = encoding.tocsc()  # its rows come out sorted

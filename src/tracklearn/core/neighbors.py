@@ -77,7 +77,7 @@ def _nearest(query: Array, gallery: Array, k: int, *, exclude_self: bool) -> tup
     if not index.size:
         return index, squared
 
-    from tracklearn.core.kernels import select
+    from tracklearn.core.kernels.neighbors import select
 
     # A float32 dot product of unit vectors of width d errs by at most d·2^-24; two of them are compared,
     # and 1e-9 covers the steps in which the kernel compares distances.

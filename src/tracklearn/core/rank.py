@@ -114,7 +114,7 @@ def rerank(
     out *= (lambda_value * (1 / far)[:q, None]).astype(np.float32)
     out += np.float32(1 - lambda_value)
 
-    from tracklearn.core.kernels import overlap
+    from tracklearn.core.kernels.jaccard import overlap
 
     encoding = reciprocal_encoding(features, k1, k2, mode=mode, farthest_squared=far)
     rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)

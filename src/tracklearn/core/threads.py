@@ -1,0 +1,71 @@
+"""Running array work on several threads, each with a BLAS of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_limit: ContextVar[int | None] = ContextVar("tracklearn_threads", default=None)
+
+
+def n_threads() -> int:
+    """Threads that array work may use: the limit set by `limit`, else OMP_NUM_THREADS, else the CPUs allowed.
+
+    Results do not depend on it, only time and memory do.
+    """
+    limited = _limit.get()
+    if limited is not None:
+        return limited
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def limit(n: int) -> Iterator[None]:
+    """Within it, `n_threads()` is `n` for the calling thread.
+
+    Raises:
+        ValueError: n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}, expected at least one thread")
+    token = _limit.set(n)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of every item, in the order of the items, on `n_threads()` threads.
+
+    While it runs, BLAS (numpy's and scipy's, in the whole process) works on one thread per call: threads
+    that each start a team of threads would wait for each other. Functions must release the interpreter lock
+    in their heavy part: BLAS and the compiled kernels do.
+
+    Raises:
+        What `function` raises first, in the order of the items; items not yet begun are then left out.
+    """
+    items = list(items)
+    threads = min(n_threads(), len(items))
+    if threads <= 1:
+        return [function(item) for item in items]
+
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
