@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core.features import check_unit
-from tracklearn.core.neighbors import k_nearest
+from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest
 
 Array = NDArray[Any]
 Mode = Literal["tracklearn", "mmt", "spcl"]
@@ -93,14 +93,14 @@ def check_settings(k1: int, k2: int, mode: str) -> None:
 
 
 def reciprocal_encoding(
-    features: Array, k1: int, k2: int, *, mode: Mode, farthest_squared: Array | None = None
+    features: Array, k1: int, k2: int, *, mode: Mode, known: tuple[Array, Array, Array] | None = None
 ) -> sparse.csr_array:
     """Each row's weights over its k-reciprocal neighbours, averaged over its k2 nearest.
 
     Args:
         features: (n, d) float32 unit rows, already checked, n ≥ 1.
         k1, k2, mode: as in `jaccard_distance`, already checked.
-        farthest_squared: (n,) by `farthest`, where the caller has it; only "mmt" needs it.
+        known: `k_nearest_and_farthest` of at least `columns_needed` neighbours, where the caller has it.
 
     Returns:
         (n, n) float64 with sorted indices; rows sum to 1. Memory: O(n · neighbours).
@@ -110,11 +110,15 @@ def reciprocal_encoding(
     n = len(features)
     width = min(n, k1 if mode == "spcl" else k1 + 1)
     half = min(width, int(np.rint(k1 / 2)) + 1)
-    index, squared = k_nearest(features, max(width, min(k2, n)))
-    if mode == "mmt":
-        scale = 1 / (farthest(features) if farthest_squared is None else farthest_squared)
+    wanted = columns_needed(n, k1, k2, mode)
+    if known is not None:
+        index, squared, far = known
+    elif mode == "mmt":
+        index, squared, far = k_nearest_and_farthest(features, wanted)
     else:
-        scale = np.ones(n)
+        index, squared = k_nearest(features, wanted)
+        far = np.ones(n)
+    scale = 1 / far if mode == "mmt" else np.ones(n)
     start, column, weight = encode(index, squared, features, scale, width, half)
     encoding = sparse.csr_array((weight, column, start), shape=(n, n))
     if k2 > 1:
@@ -123,12 +127,9 @@ def reciprocal_encoding(
     return encoding
 
 
-def farthest(features: Array) -> Array:
-    """(n,) float64: the greatest squared distance from each row; 1 where all rows are the same."""
-    step = max(1, (1 << 24) // len(features))
-    nearest = [(features[lo : lo + step] @ features.T).min(1) for lo in range(0, len(features), step)]
-    far = 2 - 2 * np.concatenate(nearest).astype(np.float64)
-    return np.where(far > 1e-6, far, 1.0)
+def columns_needed(n: int, k1: int, k2: int, mode: str) -> int:
+    """Neighbours per row, itself included, that the encoding of n rows is made from."""
+    return min(n, max(k1 if mode == "spcl" else k1 + 1, k2))
 
 
 def _mean_of_nearest(encoding: sparse.csr_array, index: Array) -> sparse.csr_array:

@@ -44,6 +44,28 @@ def k_nearest(features: Array, k: int, *, exclude_self: bool = False) -> tuple[A
     return _nearest(features, features, k, exclude_self=exclude_self)
 
 
+def k_nearest_and_farthest(features: Array, k: int) -> tuple[Array, Array, Array]:
+    """What `k_nearest` gives, and how far away from each row the farthest one is, in one pass.
+
+    Args:
+        features: (n, d) unit rows.
+        k: as for `k_nearest`.
+
+    Returns:
+        index and squared_distance as `k_nearest`; farthest (n,) float64, the greatest squared distance of
+        each row to about 1e-6, 1 where all rows are the same.
+
+    Raises:
+        ValueError: as `k_nearest`.
+    """
+    features = check_unit(features)
+    index, squared = _nearest(features, features, k, exclude_self=False)
+    step = max(1, _CELLS // max(1, len(features)))
+    least = [(features[lo : lo + step] @ features.T).min(1) for lo in range(0, len(features), step)]
+    far = 2 - 2 * np.concatenate([np.zeros(0), *least])
+    return index, squared, np.where(far > 1e-6, far, 1.0)
+
+
 def k_nearest_of(query: Array, gallery: Array, k: int) -> tuple[Array, Array]:
     """The k nearest gallery rows of every query, as `k_nearest` finds them.
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.core.features import check_unit
-from tracklearn.core.jaccard import Mode, check_settings, farthest, reciprocal_encoding
-from tracklearn.core.neighbors import k_nearest_of
+from tracklearn.core.jaccard import Mode, check_settings, columns_needed, reciprocal_encoding
+from tracklearn.core.neighbors import k_nearest_and_farthest, k_nearest_of
 from tracklearn.types import Matches, Scores
 
 Array = NDArray[Any]
@@ -109,14 +109,15 @@ def rerank(
         return out
     q = len(out)
     features = np.concatenate([check_unit(query, "query"), check_unit(gallery, "gallery")])
-    far = farthest(features)
+    known = k_nearest_and_farthest(features, columns_needed(len(features), k1, k2, mode))
+    far = known[2]
     np.multiply(out, out, out=out)
     out *= (lambda_value * (1 / far)[:q, None]).astype(np.float32)
     out += np.float32(1 - lambda_value)
 
     from tracklearn.core.kernels.jaccard import overlap
 
-    encoding = reciprocal_encoding(features, k1, k2, mode=mode, farthest_squared=far)
+    encoding = reciprocal_encoding(features, k1, k2, mode=mode, known=known)
     rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)
     turned = encoding[q:].tocsc()  # only gallery rows are looked up
     columns = (turned.indptr.astype(np.int64), (turned.indices + q).astype(np.int32), turned.data)
