@@ -37,7 +37,7 @@ class Timing:
 
     Args:
         wall: wall seconds. cpu: CPU seconds of all threads of this process.
-        result: what the untimed first call returned.
+        result: what the last call returned.
     """
 
     wall: tuple[float, ...]
@@ -58,7 +58,9 @@ class Timing:
         }
 
 
-def alternate(callables: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+def alternate(
+    callables: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True
+) -> dict[str, Timing]:
     """Times callables in turns, after one untimed call of each.
 
     Every second pass goes in reverse order, so that what follows what, and a machine that slows down, weigh
@@ -67,6 +69,8 @@ def alternate(callables: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     Args:
         callables: name -> function without arguments.
         repeats: timed runs of each, at least 1.
+        warm_up: False leaves the untimed calls out, for runs so long that what a first call loads and
+            compiles was better loaded by a smaller one.
 
     Returns:
         name -> Timing. Run i of one and run i of another were made in the same pass.
@@ -76,13 +80,13 @@ def alternate(callables: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
-    result = {name: function() for name, function in callables.items()}
+    result = {name: function() for name, function in callables.items()} if warm_up else {}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in callables}
     for i in range(repeats):
         for name in list(callables)[:: -1 if i % 2 else 1]:
             gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
-            callables[name]()
+            result[name] = callables[name]()
             seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {
         name: Timing(tuple(w for w, _ in runs), tuple(c for _, c in runs), result[name])

@@ -19,6 +19,9 @@ def test_alternate_goes_forth_and_back_after_one_untimed_call_of_each():
     assert calls == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert [len(t.wall) for t in timing.values()] == [3, 3]
     assert timing["b"].result == "made"
+    calls.clear()
+    measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 1, warm_up=False)
+    assert calls == ["a", "b"]
 
 
 def test_wall_counts_waiting_and_cpu_does_not():
