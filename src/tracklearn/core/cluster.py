@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
-from tracklearn.core.jaccard import Mode, jaccard_distance
+from tracklearn.core.features import check_unit
+from tracklearn.core.jaccard import Mode, check_settings, jaccard_distance
 
 Array = NDArray[Any]
 
@@ -21,7 +21,10 @@ EPS_STEP = 1.15
 EPS_WIDEST = 2.0  # times the starting eps, and never above EPS_LIMIT
 EPS_NARROWEST = 0.25
 EPS_LIMIT = 0.95
+# Float32 rows have unit length to about 1e-7: at squared distances below this, rounding makes the neighbours.
+ALIKE = 1e-6
 STORED = 0.96  # distances gathered at first: all that DBSCAN can ask for below EPS_LIMIT, few of all below 1
+_COLLAPSED = "the features do not tell people apart: start from better weights, or check for blank crops"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class Association:
         return self.n_clusters >= 2
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Clusters that were kept, and how many were not.
+
+    Args:
+        label: (n,) int64, cluster of each item, numbered from 0 without gaps, −1 noise and dropped.
+        n_small: clusters dropped for their size.
+        n_few_cameras: clusters large enough, dropped for the number of their cameras.
+    """
+
+    label: Array
+    n_small: int
+    n_few_cameras: int
+
+
 def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
     """DBSCAN labels from sparse distances, the same as scikit-learn's with metric="precomputed".
 
@@ -84,7 +102,7 @@ def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
         min_samples: neighbours that make a core point, itself included, at least 1.
 
     Returns:
-        label (n,) int64, −1 noise. Memory: O(entries within eps).
+        label (n,) int64, −1 noise. Memory: O(n).
 
     Raises:
         ValueError: not square; eps or min_samples out of range; negative or NaN distances.
@@ -96,24 +114,11 @@ def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
         raise ValueError(f"eps is {eps}, expected a distance of at least 0")
     if min_samples < 1:
         raise ValueError(f"min_samples is {min_samples}, expected at least 1")
-    n = distance.shape[0]
-    graph = sparse.coo_array(distance)
-    near = (graph.data <= float(eps)) & (graph.row != graph.col)
-    row, col = graph.row[near], graph.col[near]
-    core = np.bincount(row, minlength=n) + 1 >= min_samples
-    label = np.full(n, -1, np.int64)
-    if not core.any():
-        return label
-    joined = core[row] & core[col]
-    links = sparse.coo_array((np.ones(joined.sum(), bool), (row[joined], col[joined])), shape=(n, n))
-    component = connected_components(links, directed=False)[1]
-    _, first, of = np.unique(component[core], return_index=True, return_inverse=True)
-    label[core] = np.argsort(np.argsort(first))[of]
-    reach = core[col] & ~core[row]
-    border = np.full(n, n, np.int64)
-    np.minimum.at(border, row[reach], label[col[reach]])
-    label[border < n] = border[border < n]
-    return label
+
+    from tracklearn.core.kernels.cluster import dbscan as labels_of
+
+    start, column, value = _rows(distance)
+    return labels_of(start, column, value, value.dtype.type(eps), min_samples)
 
 
 def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
@@ -134,31 +139,77 @@ def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
     Source: Ge, Chen, Li, "Mutual Mean-Teaching", ICLR 2020 (code); TMC section 3.3 calls it data-dependent.
     """
     _check_square(distance)
-    distance = sparse.csr_array(distance)
     if distance.shape != (n, n):
         raise ValueError(f"distance has shape {distance.shape}, expected ({n}, {n})")
     if not 0 < rho <= 1:
         raise ValueError(f"rho is {rho}, expected a share in (0, 1]")
-    stored, pairs, take = _nearest_pairs(distance, n, rho)
+    return _eps_and_reach(distance, n, rho)[0]
+
+
+def _eps_and_reach(distance: sparse.csr_array, n: int, rho: float) -> tuple[float, bool]:
+    """The data-dependent eps, and whether it came from stored distances alone."""
+    from tracklearn.core.kernels.cluster import BINS, histogram, sum_below
+
+    matrix = _rows(distance)
+    stored, zero = histogram(*matrix)
+    pairs = n * (n - 1) // 2 - zero
     if pairs == 0:
-        return 0.0
-    # A stored distance may exceed 1 in other people's matrices; missing ones are exactly 1.
-    missing = pairs - len(stored)
-    below = stored[stored < 1.0]
-    if take <= len(below):
-        return float(np.partition(below, take - 1)[:take].mean())
-    ones = min(take - len(below), missing + int((stored == 1.0).sum()))
-    rest = np.sort(stored[stored > 1.0])[: take - len(below) - ones]
-    return float((below.sum() + ones + rest.sum()) / take)
+        return 0.0, True
+    take = max(1, round(rho * pairs))
+    # Missing distances are exactly 1, but a stored one may exceed 1 in other people's matrices.
+    missing = pairs - int(stored.sum())
+    up_to = np.cumsum(stored + missing * (np.arange(BINS + 2) == BINS))
+    last = int(np.searchsorted(up_to, take))
+    edge = np.r_[np.arange(BINS + 1) / BINS, np.nextafter(1, 2), np.inf]
+    total, inside = sum_below(*matrix, edge[last], edge[last + 1], stored[last])
+    rest = take - int(up_to[last - 1] if last else 0)
+    if last == BINS:
+        total += rest
+    else:
+        total += np.partition(inside, rest - 1)[:rest].sum() + (missing if last > BINS else 0)
+    return float(total / take), take <= int(stored.sum())
 
 
-def _nearest_pairs(distance: sparse.csr_array, n: int, rho: float) -> tuple[Array, int, int]:
-    """The stored distances above 0 of all pairs, the number of pairs not at 0, and how many `rho` takes."""
-    row = np.repeat(np.arange(n), np.diff(distance.indptr))
-    upper = distance.data[distance.indices > row]
-    stored = upper[upper > 0].astype(np.float64)
-    pairs = n * (n - 1) // 2 - (len(upper) - len(stored))
-    return stored, pairs, max(1, round(rho * pairs))
+def select_clusters(label: Array, camid: Array, *, min_size: int = 4, min_cameras: int = 2) -> Selection:
+    """The labels without the clusters that are too small or seen by too few cameras.
+
+    A cluster of one camera teaches nothing about how a person changes from camera to camera.
+
+    Args:
+        label: (n,) int, −1 noise. camid: (n,) int, camera of each item.
+        min_size: items that a cluster keeps at least, at least 1.
+        min_cameras: cameras that it is seen by at least, at least 1.
+
+    Returns:
+        Selection; the kept clusters are renumbered from 0 in their old order.
+
+    Raises:
+        ValueError: lengths differ; a label below −1; min_size or min_cameras below 1.
+
+    Example:
+        >>> select_clusters(np.array([5, 5, 7, 7, -1]), np.array([0, 1, 0, 0, 1]), min_size=2).label.tolist()
+        [0, 0, -1, -1, -1]
+
+    Source: Pereira, de Campos, "Learn by Guessing: Multi-Step Pseudo-Label Refinement for Person
+    Re-Identification", VISAPP 2022, cluster selection: at least 4 images (K of its batches), two cameras.
+    """
+    label, camid = np.asarray(label), np.asarray(camid)
+    if label.ndim != 1 or camid.shape != label.shape:
+        raise ValueError(f"camid has shape {camid.shape}, label {label.shape}, expected one (n,)")
+    if label.min(initial=-1) < -1:
+        raise ValueError(f"label holds {label.min()}, expected clusters from 0 and −1 for noise")
+    for name, value in (("min_size", min_size), ("min_cameras", min_cameras)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    clustered = label >= 0
+    cluster, of, size = np.unique(label[clustered], return_inverse=True, return_counts=True)
+    seen = np.unique(np.stack([of, camid[clustered]], 1), axis=0)[:, 0]
+    cameras = np.bincount(seen, minlength=len(cluster))
+    large = size >= min_size
+    keep = large & (cameras >= min_cameras)
+    new = np.full(len(label), -1, np.int64)
+    new[clustered] = np.where(keep, np.cumsum(keep) - 1, -1)[of]
+    return Selection(new, int((~large).sum()), int((large & ~keep).sum()))
 
 
 def agreement(label_a: Array, label_b: Array) -> float:
@@ -271,7 +322,9 @@ def associate(
     2. min_samples falls to 2; then eps is widened by 1.15 a step, up to the double, never above 0.95 (at 1
        everything is everything's neighbour).
 
-    If none of it helps, the first labels come back with a diagnosis, and the caller should stop.
+    If none of it helps, the first labels come back with a diagnosis, and the caller should stop. Features
+    that are all alike (a collapsed network) would make everything a neighbour of everything: they are not
+    compared, and come back as one cluster at once.
 
     Args:
         features: (n, d) unit rows, one per tracklet.
@@ -294,8 +347,15 @@ def associate(
     adapted = adapt(n, k1=k1, k2=k2, min_samples=min_samples, rho=rho)
     if not fit_to_size:
         adapted = Adapted(k1, k2, min_samples, rho, ())
+    check_settings(adapted.k1, adapted.k2, mode)
+    if _all_alike(features):
+        check_unit(features)
+        label = np.full(n, 0 if n >= adapted.min_samples else -1, np.int64)
+        return _association(
+            label, eps or 0.0, eps or 0.0, adapted, [f"all {n} tracklets look the same: {_COLLAPSED}"]
+        )
     distance, start = _distance_and_eps(features, adapted, eps, mode)
-    diagnosis = []
+    diagnosis: list[str] = []
     if eps is None and start > EPS_LIMIT:
         diagnosis.append(
             f"eps from the data is {start:.3f}, taken as {EPS_LIMIT}: hardly two tracklets share neighbours"
@@ -313,22 +373,41 @@ def associate(
                 break
         else:
             diagnosis.append(_advice(label, n))
-    sizes = np.bincount(label[label >= 0])
-    if len(sizes) >= 2 and sizes.max() > GIANT * n:
+    largest = _largest(label)
+    if _n_clusters(label) >= 2 and largest > GIANT * n:
         diagnosis.append(
-            f"the largest of {len(sizes)} clusters holds {sizes.max()} of {n} tracklets: if one person "
+            f"the largest of {_n_clusters(label)} clusters holds {largest} of {n} tracklets: if one person "
             "cannot have that many, start from better weights or lower k1 and rho"
         )
+    return _association(label, used, start, adapted, diagnosis)
+
+
+def _association(
+    label: Array, eps: float, start_eps: float, adapted: Adapted, diagnosis: list[str]
+) -> Association:
     return Association(
         label=label,
-        eps=used,
-        start_eps=start,
-        n_clusters=len(sizes),
-        noise_fraction=float(np.mean(label < 0)) if n else 0.0,
-        largest_cluster=int(sizes.max()) if len(sizes) else 0,
+        eps=eps,
+        start_eps=start_eps,
+        n_clusters=_n_clusters(label),
+        noise_fraction=float(np.mean(label < 0)) if len(label) else 0.0,
+        largest_cluster=_largest(label),
         adapted=adapted,
         diagnosis=tuple(diagnosis),
     )
+
+
+def _all_alike(features: Array) -> bool:
+    """Whether all rows are within ALIKE of the first; found out at the first that is not."""
+    features = np.asarray(features)
+    if len(features) < 2 or features.ndim != 2 or features.dtype.kind not in "fiu":
+        return False
+    first = features[0].astype(np.float64)
+    for lo in range(0, len(features), 256):
+        apart = features[lo : lo + 256] - first
+        if not (np.einsum("ij,ij->i", apart, apart) <= ALIKE).all():
+            return False
+    return True
 
 
 def _distance_and_eps(
@@ -343,9 +422,8 @@ def _distance_and_eps(
         distance = jaccard_distance(features, adapted.k1, adapted.k2, max_distance=STORED, mode=mode)
         if eps is not None:
             return distance, float(eps)
-        stored, _, take = _nearest_pairs(distance, len(features), adapted.rho)
-        if take <= len(stored):
-            start = data_dependent_eps(distance, len(features), adapted.rho)
+        start, reached = _eps_and_reach(distance, len(features), adapted.rho)
+        if reached:
             return distance, start
     distance = jaccard_distance(features, adapted.k1, adapted.k2, mode=mode)
     return distance, data_dependent_eps(distance, len(features), adapted.rho) if eps is None else float(eps)
@@ -374,7 +452,7 @@ def _advice(label: Array, n: int) -> str:
     if n < 4:
         return f"{n} tracklets are too few to cluster: give more video"
     if _one_giant(label):
-        return "the features do not tell people apart: start from better weights, or check for blank crops"
+        return _COLLAPSED
     return "no two tracklets look alike enough: give more video, longer tracklets or better weights"
 
 
@@ -382,8 +460,19 @@ def _one_giant(label: Array) -> bool:
     return _n_clusters(label) == 1 and bool(np.mean(label >= 0) >= GIANT)
 
 
+def _largest(label: Array) -> int:
+    return int(np.bincount(label[label >= 0], minlength=1).max())
+
+
 def _n_clusters(label: Array) -> int:
     return int(label.max(initial=-1)) + 1
+
+
+def _rows(distance: sparse.csr_array) -> tuple[Array, Array, Array]:
+    """Row starts, columns and values, these as float32 or float64."""
+    rows = sparse.csr_array(distance)
+    value = rows.data if rows.dtype == np.float32 else rows.data.astype(np.float64, copy=False)
+    return rows.indptr, rows.indices, value
 
 
 def _check_square(distance: sparse.csr_array) -> None:

@@ -6,6 +6,8 @@ sections 3.2-3.4, on unit features, for clustering one set (query = gallery).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +16,14 @@ from scipy import sparse
 
 from tracklearn.core.features import check_unit
 from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest
+from tracklearn.core.threads import each
 
 Array = NDArray[Any]
 Mode = Literal["tracklearn", "mmt", "spcl"]
 MODES: tuple[Mode, ...] = ("tracklearn", "mmt", "spcl")
 
-_ROWS = 4096  # rows whose distances are gathered at a time
+_PARTS = 16  # ranges of rows that threads take in turn, at most
+_ROWS = 256  # rows of a range, at least
 
 
 def jaccard_distance(
@@ -105,8 +109,6 @@ def reciprocal_encoding(
     Returns:
         (n, n) float64 with sorted indices; rows sum to 1. Memory: O(n · neighbours).
     """
-    from tracklearn.core.kernels.jaccard import encode
-
     n = len(features)
     width = min(n, k1 if mode == "spcl" else k1 + 1)
     half = min(width, int(np.rint(k1 / 2)) + 1)
@@ -119,8 +121,7 @@ def reciprocal_encoding(
         index, squared = k_nearest(features, wanted)
         far = np.ones(n)
     scale = 1 / far if mode == "mmt" else np.ones(n)
-    start, column, weight = encode(index, squared, features, scale, width, half)
-    encoding = sparse.csr_array((weight, column, start), shape=(n, n))
+    encoding = _encode(features, index, squared, scale, width, half)
     if k2 > 1:
         encoding = _mean_of_nearest(encoding, index[:, :k2])
     encoding.sort_indices()
@@ -132,23 +133,78 @@ def columns_needed(n: int, k1: int, k2: int, mode: str) -> int:
     return min(n, max(k1 if mode == "spcl" else k1 + 1, k2))
 
 
+def _encode(
+    features: Array, index: Array, squared: Array, scale: Array, width: int, half: int
+) -> sparse.csr_array:
+    """Weights exp(−scale·d) over the expanded reciprocal sets, rows summing to 1; indices not sorted.
+
+    The sets use the first `width` columns of `index`, their expansion the first `half`.
+    """
+    from tracklearn.core.kernels.jaccard import encode, mutual
+
+    n = len(index)
+    ranges = _ranges(n)
+    masks = _each(lambda low, high: mutual(index, width, half, low, high), ranges)
+    wide, narrow = (np.concatenate(mask) for mask in zip(*masks, strict=True))
+    parts = _each(lambda low, high: encode(index, squared, features, scale, wide, narrow, low, high), ranges)
+    count, column, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return sparse.csr_array((weight, column, _starts(count)), shape=(n, n))
+
+
 def _mean_of_nearest(encoding: sparse.csr_array, index: Array) -> sparse.csr_array:
     """Local query expansion: each row becomes the mean of the rows in its line of `index` (n, k2)."""
     n, k = index.shape
-    mean = sparse.csr_array((np.full(n * k, 1 / k), index.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    column = index.astype(np.int32).ravel()
+    mean = sparse.csr_array((np.full(n * k, 1 / k), column, _starts(np.full(n, k))), shape=(n, n))
     return mean @ encoding
 
 
 def _distances(encoding: sparse.csr_array, max_distance: float) -> sparse.csr_array:
-    from tracklearn.core.kernels.jaccard import overlap
+    """Jaccard distances of all pairs of rows, without sorting: see the two kernels that mirror them."""
+    from tracklearn.core.kernels.jaccard import mirror_lower, mirror_upper
 
     n = encoding.shape[0]
+    ranges = _ranges(n, triangle=True)
+    parts = _pairs(encoding, np.float32(max_distance), ranges)
+    del encoding  # before the result is made
+    above = np.concatenate([count for count, _, _ in parts])
+    below = np.zeros(n, np.int64)
+    for _, column, _ in parts:
+        below += np.bincount(column, minlength=n)
+    start = _starts(below + 1 + above)
+    place = start[:-1].copy()
+    out_column, out_distance = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    for low, _ in ranges:
+        count, column, distance = parts.pop(0)
+        mirror_lower(low, count, column, distance, place, out_column, out_distance)
+    mirror_upper(start, place, out_column, out_distance)
+    return sparse.csr_array((out_distance, out_column, start), shape=(n, n))
+
+
+def _pairs(encoding: sparse.csr_array, limit: np.float32, ranges: list[tuple[int, int]]) -> list[Any]:
+    """For each range (count, column, distance): its rows' distances below `limit` to the rows after them."""
+    from tracklearn.core.kernels.jaccard import overlap
+
+    rows = (encoding.indptr, encoding.indices, encoding.data)
     by_column = encoding.tocsc()  # its rows come out sorted
-    rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)
-    columns = (by_column.indptr.astype(np.int64), by_column.indices.astype(np.int32), by_column.data)
-    limit = np.float32(max_distance)
-    parts = [overlap(*rows, *columns, lo, min(n, lo + _ROWS), limit) for lo in range(0, n, _ROWS)]
-    count, column, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
-    out = sparse.csr_array((distance, column, np.r_[0, np.cumsum(count)]), shape=(n, n))
-    out.sort_indices()
-    return out
+    columns = (by_column.indptr, by_column.indices, by_column.data)
+    return _each(lambda low, high: overlap(*rows, *columns, low, high, limit), ranges)
+
+
+def _each(function: Callable[[int, int], Any], ranges: list[tuple[int, int]]) -> list[Any]:
+    """`function` of every range on threads; a lone one is not worth their start."""
+    return each(lambda rows: function(*rows), ranges) if len(ranges) > 1 else [function(*ranges[0])]
+
+
+def _ranges(n: int, *, triangle: bool = False) -> list[tuple[int, int]]:
+    """Consecutive row ranges of about equal work, where a row meets all rows or (triangle) the later ones."""
+    share = np.linspace(0, 1, 1 + min(_PARTS, -(-n // _ROWS)))
+    edges = np.unique(np.rint(n * (1 - np.sqrt(1 - share)) if triangle else n * share).astype(int)).tolist()
+    return list(pairwise(edges))
+
+
+def _starts(count: Array) -> Array:
+    """Where the rows of a sparse matrix start; int32 as long as that holds its entries."""
+    start = np.zeros(len(count) + 1, np.int64)
+    np.cumsum(count, out=start[1:])
+    return start.astype(np.int32) if start[-1] < 2**31 else start
