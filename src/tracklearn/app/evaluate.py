@@ -85,14 +85,14 @@ def retrieval(features: Array, pid: Array, camid: Array, *, same_camera: bool = 
 
     query = np.flatnonzero(pid >= 0)
     return rank.evaluate(
-        rank.distance(features[query], features),
+        (features[query], features),
         pid[query],
         pid,
         camid[query],
         camid,
+        query_row=query,
         same_camera=same_camera,
-        exclude=query,
-        protocol="all tracklets against all others",
+        note="all tracklets against all others",
     )
 
 

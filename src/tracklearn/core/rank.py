@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.core import threads
 from tracklearn.core.features import check_unit
 from tracklearn.core.jaccard import Mode, check_settings, columns_needed, reciprocal_encoding
 from tracklearn.core.neighbors import k_nearest_and_farthest, k_nearest_of
@@ -15,8 +17,14 @@ from tracklearn.types import Matches, Scores
 Array = NDArray[Any]
 AveragePrecision = Literal["hits", "trapezoid", "sklearn"]
 AP: tuple[AveragePrecision, ...] = ("hits", "trapezoid", "sklearn")
+Protocol = Literal["official", "gallery-excludes-queries"]
+PROTOCOLS: tuple[Protocol, ...] = ("official", "gallery-excludes-queries")
 
-_BLOCK = 1024
+_BLOCK = 1024  # rows of features multiplied at a time in float64
+_CELLS = 1 << 24  # distances held at a time where the whole matrix must not be: 64 MB
+_QUERIES = 512  # queries re-ranked at a time
+_SLACK = 2.0  # in units of what a float32 product of unit rows can err by: |error| <= width · 2^-24
+_ROWS = 64  # rows of a distance matrix scored at a time
 
 
 def distance(query: Array, gallery: Array) -> Array:
@@ -30,7 +38,7 @@ def distance(query: Array, gallery: Array) -> Array:
         gallery: (g, d) unit rows.
 
     Returns:
-        (q, g) float32, 0-2. Memory: the result and two blocks of 1,024 rows in float64.
+        (q, g) float32, 0-2. Memory: the result and, per thread, two blocks of 1,024 rows in float64.
 
     Raises:
         ValueError: features not finite, not of unit length (within 1e-3) or all zero; widths differ.
@@ -40,21 +48,37 @@ def distance(query: Array, gallery: Array) -> Array:
         >>> distance(np.eye(2), np.eye(2)).round(3).tolist()
         [[0.0, 1.4140000343322754], [1.4140000343322754, 0.0]]
     """
+    query, gallery = _check_pair(query, gallery)
+    out = np.empty((len(query), len(gallery)), np.float32)
+
+    def fill(low: int) -> None:
+        out[low : low + _BLOCK] = _distance_of(query[low : low + _BLOCK], gallery)
+
+    threads.each(fill, range(0, len(query), _BLOCK))
+    return out
+
+
+def _check_pair(query: Array, gallery: Array) -> tuple[Array, Array]:
     query, gallery = check_unit(query, "query"), check_unit(gallery, "gallery")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query has width {query.shape[1]} and gallery {gallery.shape[1]}: "
             "features of two networks cannot be compared"
         )
+    return query, gallery
+
+
+def _distance_of(query: Array, gallery: Array) -> Array:
+    """`distance` of a block of checked queries."""
     out = np.empty((len(query), len(gallery)), np.float32)
-    for left in range(0, len(query), _BLOCK):
-        a = query[left : left + _BLOCK].astype(np.float64)
-        for right in range(0, len(gallery), _BLOCK):
-            b = gallery[right : right + _BLOCK].astype(np.float64)
-            squared = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2 * (a @ b.T)
-            # Below the rounding of the sums above, equal is all that can be said.
-            squared[squared < 1e-14] = 0
-            out[left : left + _BLOCK, right : right + _BLOCK] = np.sqrt(squared)
+    a = query.astype(np.float64)
+    a_length = np.einsum("ij,ij->i", a, a)[:, None]
+    for low in range(0, len(gallery), _BLOCK):
+        b = gallery[low : low + _BLOCK].astype(np.float64)
+        squared = a_length + np.einsum("ij,ij->i", b, b) - 2 * (a @ b.T)
+        # Below the rounding of the sums above, equal is all that can be said.
+        squared[squared < 1e-14] = 0
+        out[:, low : low + _BLOCK] = np.sqrt(squared)
     return out
 
 
@@ -66,6 +90,7 @@ def rerank(
     k2: int = 6,
     lambda_value: float = 0.3,
     mode: Mode = "mmt",
+    known: tuple[Array, Array, Array] | None = None,
 ) -> Array:
     """Distances re-ranked by k-reciprocal neighbourhoods, (1 − λ) · Jaccard + λ · original.
 
@@ -83,14 +108,19 @@ def rerank(
         mode: what the Jaccard part is made of, as in `jaccard_distance`. "mmt", the default, is the authors'
             own code: exp of the divided distance; "tracklearn": of the distance itself; "spcl": so, with k1
             neighbours in which the row itself counts.
+        known: what `neighbors.k_nearest_and_farthest` gives for queries and gallery put together, queries
+            first, with at least `jaccard.columns_needed` neighbours, where the caller has it; looking for
+            them is most of the work.
 
     Returns:
-        (q, g) float32, 0-1 up to rounding. Memory above it: a copy of the features,
-        O((q + g) · neighbours) for the Jaccard part, and blocks of under 100 MB.
+        (q, g) float32, 0-1 up to rounding; equal rows with equal neighbourhoods are at 0. The same whatever
+        the number of threads. Memory above it: a copy of the features, O((q + g) · neighbours) for the
+        Jaccard part, and, where `known` is not given, what finding it takes.
 
     Raises:
         ValueError: k1, k2 or lambda_value out of range; an unknown mode; features not finite, not of unit
-            length (within 1e-3) or all zero; widths differ.
+            length (within 1e-3) or all zero; widths differ; `known` of another shape, with too few
+            neighbours or with rows that do not exist.
 
     Example:
         >>> import numpy as np
@@ -104,31 +134,48 @@ def rerank(
     check_settings(k1, k2, mode)
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value is {lambda_value}, expected a weight in 0-1")
-    out = distance(query, gallery)
+    query, gallery = _check_pair(query, gallery)
+    q, g = len(query), len(gallery)
+    wanted = columns_needed(q + g, k1, k2, mode)
+    if known is not None:
+        _check_known(known, q + g, wanted)
+    out = np.empty((q, g), np.float32)
     if not out.size:
         return out
-    q = len(out)
-    features = np.concatenate([check_unit(query, "query"), check_unit(gallery, "gallery")])
-    known = k_nearest_and_farthest(features, columns_needed(len(features), k1, k2, mode))
-    far = known[2]
-    np.multiply(out, out, out=out)
-    out *= (lambda_value * (1 / far)[:q, None]).astype(np.float32)
-    out += np.float32(1 - lambda_value)
 
-    from tracklearn.core.kernels.jaccard import overlap
+    from tracklearn.core.kernels.rank import blend
 
+    features = np.concatenate([query, gallery])
+    known = k_nearest_and_farthest(features, wanted) if known is None else known
     encoding = reciprocal_encoding(features, k1, k2, mode=mode, known=known)
-    rows = (encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32), encoding.data)
-    turned = encoding[q:].tocsc()  # only gallery rows are looked up
-    columns = (turned.indptr.astype(np.int64), (turned.indices + q).astype(np.int32), turned.data)
-    for lo in range(0, q, _BLOCK):
-        hi = min(q, lo + _BLOCK)
-        count, column, jaccard = overlap(*rows, *columns, lo, hi, np.float32(1))
-        row = np.repeat(np.arange(lo, hi), count)
-        found = column >= q  # the kernel gives each row its own diagonal entry too
-        # Pairs that share no neighbour are at Jaccard distance 1, which `out` holds already.
-        out[row[found], column[found] - q] -= np.float32(1 - lambda_value) * (1 - jaccard[found])
+    encoding_start, column = encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32)
+    by_column = encoding[q:].tocsc()  # only gallery rows are looked up
+    turned = by_column.indptr.astype(np.int64), by_column.indices.astype(np.int32), by_column.data
+    length = (np.einsum("ij,ij->i", features, features, dtype=np.float64) - 1).astype(np.float32)
+    scale, share = (lambda_value / known[2]).astype(np.float32), np.float32(1 - lambda_value)
+    slack = np.float32(_SLACK * (features.shape[1] + 2) * 2.0**-24)
+
+    def fill(low: int) -> None:
+        rows = slice(low, min(q, low + _QUERIES))
+        np.matmul(query[rows], gallery.T, out=out[rows])
+        own = encoding_start[low : rows.stop + 1], column, encoding.data
+        blend(
+            out[rows], query[rows], gallery, length[rows], length[q:], slack, scale[rows], share, *own, turned
+        )
+
+    threads.each(fill, range(0, q, _QUERIES))
     return out
+
+
+def _check_known(known: tuple[Array, Array, Array], n: int, wanted: int) -> None:
+    index, squared, far = known
+    if len(index) != n or index.shape != squared.shape or far.shape != (n,) or index.shape[1] < wanted:
+        raise ValueError(
+            f"known has shapes {index.shape}, {squared.shape} and {far.shape}, expected ({n}, k), ({n}, k) "
+            f"and ({n},) with k at least {wanted}: the neighbours of queries and gallery put together"
+        )
+    if index.size and (index.min() < 0 or index.max() >= n):
+        raise ValueError(f"known names rows {index.min()} to {index.max()}, expected 0 to {n - 1}")
 
 
 def nearest(query: Array, gallery: Array, k: int, *, distance: Array | None = None) -> Matches:
@@ -181,47 +228,64 @@ def _smallest(distance: Array, shape: tuple[int, int], k: int) -> tuple[Array, A
 
 
 def evaluate(
-    distance: Array,
+    distance: Array | tuple[Array, Array],
     query_pid: Array,
     gallery_pid: Array,
     query_camid: Array,
     gallery_camid: Array,
     *,
+    protocol: Protocol = "official",
+    query_row: Array | None = None,
     same_camera: bool = False,
-    exclude: Array | None = None,
     ap: AveragePrecision = "hits",
     max_rank: int = 50,
-    protocol: str = "",
+    note: str = "",
 ) -> Scores:
-    """CMC and mAP of a distance matrix.
+    """CMC and mAP of a distance matrix, or of features.
 
-    Left out of each query's gallery: junk (pid −1); the row named by `exclude`; and, unless `same_camera`,
-    entries of the query's person in the query's camera. Distractors (pid 0 on MARS and Market-1501) stay.
-    A query of pid −1, or without a match in what is left, is skipped and counted.
+    Left out of each query's gallery: junk (negative pid); what the protocol says; and, unless `same_camera`,
+    entries of the query's person in the query's camera. Distractors (pid 0 on MARS and Market-1501) stay, and
+    so do other persons in the query's camera. A query of negative pid, or without a match in what is left, is
+    skipped and counted.
+
+    Protocols. "official": the gallery is all its rows, those of the queries included; only a query's own row
+    is left out of its own gallery. "gallery-excludes-queries": the rows of all queries are left out of every
+    gallery. On MARS, with query_row into the 12,180 test tracklets, the first has 1,980 valid queries and the
+    second 1,840 and 140 skipped. For a gallery that holds no queries, as that of Market-1501, they are the
+    same.
 
     Ties: a true match ranks behind every wrong entry at the same distance, so the scores do not depend on
     the order of the gallery, and a model that puts everything at one distance gets the worst score, not a
     lucky one.
 
     Args:
-        distance: (q, g), small = similar; inf allowed, NaN not.
+        distance: (q, g), small = similar; inf allowed, NaN not; float32 in row order is fastest, and what is
+            neither floating-point nor integers of up to 32 bits is compared as float64. Or a tuple of unit
+            features, (q, d) of the queries and (g, d) of the gallery: the same scores as those of
+            `rank.distance` of the two, which is then never held whole.
         query_pid: (q,) int. gallery_pid: (g,) int.
         query_camid: (q,) int. gallery_camid: (g,) int.
-        same_camera: count matches in the query's own camera too (give `exclude` then, or the query may find
-            itself).
-        exclude: (q,) int, gallery row to drop for each query (the query itself), −1 for none.
+        protocol: "official" or "gallery-excludes-queries", as above.
+        query_row: (q,) int, the gallery row that is the query itself, −1 where there is none; nowhere by
+            default. Needed for "gallery-excludes-queries".
+        same_camera: count matches in the query's own camera too (give `query_row` then, or the query may
+            find itself).
         ap: "hits", the mean of the precision at each true match; "trapezoid", the mean of the precisions at
             and just before it (MARS and Market-1501 MATLAB code); "sklearn", scikit-learn's
             average_precision_score, which differs from "hits" only where true matches tie with one another:
             each then gets the precision after the last of them.
         max_rank: length of the CMC curve at most; it is no longer than the gallery.
-        protocol: a name for the gallery's make-up, kept in the result beside the camera rule and the AP.
+        note: put before the names of protocol, camera rule and AP in the result.
 
     Returns:
-        Scores. mAP and cmc are NaN where no query is valid.
+        Scores. mAP and cmc are NaN where no query is valid. The same whatever the number of threads.
+        Memory: O(q + g); from features, per thread, 64 MB or 64 · g floats where that is more, and two
+        blocks of 1,024 rows in float64.
 
     Raises:
-        ValueError: shapes disagree; NaN distances; an unknown `ap`; max_rank < 1; `exclude` out of range.
+        ValueError: shapes disagree; NaN distances; distances, persons or cameras that are not numbers of
+            their kind; an unknown `ap` or `protocol`; max_rank < 1; `query_row` missing or out of range;
+            features that `rank.distance` refuses.
 
     Example:
         >>> import numpy as np
@@ -232,93 +296,101 @@ def evaluate(
     Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015 (protocol);
     "MARS", ECCV 2016.
     """
-    distance, exclude = _check(
-        distance, query_pid, gallery_pid, query_camid, gallery_camid, exclude, ap, max_rank
-    )
-    query_pid, gallery_pid = np.asarray(query_pid), np.asarray(gallery_pid)
-    query_camid, gallery_camid = np.asarray(query_camid), np.asarray(gallery_camid)
-    known = gallery_pid >= 0
-    length = min(max_rank, len(gallery_pid))
-    first_hits = np.zeros(length, np.int64)
-    precisions = []
-    for i, row in enumerate(distance):
-        true = known & (gallery_pid == query_pid[i])
-        wrong = known & ~true
-        if not same_camera:
-            true &= gallery_camid != query_camid[i]
-        if exclude[i] >= 0:
-            true[exclude[i]] = wrong[exclude[i]] = False
-        hit = np.sort(row[true])
-        if not len(hit):
-            continue
-        # A wrong entry stands before the first match that is not nearer, and before all later ones.
-        before = np.cumsum(np.bincount(np.searchsorted(hit, row[wrong]), minlength=len(hit) + 1)[: len(hit)])
-        precisions.append(_average_precision(hit, before, ap))
-        if before[0] < length:
-            first_hits[before[0]] += 1
-    n_valid = len(precisions)
+    if ap not in AP:
+        raise ValueError(f'ap is "{ap}", expected one of {", ".join(AP)}')
+    if protocol not in PROTOCOLS:
+        raise ValueError(f'protocol is "{protocol}", expected one of {", ".join(PROTOCOLS)}')
+    if max_rank < 1:
+        raise ValueError(f"max_rank is {max_rank}, expected at least 1")
+    block, (q, g), kind, step = _rows_of(distance)
+    query_pid = _labels(query_pid, "query_pid", q, (q, g))
+    gallery_pid = _labels(gallery_pid, "gallery_pid", g, (q, g))
+    query_camid = _labels(query_camid, "query_camid", q, (q, g))
+    gallery_camid = _labels(gallery_camid, "gallery_camid", g, (q, g))
+    own = _check_query_row(query_row, protocol, (q, g))
+
+    hidden = gallery_pid < 0
+    if protocol == "gallery-excludes-queries":
+        hidden[own[own >= 0]] = True
+    hide: Array = np.where(hidden, np.nan, 0).astype(kind)
+    shown = np.flatnonzero(~hidden)
+    member = shown[np.argsort(gallery_pid[shown], kind="stable")]
+    first = np.searchsorted(gallery_pid[member], query_pid, side="left")
+    last = np.searchsorted(gallery_pid[member], query_pid, side="right")
+
+    from tracklearn.core.kernels.rank import score
+
+    precision, ahead = np.zeros(q), np.zeros(q, np.int64)
+    rule = same_camera, AP.index(ap)
+
+    def fill(low: int) -> None:
+        rows = slice(low, min(q, low + step))
+        asked = first[rows], last[rows], query_camid[rows], own[rows]
+        score(block(rows), hide, member, gallery_camid, *asked, *rule, precision[rows], ahead[rows])
+
+    threads.each(fill, range(0, q, step))
+    _refuse_rows(np.flatnonzero(ahead == -2))
+    valid = ahead >= 0
+    n_valid = int(valid.sum())
+    length = min(max_rank, g)
+    first_hits = np.bincount(ahead[valid & (ahead < length)], minlength=length)
+    camera = "same camera allowed" if same_camera else "cross-camera"
     return Scores(
-        mAP=float(np.mean(precisions)) if n_valid else float("nan"),
+        mAP=float(np.mean(precision[valid])) if n_valid else float("nan"),
         cmc=np.cumsum(first_hits) / n_valid if n_valid else np.full(length, np.nan),
         n_valid=n_valid,
-        n_skipped=len(distance) - n_valid,
-        protocol=", ".join(
-            filter(None, [protocol, "same camera allowed" if same_camera else "cross-camera", f"AP {ap}"])
-        ),
+        n_skipped=q - n_valid,
+        protocol=", ".join(filter(None, [note, protocol, camera, f"AP {ap}"])),
     )
 
 
-def _average_precision(hit: Array, before: Array, ap: AveragePrecision) -> float:
-    """AP of one query from the sorted distances of its matches and the wrong entries before each."""
-    found = np.arange(1, len(hit) + 1)
-    if ap == "sklearn":
-        found = np.searchsorted(hit, hit, side="right")
-    precision = found / (found + before)
-    if ap == "trapezoid":
-        earlier = found - 1 + before
-        precision = (precision + np.where(earlier > 0, (found - 1) / np.maximum(earlier, 1), 1.0)) / 2
-    return float(precision.mean())
+def _rows_of(
+    distance: Array | tuple[Array, Array],
+) -> tuple[Callable[[slice], Array], tuple[int, int], type, int]:
+    """The distances of a range of queries, the shape of all, their type, and the range to take at a time."""
+    if isinstance(distance, tuple):
+        query, gallery = _check_pair(*distance)
+        g = len(gallery)
+        step = max(_ROWS, min(_BLOCK, _CELLS // max(1, g)))
+        return lambda rows: _distance_of(query[rows], gallery), (len(query), g), np.float32, step
+    matrix = np.asarray(distance)
+    if matrix.ndim != 2:
+        raise ValueError(f"distance has shape {matrix.shape}, expected (query, gallery)")
+    if matrix.dtype.kind not in "fiub":
+        raise ValueError(f"distance has dtype {matrix.dtype}, expected real numbers")
+    kind = np.float32 if matrix.dtype.kind == "f" and matrix.dtype.itemsize <= 4 else np.float64
+    return lambda rows: np.ascontiguousarray(matrix[rows], kind), matrix.shape, kind, _ROWS
+
+
+def _labels(value: Array, name: str, size: int, shape: tuple[int, int]) -> Array:
+    value = np.asarray(value)
+    if value.shape != (size,):
+        raise ValueError(f"{name} has shape {value.shape}, expected ({size},) to go with distance {shape}")
+    if size and value.dtype.kind not in "iub":
+        raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
+    return value.astype(np.int64)
+
+
+def _check_query_row(query_row: Array | None, protocol: Protocol, shape: tuple[int, int]) -> Array:
+    q, g = shape
+    if query_row is None:
+        if protocol == "gallery-excludes-queries":
+            raise ValueError(
+                f'protocol "{protocol}" needs query_row: the gallery row of each query, −1 where it has none'
+            )
+        return np.full(q, -1)
+    own = _labels(query_row, "query_row", q, shape)
+    if q and (own.max() >= g or own.min() < -1):
+        raise ValueError(
+            f"query_row runs from {own.min()} to {own.max()}, expected gallery rows 0..{g - 1} or −1"
+        )
+    return own
 
 
 def _refuse_nan(distance: Array) -> None:
-    bad = np.flatnonzero(np.isnan(distance).any(1))
+    _refuse_rows(np.flatnonzero(np.isnan(distance).any(1)))
+
+
+def _refuse_rows(bad: Array) -> None:
     if len(bad):
         raise ValueError(f"distance holds NaN in {len(bad)} rows, the first is query {bad[0]}")
-
-
-def _check(
-    distance: Array,
-    query_pid: Array,
-    gallery_pid: Array,
-    query_camid: Array,
-    gallery_camid: Array,
-    exclude: Array | None,
-    ap: str,
-    max_rank: int,
-) -> tuple[Array, Array]:
-    distance = np.asarray(distance)
-    if distance.ndim != 2:
-        raise ValueError(f"distance has shape {distance.shape}, expected (query, gallery)")
-    q, g = distance.shape
-    for name, value, size in (
-        ("query_pid", query_pid, q),
-        ("gallery_pid", gallery_pid, g),
-        ("query_camid", query_camid, q),
-        ("gallery_camid", gallery_camid, g),
-        ("exclude", np.full(q, -1) if exclude is None else exclude, q),
-    ):
-        if np.shape(value) != (size,):
-            raise ValueError(
-                f"{name} has shape {np.shape(value)}, expected ({size},) to go with distance ({q}, {g})"
-            )
-    _refuse_nan(distance)
-    if ap not in AP:
-        raise ValueError(f'ap is "{ap}", expected one of {", ".join(AP)}')
-    if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}, expected at least 1")
-    exclude = np.full(q, -1) if exclude is None else np.asarray(exclude)
-    if q and (exclude.max() >= g or exclude.min() < -1):
-        raise ValueError(
-            f"exclude runs from {exclude.min()} to {exclude.max()}, expected gallery rows 0..{g - 1} or −1"
-        )
-    return distance, exclude
