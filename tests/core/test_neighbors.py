@@ -1,14 +1,17 @@
 """k_nearest and the checks on features, against a float64 sort of everything."""
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits
 
 from tracklearn.core import neighbors
 from tracklearn.core.features import check_unit, unit_rows
-from tracklearn.core.neighbors import k_nearest, k_nearest_of
+from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest, k_nearest_of
+from tracklearn.core.threads import limit
 
 
 def unit(x):
@@ -26,6 +29,15 @@ def slow(query, gallery, k, exclude_self=False):
         index.append(rows)
         squared.append(np.maximum(d[rows], 0))
     return np.array(index, np.int64), np.array(squared, np.float32)
+
+
+def fast(x, k, exclude_self=False):
+    """The same from one float64 matrix product."""
+    d = np.rint((2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)) * 2**40) / 2**40
+    if exclude_self:
+        np.fill_diagonal(d, np.inf)
+    index = np.argsort(d, axis=1, kind="stable")[:, : max(0, min(k, len(x) - exclude_self))]
+    return index, np.maximum(np.take_along_axis(d, index, 1), 0).astype(np.float32)
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])
@@ -78,14 +90,135 @@ def test_blocks_do_not_show(monkeypatch):
     np.testing.assert_array_equal(got[1], want[1])
 
 
-def test_number_of_threads_does_not_show():
-    x = unit(np.random.default_rng(6).normal(size=(300, 256)))
-    found = []
-    for threads in (1, 2):
-        with threadpool_limits(threads):
-            found.append(k_nearest(x, 20))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    np.testing.assert_array_equal(found[0][1], found[1][1])
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Many tiles from few rows."""
+    monkeypatch.setattr(neighbors, "_TILE", 24)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_tiles_threads_and_precision_do_not_show(small_tiles, method, threads):
+    rng = np.random.default_rng(6)
+    for n, width, k in [(300, 96, 20), (301, 7, 31), (100, 513, 30), (24, 64, 5), (25, 64, 30)]:
+        x = unit(rng.normal(size=(n, width)) + 2 * rng.normal(size=(9, width))[rng.integers(0, 9, n)])
+        for exclude_self in (False, True):
+            want, far = fast(x, k, exclude_self)
+            with limit(threads):
+                index, squared = k_nearest(x, k, exclude_self=exclude_self, method=method)
+            np.testing.assert_array_equal(index, want)
+            np.testing.assert_allclose(squared, far, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_rows_with_too_many_candidates_are_compared_with_all(small_tiles, method):
+    """Groups of duplicates that no list of candidates holds, beside ordinary rows."""
+    rng = np.random.default_rng(7)
+    x = unit(np.concatenate([np.repeat(rng.normal(size=(2, 40)), 90, axis=0), rng.normal(size=(90, 40))]))
+    x = x[rng.permutation(len(x))]
+    index, squared = k_nearest(x, 6, method=method)
+    want, far = fast(x, 6)
+    np.testing.assert_array_equal(index, want)
+    np.testing.assert_allclose(squared, far, atol=1e-7)
+
+
+def test_int8_with_one_number_far_larger_than_all_others(small_tiles):
+    """Without the rotation such rows would have no resolution left."""
+    rng = np.random.default_rng(8)
+    x = unit(np.maximum(rng.normal(size=(200, 128)), 0) ** 8)
+    np.testing.assert_array_equal(k_nearest(x, 10, method="int8")[0], fast(x, 10)[0])
+
+
+@pytest.mark.parametrize("width", [8, 9, 48, 256])
+def test_int8_errors_stay_within_their_bound(width):
+    rng = np.random.default_rng(width)
+    x = unit(rng.normal(size=(150, width)) ** 3)
+    products = neighbors._Int8(x)
+    with products:
+        got = products.tile(slice(0, 100), slice(50, 150), products.empty(100)).copy()
+    error = np.abs(got - x[:100].astype(np.float64) @ x[50:].astype(np.float64).T)
+    assert (error <= np.minimum(products.error[:100, None], products.error[None, 50:])).all()
+    if width == 256:  # the bound is of use, and the errors are as small as rounding to 8 bits can be
+        assert products.error.max() < 0.04
+        assert 1e-4 < error.mean() < 0.004
+
+
+def test_int8_leaves_the_number_of_torch_threads():
+    before = torch.get_num_threads()
+    k_nearest(unit(np.random.default_rng(0).normal(size=(50, 8))), 3, method="int8")
+    assert torch.get_num_threads() == before
+
+
+def test_farthest():
+    rng = np.random.default_rng(9)
+    x = unit(rng.normal(size=(130, 12)))
+    index, squared, far = k_nearest_and_farthest(x, 4)
+    np.testing.assert_array_equal(index, k_nearest(x, 4)[0])
+    np.testing.assert_array_equal(squared, k_nearest(x, 4)[1])
+    distance = 2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)
+    np.testing.assert_allclose(far, distance.max(1), atol=1e-6)
+    np.testing.assert_array_equal(k_nearest_and_farthest(np.ones((3, 1)), 1)[2], [1, 1, 1])
+
+
+def test_farthest_over_tiles(small_tiles):
+    x = unit(np.random.default_rng(9).normal(size=(130, 12)))
+    distance = 2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)
+    np.testing.assert_allclose(k_nearest_and_farthest(x, 4)[2], distance.max(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_approximate_neighbours(monkeypatch, exclude_self):
+    rng = np.random.default_rng(10)
+    group = rng.integers(0, 60, 3000)
+    x = unit(rng.normal(size=(60, 64))[group] + 0.5 * rng.normal(size=(3000, 64)))
+    want = fast(x, 12, exclude_self)
+    np.testing.assert_array_equal(k_nearest(x, 12, exclude_self=exclude_self, method="ann")[0], want[0])
+    monkeypatch.setattr(neighbors, "_MANY", 0)
+    index, squared = k_nearest(x, 12, exclude_self=exclude_self, method="ann")
+    again, _ = k_nearest(x, 12, exclude_self=exclude_self, method="ann")
+    np.testing.assert_array_equal(index, again)
+    found = np.mean([len(np.intersect1d(a, b)) for a, b in zip(index, want[0], strict=True)]) / 12
+    assert found > 0.98
+    d = 2 - 2 * np.einsum("ij,ikj->ik", x, x[index], dtype=np.float64)
+    np.testing.assert_allclose(squared, np.maximum(d, 0), atol=1e-6)
+    assert (np.diff(squared, axis=1) >= 0).all()
+    assert all(len(np.unique(row)) == 12 for row in index)
+    assert (index == np.arange(3000)[:, None]).any() != exclude_self
+
+
+def test_approximate_neighbours_of_few_rows(monkeypatch):
+    monkeypatch.setattr(neighbors, "_MANY", 0)
+    x = unit(np.random.default_rng(11).normal(size=(45, 6)))
+    for n, k in [(1, 1), (2, 5), (40, 7), (45, 44)]:
+        np.testing.assert_array_equal(k_nearest(x[:n], k, method="ann")[0], fast(x[:n], k)[0])
+
+
+def test_approximate_neighbours_without_the_library(monkeypatch):
+    monkeypatch.setattr(neighbors, "_MANY", 0)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"tracklearn\[ann\]"):
+        k_nearest(np.eye(3), 2, method="ann")
+
+
+def test_two_thousand_small_sets(monkeypatch):
+    """Any size, tiles of any size, both precisions, one thread and two; ties, duplicates, near-duplicates."""
+    rng = np.random.default_rng(12)
+    for case in range(2000):
+        n, width, k = int(rng.integers(1, 50)), int(rng.integers(1, 20)), int(rng.integers(1, 40))
+        x = rng.normal(size=(n, width)) if case % 2 else rng.integers(-1, 2, (n, width)).astype(float)
+        if case % 3 == 0:
+            x = x[rng.integers(0, n, n)] + (1e-7 * rng.normal(size=(n, width)) if case % 6 else 0)
+        x[~x.any(1), 0] = 1
+        x = unit(x)
+        exclude_self = bool(case % 5 == 0)
+        want, far = fast(x, k, exclude_self)
+        monkeypatch.setattr(neighbors, "_TILE", int(rng.integers(3, 30)))
+        with limit(1 + case % 2):
+            index, squared = k_nearest(
+                x, k, exclude_self=exclude_self, method=("exact", "int8")[case // 2 % 2]
+            )
+        np.testing.assert_array_equal(index, want, err_msg=f"case {case}")
+        np.testing.assert_allclose(squared, far, atol=1e-7, err_msg=f"case {case}")
 
 
 def test_of_a_gallery():

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,7 +49,7 @@ def limit(n: int) -> Iterator[None]:
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`function` of every item, in the order of the items, on `n_threads()` threads.
 
-    While it runs, BLAS (numpy's and scipy's, in the whole process) works on one thread per call: threads
+    While it runs, numpy's BLAS (in the whole process) works on one thread per call: threads
     that each start a team of threads would wait for each other. Functions must release the interpreter lock
     in their heavy part: BLAS and the compiled kernels do.
 
@@ -57,12 +58,24 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     """
     items = list(items)
     threads = min(n_threads(), len(items))
-    if threads <= 1:
-        return [function(item) for item in items]
 
-    from threadpoolctl import threadpool_limits
+    with _blas().limit(limits=1):
+        if threads <= 1:
+            return [function(item) for item in items]
+        return _spread(function, items, threads)
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+
+@cache
+def _blas() -> Any:
+    """Control over the libraries that numpy multiplies with; looking for them takes a millisecond."""
+    import numpy as np  # noqa: F401  # only what is loaded is found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _spread(function: Callable[[Item], Result], items: list[Item], threads: int) -> list[Result]:
+    with ThreadPoolExecutor(threads) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
             return [future.result() for future in futures]

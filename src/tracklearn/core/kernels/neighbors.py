@@ -9,14 +9,57 @@ from numba import njit
 # mathematically equal distances, then tie instead of being told apart by rounding.
 _STEPS = 2.0**40
 
+_LANES = 64  # similarities tested against their floors together: one vector test, no branch per number
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, inline="always")
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def squared_distance(x, y):
     """2 − 2 x·y in float64; the same for (x, y) and (y, x)."""
     total = 0.0
     for i in range(x.shape[0]):
         total += np.float64(x[i]) * np.float64(y[i])
     return 2.0 - 2.0 * total
+
+
+@njit(cache=True, nogil=True)
+def _comparable_distance(x, y):
+    return np.rint(squared_distance(x, y) * _STEPS) / _STEPS
+
+
+@njit(cache=True, nogil=True)
+def _keep_largest(heap, value):
+    """Puts `value` in the place of the smallest of `heap`, which stands first."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= heap.shape[0]:
+            break
+        if child + 1 < heap.shape[0] and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@njit(cache=True, nogil=True)
+def _insert(best, index, found, d, j):
+    """Puts (d, j) into its place among the `found` pairs sorted so far; returns their new number."""
+    if found < best.shape[0]:
+        at = found
+        found += 1
+    else:
+        at = found - 1
+        if d > best[at] or (d == best[at] and j > index[at]):
+            return found
+    while at > 0 and (best[at - 1] > d or (best[at - 1] == d and index[at - 1] > j)):
+        best[at] = best[at - 1]
+        index[at] = index[at - 1]
+        at -= 1
+    best[at] = d
+    index[at] = j
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -28,43 +71,185 @@ def select(similarity, query, gallery, slack, index, squared):
     """
     n = similarity.shape[1]
     k = index.shape[1]
-    heap = np.empty(k, np.float32)  # the k largest so far, smallest first
+    heap = np.empty(k, np.float32)
     best = np.empty(k, np.float64)
     for r in range(similarity.shape[0]):
         heap[:] = -np.inf
         for j in range(n):
-            value = similarity[r, j]
-            if value > heap[0]:
-                at = 0
-                while True:
-                    child = 2 * at + 1
-                    if child >= k:
-                        break
-                    if child + 1 < k and heap[child + 1] < heap[child]:
-                        child += 1
-                    if heap[child] >= value:
-                        break
-                    heap[at] = heap[child]
-                    at = child
-                heap[at] = value
+            if similarity[r, j] > heap[0]:
+                _keep_largest(heap, similarity[r, j])
         bound = np.float64(heap[0]) - slack
         found = 0
         for j in range(n):
             if similarity[r, j] >= bound:
-                d = np.rint(squared_distance(query[r], gallery[j]) * _STEPS) / _STEPS
-                if found < k:
-                    at = found
-                    found += 1
-                elif d < best[k - 1]:
-                    at = k - 1
-                else:
-                    continue
-                # j grows, so an equal distance stays behind: ties go to the lower row.
-                while at > 0 and best[at - 1] > d:
-                    best[at] = best[at - 1]
-                    index[r, at] = index[r, at - 1]
-                    at -= 1
-                best[at] = d
-                index[r, at] = j
+                found = _insert(best, index[r], found, _comparable_distance(query[r], gallery[j]), j)
         for i in range(k):
             squared[r, i] = max(best[i], 0.0)
+
+
+@njit(cache=True, nogil=True)
+def open_floors(tile, first_row, k, slack, floor):
+    """Sets the floors of the rows of a tile by what the tile holds: the k-th largest less `slack` (n,)."""
+    heap = np.empty(k, np.float32)
+    for r in range(tile.shape[0]):
+        heap[:] = -np.inf
+        for similarity in tile[r]:
+            if similarity > heap[0]:
+                _keep_largest(heap, similarity)
+        floor[first_row + r] = heap[0] - slack[first_row + r]
+
+
+@njit(cache=True, nogil=True)
+def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
+    """Offers tile[r, c], the similarity of rows first_row + r and first_column + c, to both of them.
+
+    A tile on the diagonal holds each pair twice and is offered to its rows alone. A row takes what reaches
+    its floor, the k-th largest so far less `slack` (n,), as one of its `count` (n,) candidates in index,
+    value (n, capacity). A row whose candidates do not fit gets the count −1.
+    """
+    heap = np.empty(k, np.float32)
+    height, width = tile.shape
+    if first_row == first_column:
+        opposite = np.full(width, np.inf, np.float32)
+    else:
+        opposite = floor[first_column : first_column + width]
+    for r in range(height):
+        i = first_row + r
+        for lo in range(0, width, _LANES):
+            if lo + _LANES <= width:
+                # A fixed number of lanes without a branch inside: few of these tests find anything.
+                least = floor[i]
+                near = tile[r, lo : lo + _LANES]
+                far = opposite[lo : lo + _LANES]
+                hits = np.int32(0)
+                for c in range(_LANES):
+                    hits |= np.int32((near[c] >= least) | (near[c] >= far[c]))
+                if not hits:
+                    continue
+            for c in range(lo, min(width, lo + _LANES)):
+                similarity = tile[r, c]
+                j = first_column + c
+                if similarity >= floor[i]:
+                    _push(i, j, similarity, heap, slack, floor, count, index, value)
+                if similarity >= opposite[c]:
+                    _push(j, i, similarity, heap, slack, floor, count, index, value)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _push(i, j, similarity, heap, slack, floor, count, index, value):
+    if count[i] == index.shape[1] and not _make_room(i, heap, slack, floor, count, index, value):
+        return
+    if similarity >= floor[i]:
+        index[i, count[i]] = j
+        value[i, count[i]] = similarity
+        count[i] += 1
+
+
+@njit(cache=True, nogil=True)
+def _make_room(i, heap, slack, floor, count, index, value):
+    """Raises the floor of row i to what its candidates say and drops those below it; was it of use?"""
+    heap[:] = -np.inf
+    for c in range(count[i]):
+        if value[i, c] > heap[0]:
+            _keep_largest(heap, value[i, c])
+    floor[i] = heap[0] - slack[i]
+    kept = 0
+    for c in range(count[i]):
+        if value[i, c] >= floor[i]:
+            index[i, kept] = index[i, c]
+            value[i, kept] = value[i, c]
+            kept += 1
+    count[i] = kept
+    if index.shape[1] - kept < heap.shape[0] // 2:
+        # Too many lie within the slack of the k-th: the caller looks at this row in another way.
+        count[i] = -1
+        floor[i] = np.inf
+        return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def settle(features, slack, count, candidate, value, low, high, index, squared):
+    """Fills rows low..high−1 of `index` and `squared` from the candidates, computed again in float64.
+
+    `value` is exact to within `slack` / 2: once the largest left cannot reach the k-th nearest found,
+    nothing can. Rows with the count −1 are passed over.
+    """
+    k = index.shape[1]
+    best = np.empty(k, np.float64)
+    for i in range(low, high):
+        if count[i] < 0:
+            continue
+        order = np.argsort(-value[i, : count[i]])
+        found = 0
+        for o in order:
+            if found == k and value[i, o] + slack[i] / 2 < 1.0 - best[k - 1] / 2:
+                break
+            j = candidate[i, o]
+            found = _insert(best, index[i], found, _comparable_distance(features[i], features[j]), j)
+        for c in range(k):
+            squared[i, c] = max(best[c], 0.0)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _random_bits(number):
+    """splitmix64 (Steele, Lea, Flood 2014): 64 bits that look independent from number to number."""
+    z = (np.uint64(number) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _rotate(row, block):
+    """Rotates a row in place: signs drawn at random, then a Walsh-Hadamard transform of every block.
+
+    The same rotation for every row, so products stay; it spreads a few large numbers over their block.
+    """
+    width = row.shape[0]
+    root = np.float32(1) / np.sqrt(np.float32(block))
+    for c in range(width):
+        row[c] *= root if _random_bits(c) >> np.uint64(63) else -root
+    for start in range(0, width, block):
+        half = 1
+        while half < block:
+            for lo in range(start, start + block, 2 * half):
+                left = row[lo : lo + half]
+                right = row[lo + half : lo + 2 * half]
+                for c in range(half):
+                    a = left[c]
+                    b = right[c]
+                    left[c] = a + b
+                    right[c] = a - b
+            half *= 2
+
+
+@njit(cache=True, nogil=True)
+def quantise(features, block, low, high, out, scale):
+    """Rows low..high−1, rotated in blocks, as int8 `out` times `scale` (n,).
+
+    Rounded up or down at random so that they are right on average. The random numbers come from row and
+    column alone: equal calls give equal results.
+    """
+    width = features.shape[1]
+    row = np.empty(width, np.float32)
+    for i in range(low, high):
+        row[:] = features[i]
+        _rotate(row, block)
+        largest = np.float32(1e-30)
+        for c in range(width):
+            largest = max(largest, abs(row[c]))
+        scale[i] = largest / np.float32(126)
+        inverse = np.float32(1) / scale[i]
+        first = (np.uint64(i) + np.uint64(1)) * np.uint64(width)
+        for c in range(width):
+            chance = np.float32(_random_bits(first + np.uint64(c)) >> np.uint64(40)) * np.float32(2.0**-24)
+            out[i, c] = np.int8(np.floor(row[c] * inverse + chance))
+
+
+@njit(cache=True, nogil=True)
+def rescale(product, scale_row, scale_column, out):
+    """`out` = int32 `product` times the scales of its row and its column, float32."""
+    for r in range(product.shape[0]):
+        for c in range(product.shape[1]):
+            out[r, c] = np.float32(product[r, c]) * (scale_row[r] * scale_column[c])
