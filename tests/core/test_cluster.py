@@ -10,7 +10,16 @@ from scipy import sparse
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from tracklearn.core.cluster import EPS_LIMIT, adapt, agreement, associate, data_dependent_eps, dbscan
+from tracklearn.core import cluster
+from tracklearn.core.cluster import (
+    EPS_LIMIT,
+    adapt,
+    agreement,
+    associate,
+    data_dependent_eps,
+    dbscan,
+    select_clusters,
+)
 from tracklearn.core.jaccard import jaccard_distance
 
 
@@ -85,6 +94,34 @@ class TestDbscan:
         assert dbscan(d, 0.3, 2).tolist() == [0, 0]
         assert dbscan(d, 0.3, 3).tolist() == [-1, -1]
 
+    @pytest.mark.parametrize("eps", [0.15, 0.25, 0.4, 0.7])
+    def test_a_chain_and_labels_beyond_small_sets(self, eps):
+        """Clusters that are joined late, by their highest rows, keep the number of their lowest core."""
+        rng = np.random.default_rng(5)
+        place = rng.permutation(np.r_[np.arange(0, 30, 0.1), rng.uniform(40, 90, 150)])
+        d = abs(place[:, None] - place)
+        want = DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit(d).labels_
+        np.testing.assert_array_equal(dbscan(sparse.csr_array(np.where(d <= 1, d, 0)), eps, 4), want)
+        assert want.max() > 1
+
+    def test_other_forms_of_matrix(self):
+        d = stored(random_distances(50, 4))
+        want = dbscan(d, 0.1, 3)
+        assert want.max() >= 0
+        backwards = d.copy()
+        for i in range(50):
+            part = slice(d.indptr[i], d.indptr[i + 1])
+            backwards.indices[part] = d.indices[part][::-1]
+            backwards.data[part] = d.data[part][::-1]
+        for form in (backwards, d.tocoo(), d.tocsc(), d.astype(np.float64)):
+            np.testing.assert_array_equal(dbscan(form, 0.1, 3), want)
+            assert data_dependent_eps(form, 50, 0.1) == pytest.approx(
+                data_dependent_eps(d, 50, 0.1), rel=1e-12
+            )
+        whole = sparse.csr_array(np.array([[0, 1, 5], [1, 0, 5], [5, 5, 0]]))
+        assert dbscan(whole, 2, 2).tolist() == [0, 0, -1]
+        assert data_dependent_eps(whole, 3, 1.0) == pytest.approx(11 / 3)
+
     def test_nothing_and_alone(self):
         assert dbscan(sparse.csr_array((0, 0)), 0.5, 1).shape == (0,)
         assert dbscan(sparse.csr_array((3, 3)), 0.5, 1).tolist() == [0, 1, 2]
@@ -129,6 +166,23 @@ class TestDataDependentEps:
         d = random_distances(20, 3) * 2
         assert data_dependent_eps(stored(d, limit=9), 20, 0.9) == pytest.approx(self.dense(d, 0.9))
 
+    @pytest.mark.parametrize("rho", [0.01, 0.3, 0.5, 0.6, 0.8, 0.95, 1.0])
+    def test_ones_missing_and_stored_between_smaller_and_greater(self, rho):
+        for seed in range(3):
+            d = random_distances(30, seed, levels=8) * 2
+            np.fill_diagonal(d, 0)
+            row, col = np.nonzero((d != 1) | (np.add.outer(range(30), range(30)) % 3 == 0))
+            got = data_dependent_eps(sparse.csr_array((d[row, col], (row, col)), shape=d.shape), 30, rho)
+            assert got == pytest.approx(self.dense(d, rho), rel=1e-12)
+
+    def test_all_in_one_step_of_the_histogram(self):
+        d = np.full((20, 20), 0.5) + random_distances(20, 0) / 1e5
+        np.fill_diagonal(d, 0)
+        for rho in (0.01, 0.5, 1.0):
+            assert data_dependent_eps(stored(d), 20, rho) == pytest.approx(
+                self.dense(d.astype(np.float32), rho), rel=1e-12
+            )
+
     def test_hand_toy(self):
         d = np.ones((4, 4))
         np.fill_diagonal(d, 0)
@@ -151,6 +205,61 @@ class TestDataDependentEps:
         for rho in (0, 1.1):
             with pytest.raises(ValueError, match="rho is"):
                 data_dependent_eps(sparse.csr_array((2, 2)), 2, rho)
+
+
+class TestSelectClusters:
+    def test_hand_toy(self):
+        """Of five clusters one is small, one small and of one camera, one of one camera."""
+        label = np.array([9, 9, 9, 9, 2, 2, 2, 4, 4, 4, 4, 7, -1, 11, 11, 11, 11, -1])
+        camid = np.array([1, 1, 2, 3, 1, 2, 3, 5, 5, 5, 5, 1, 1, 0, 0, 0, 8, 2])
+        found = select_clusters(label, camid)
+        assert found.label.tolist() == [0] * 4 + [-1] * 9 + [1] * 4 + [-1]
+        assert found.label.dtype == np.int64
+        assert (found.n_small, found.n_few_cameras) == (2, 1)
+        three = select_clusters(label, camid, min_size=3, min_cameras=3)
+        assert three.label.tolist() == [1] * 4 + [0] * 3 + [-1] * 11
+        assert (three.n_small, three.n_few_cameras) == (1, 2)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.integers(0, 30), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1)
+    )
+    def test_same_as_one_by_one(self, n, k, min_size, min_cameras, seed):
+        rng = np.random.default_rng(seed)
+        label, camid = rng.integers(-1, k, n), rng.integers(0, 4, n)
+        kept, small, few = [], 0, 0
+        for c in sorted(set(label[label >= 0].tolist())):
+            large = (label == c).sum() >= min_size
+            seen = len(set(camid[label == c].tolist())) >= min_cameras
+            small += not large
+            few += large and not seen
+            kept += [c] if large and seen else []
+        want = [kept.index(c) if c in kept else -1 for c in label.tolist()]
+        before = label.copy()
+        found = select_clusters(label, camid, min_size=min_size, min_cameras=min_cameras)
+        assert found.label.tolist() == want
+        assert (found.n_small, found.n_few_cameras) == (small, few)
+        np.testing.assert_array_equal(label, before)
+        again = select_clusters(found.label, camid, min_size=min_size, min_cameras=min_cameras)
+        np.testing.assert_array_equal(again.label, found.label)
+        assert (again.n_small, again.n_few_cameras) == (0, 0)
+
+    def test_nothing_and_all_noise(self):
+        assert select_clusters(np.zeros(0, int), np.zeros(0, int)).label.shape == (0,)
+        found = select_clusters(np.full(3, -1), np.zeros(3, int))
+        assert found.label.tolist() == [-1, -1, -1]
+        assert (found.n_small, found.n_few_cameras) == (0, 0)
+
+    def test_refusals(self):
+        label = np.array([0, 0])
+        with pytest.raises(ValueError, match=r"camid has shape \(3,\), label \(2,\)"):
+            select_clusters(label, np.zeros(3, int))
+        with pytest.raises(ValueError, match="label holds -2"):
+            select_clusters(np.array([0, -2]), label)
+        with pytest.raises(ValueError, match="min_size is 0"):
+            select_clusters(label, label, min_size=0)
+        with pytest.raises(ValueError, match="min_cameras is 0"):
+            select_clusters(label, label, min_cameras=0)
 
 
 class TestAgreement:
@@ -315,6 +424,31 @@ class TestAssociate:
         assert found.n_clusters == 1
         assert "do not tell people apart" in found.diagnosis[-1]
 
+    @pytest.mark.parametrize("noise", [0, 1e-5])
+    def test_a_collapsed_model_is_named_before_the_matrix_is_dense(self, monkeypatch, noise):
+        rng = np.random.default_rng(0)
+        x = unit(rng.normal(size=(1, 64)) + noise * rng.normal(size=(20_000, 64)))
+        monkeypatch.setattr(cluster, "jaccard_distance", None)  # n² entries: not even begun
+        found = associate(x)
+        assert (found.label == 0).all()
+        assert (found.n_clusters, found.largest_cluster, found.noise_fraction) == (1, 20_000, 0)
+        assert not found.usable
+        assert found.eps == found.start_eps == 0
+        assert found.diagnosis[0].startswith("all 20000 tracklets look the same: the features do not tell")
+        assert associate(x, eps=0.4).start_eps == 0.4
+
+    def test_alike_is_what_dbscan_says_of_identical_rows(self):
+        for n, min_samples in ((2, 2), (5, 4), (40, 4), (5, 6)):
+            x = np.tile(unit([[1, 2, 3]]), (n, 1))
+            want = dbscan(jaccard_distance(x, 4, 2), 0.0, min_samples)
+            found = associate(x, k1=4, k2=2, min_samples=min_samples, fit_to_size=False)
+            np.testing.assert_array_equal(found.label, want)
+
+    def test_one_row_apart_is_not_alike(self):
+        x = np.tile(unit([[1, 2, 3]]), (300, 1))
+        x[290] = unit([[1, 2, 3.01]])
+        assert not any("look the same" in line for line in associate(x).diagnosis)
+
     def test_refusals(self):
         x = np.eye(5, dtype=np.float32)
         for eps in (-0.1, 1.5, float("nan")):
@@ -324,3 +458,13 @@ class TestAssociate:
             associate(x, k1=0)
         with pytest.raises(ValueError, match="unit length"):
             associate(2 * x)
+        alike = np.tile(unit([[1, 2, 3]]), (5, 1))
+        with pytest.raises(ValueError, match="unit length"):
+            associate(2 * alike)
+        with pytest.raises(ValueError, match="all zeros"):
+            associate(0 * alike)
+        with pytest.raises(ValueError, match='mode is "other"'):
+            associate(alike, mode="other")
+        alike[3] = np.nan
+        with pytest.raises(ValueError, match="must be finite, but 1 row is not: 3"):
+            associate(alike)

@@ -1,4 +1,4 @@
-"""The sparse Jaccard distance against a dense one written from the paper with sets and loops."""
+"""The sparse Jaccard distance against a dense one written from the paper."""
 
 import subprocess
 import sys
@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.cluster import DBSCAN
 
-from tracklearn.core import jaccard
+from tracklearn.core import jaccard, threads
+from tracklearn.core.cluster import dbscan
 from tracklearn.core.jaccard import jaccard_distance
 
 
@@ -25,34 +27,30 @@ def people(n, n_people, width=32, spread=0.6, seed=0):
 
 
 def textbook(features, k1, k2, mode="tracklearn"):
-    """Zhong et al. 2017, section 3, as written; ties to the lower row."""
+    """Zhong et al. 2017, section 3, on n x n matrices; ties to the lower row."""
     x = features.astype(np.float64)
     n = len(x)
-    d = np.array([[2 - 2 * float(np.sum(a * b)) for b in x] for a in x])
-    d = np.rint(d * 2**40) / 2**40
-    rank = [sorted(range(n), key=lambda j, i=i: (d[i, j], j)) for i in range(n)]
+    d = 2 - 2 * (x[:, None] * x).sum(2)
+    d = np.rint(d * 2**40) / 2**40  # equal but for the rounding of sums is equal
+    rank = np.argsort(d, axis=1, kind="stable")
     first = k1 if mode == "spcl" else k1 + 1
     half = min(first, round(k1 / 2) + 1)  # Python rounds half to even
 
-    def reciprocal(i, k):
-        return {j for j in rank[i][:k] if i in rank[j][:k]}
+    def reciprocal(k):
+        near = np.zeros((n, n), bool)
+        np.put_along_axis(near, rank[:, :k], True, axis=1)
+        return near & near.T
 
-    v = np.zeros((n, n))
-    for i in range(n):
-        r = reciprocal(i, first)
-        expanded = set(r)
-        for j in r:
-            more = reciprocal(j, half)
-            if 3 * len(more & r) > 2 * len(more):
-                expanded |= more
-        members = sorted(expanded)
-        if members:
-            far = d[i].max() if mode == "mmt" and d[i].max() > 1e-6 else 1.0
-            weight = np.exp(-np.maximum(d[i, members], 0) / far)
-            v[i, members] = weight / weight.sum()
+    r, h = reciprocal(first), reciprocal(half)
+    common = r.astype(int) @ h.T  # |R(i, k1) and R(j, h)|
+    joined = r & (3 * common > 2 * h.sum(1))
+    member = r | (joined.astype(int) @ h > 0)
+    far = np.where(d.max(1) > 1e-6, d.max(1), 1)[:, None] if mode == "mmt" else 1
+    v = np.where(member, np.exp(-np.maximum(d, 0) / far), 0)
+    v /= np.maximum(v.sum(1), 1e-300)[:, None]
     if k2 > 1:
-        v = np.stack([np.mean([v[j] for j in rank[i][:k2]], axis=0) for i in range(n)])
-    m = np.minimum(v[:, None], v[None]).sum(2)
+        v = np.stack([v[near].mean(0) for near in rank[:, :k2]])
+    m = np.minimum(v[:, None], v).sum(2)
     out = np.maximum(1 - m / (2 - m), 0)
     np.fill_diagonal(out, 0)
     return out
@@ -174,14 +172,30 @@ def test_rotating_all_features_changes_nothing():
     np.testing.assert_allclose(dense(b), dense(a), atol=1e-5)
 
 
-def test_blocks_do_not_show(monkeypatch):
-    x = people(60, 8)
-    want = jaccard_distance(x, 8, 3)
-    monkeypatch.setattr(jaccard, "_ROWS", 7)
-    got = jaccard_distance(x, 8, 3)
-    np.testing.assert_array_equal(got.indptr, want.indptr)
-    np.testing.assert_array_equal(got.indices, want.indices)
-    np.testing.assert_array_equal(got.data, want.data)
+@pytest.mark.parametrize("max_distance", [1.0, 0.7])
+def test_neither_threads_nor_ranges_show(monkeypatch, max_distance):
+    x = people(90, 8)
+    want = jaccard_distance(x, 8, 3, max_distance=max_distance)
+    for rows, parts in ((7, 16), (1, 90), (40, 2)):
+        monkeypatch.setattr(jaccard, "_ROWS", rows)
+        monkeypatch.setattr(jaccard, "_PARTS", parts)
+        for n_threads in (1, 2, 3):
+            with threads.limit(n_threads):
+                got = jaccard_distance(x, 8, 3, max_distance=max_distance)
+            np.testing.assert_array_equal(got.indptr, want.indptr)
+            np.testing.assert_array_equal(got.indices, want.indices)
+            np.testing.assert_array_equal(got.data, want.data)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 255, 256, 257, 5000, 100_000])
+def test_ranges_cover_all_rows_once(n):
+    for triangle in (False, True):
+        ranges = jaccard._ranges(n, triangle=triangle)
+        assert [row for low, high in ranges for row in (low, high)][1:-1:2] == [low for low, _ in ranges[1:]]
+        assert (ranges[0][0], ranges[-1][1]) == (0, n)
+        assert len(ranges) <= min(16, -(-n // 256))
+        work = [high - low if not triangle else (high - low) * (2 * n - low - high) for low, high in ranges]
+        assert n < 5000 or max(work) < 1.05 * min(work)
 
 
 def test_buffers_grow():
@@ -207,7 +221,7 @@ def test_memory_is_sparse():
     tied=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_small_sets(n, width, k1, k2, mode, tied, seed):
+def test_tiny_sets(n, width, k1, k2, mode, tied, seed):
     rng = np.random.default_rng(seed)
     x = rng.integers(-1, 2, (n, width)) if tied else rng.normal(size=(n, width))
     x[~x.any(1), 0] = 1
@@ -215,6 +229,112 @@ def test_small_sets(n, width, k1, k2, mode, tied, seed):
     stored = jaccard_distance(x, k1, k2, mode=mode)
     check_form(stored)
     np.testing.assert_allclose(dense(stored), textbook(x, k1, k2, mode), atol=1e-6)
+
+
+def random_set(seed):
+    """A small set of one of four kinds, and settings, which may exceed it."""
+    rng = np.random.default_rng(seed)
+    n, width, kind = int(rng.integers(0, 61)), int(rng.integers(2, 17)), seed % 4
+    if kind == 0:
+        x = rng.normal(size=(n, width))
+    elif kind == 1:
+        n_people = rng.integers(1, 9)
+        x = rng.normal(size=(n_people, width))[rng.integers(0, n_people, n)]
+        x += rng.uniform(0.1, 1) * rng.normal(size=(n, width))
+    elif kind == 2:  # duplicates
+        x = rng.normal(size=(max(1, n // 3), width))[rng.integers(0, max(1, n // 3), n)]
+    else:  # distances 0, 1, 2, 3 and 4 only
+        x = np.zeros((n, width))
+        x[np.arange(n), rng.integers(0, width, n)] = rng.choice([-1, 1], n)
+        if width >= 4:
+            halves = rng.random(n) < 0.5
+            x[halves] = 0
+            x[halves, :4] = rng.choice([-0.5, 0.5], (halves.sum(), 4))
+    settings_ = {
+        "k1": int(rng.integers(1, 36)),
+        "k2": int(rng.integers(1, 11)),
+        "mode": jaccard.MODES[rng.integers(3)],
+        "max_distance": float(rng.choice([1.0, rng.uniform(0.05, 1)])),
+    }
+    return (x if kind == 3 else unit(x)).astype(np.float32), settings_, rng
+
+
+def same_up_to_numbers(a, b):
+    """Whether two labellings are the same partition."""
+    return len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+@pytest.mark.parametrize("hundred", range(20))
+def test_two_thousand_small_sets(hundred, monkeypatch):
+    """Every pair is the textbook's, every label scikit-learn's; order of rows and threads do not matter."""
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        x, given_, rng = random_set(seed)
+        n, limit = len(x), np.float32(given_["max_distance"])
+        stored = jaccard_distance(x, **given_)
+        got = dense(stored)
+        if n == 0:
+            assert got.shape == (0, 0)
+            continue
+        want = textbook(x, given_["k1"], given_["k2"], given_["mode"])
+        off = ~np.isclose(got, np.where(want < limit, want, 1), rtol=0, atol=1e-6)
+        off[abs(want - limit) <= 1e-6] = False  # whether it is below is a matter of rounding
+        assert not off.any(), (seed, np.argwhere(off))
+
+        # Half of the radii are distances that occur: they are included.
+        eps, min_samples = float(rng.uniform(0, limit)), int(rng.integers(1, 6))
+        if rng.random() < 0.5:
+            eps = float(rng.choice(stored.data))
+        label = dbscan(stored, eps, min_samples)
+        full = got.astype(np.float32)
+        sklearn = DBSCAN(eps=max(eps, 1e-12), min_samples=min_samples, metric="precomputed").fit(full)
+        np.testing.assert_array_equal(label, sklearn.labels_, err_msg=str(seed))
+
+        if seed % 8 in (0, 1) and abs(got - eps).min() > 1e-6:  # kinds in which no distances tie
+            turn = rng.permutation(n)
+            turned = jaccard_distance(x[turn], **given_)
+            off = abs(dense(turned) - got[np.ix_(turn, turn)])
+            assert off[abs(want - limit)[np.ix_(turn, turn)] > 1e-6].max(initial=0) <= 1e-6, seed
+            core = (got <= eps).sum(1) >= min_samples
+            other = np.empty(n, int)
+            other[turn] = dbscan(turned, eps, min_samples)
+            assert same_up_to_numbers(label[core], other[core]), seed
+            np.testing.assert_array_equal(label < 0, other < 0, err_msg=str(seed))
+
+        if seed % 20 == 3:
+            monkeypatch.setattr(jaccard, "_ROWS", 5)
+            with threads.limit(2):
+                spread = jaccard_distance(x, **given_)
+            monkeypatch.undo()
+            np.testing.assert_array_equal(spread.indptr, stored.indptr)
+            np.testing.assert_array_equal(spread.indices, stored.indices)
+            np.testing.assert_array_equal(spread.data, stored.data)
+
+
+@pytest.mark.parametrize("mode", jaccard.MODES)
+@pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 12])
+def test_as_many_rows_as_neighbours(n, mode):
+    """n around k1 = 10, and k2 above n."""
+    x = unit(np.random.default_rng(n).normal(size=(n, 5)))
+    for k2 in (1, 3, n + 1, 50):
+        stored = jaccard_distance(x, 10, k2, mode=mode)
+        check_form(stored)
+        np.testing.assert_allclose(dense(stored), textbook(x, 10, k2, mode), atol=1e-6)
+
+
+def test_all_distances_tied():
+    """Orthogonal rows: all at distance 2, so neighbours are the lowest rows."""
+    x = np.eye(12, dtype=np.float32)
+    for k1, k2 in ((3, 1), (3, 2), (11, 4), (40, 6)):
+        stored = jaccard_distance(x, k1, k2)
+        check_form(stored)
+        np.testing.assert_allclose(dense(stored), textbook(x, k1, k2), atol=1e-6)
+
+
+def test_a_tie_at_the_last_neighbour_goes_to_the_lower_row():
+    """Rows 1 and 2 are equally far from row 0; with k1 = 1 only row 1 is its neighbour, and it is row 1's."""
+    x = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.8, -0.6, 0], [0, 0, 1]], np.float32)
+    assert np.flatnonzero(dense(jaccard_distance(x, 1, 1))[0] < 1).tolist() == [0, 1]
+    assert np.flatnonzero(dense(jaccard_distance(x[[0, 2, 1, 3]], 1, 1))[0] < 1).tolist() == [0, 1]
 
 
 def test_refusals_and_input_unchanged():
@@ -233,8 +353,12 @@ def test_refusals_and_input_unchanged():
             jaccard_distance(x, **settings_)
     with pytest.raises(ValueError, match="unit length"):
         jaccard_distance(2 * x)
-    x[4] = 0
-    with pytest.raises(ValueError, match="1 row is not: 4"):
+    for bad, message in ((0, "1 row is not: 4 .all zeros"), (np.nan, "must be finite, but 1 row is not: 4")):
+        x[4] = bad
+        with pytest.raises(ValueError, match=message):
+            jaccard_distance(x)
+    x[7] = np.inf
+    with pytest.raises(ValueError, match="must be finite, but 2 rows are not: 4, 7"):
         jaccard_distance(x)
 
 

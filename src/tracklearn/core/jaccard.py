@@ -74,7 +74,9 @@ def jaccard_distance(
         8
 
     Source: the paper named at the top of the module. The "mmt" code divides by the column-wise maximum and
-    transposes, which on symmetric d is the row's maximum.
+    transposes, which on symmetric d is the row's maximum. torchreid's re_ranking is the same computation on
+    the squares of the distances it is given: "mmt" where those are Euclidean. Its own engine gives it
+    squared ones, whose squares are in the exponent then; the neighbours are the same.
     """
     check_settings(k1, k2, mode)
     if not 0 < max_distance <= 1:
