@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.core import threads
 from tracklearn.core.cluster import dbscan
-from tracklearn.core.features import row_lengths, unit_rows
+from tracklearn.core.features import as_matrix, check_lengths, row_lengths, unit_rows
 from tracklearn.core.jaccard import jaccard_distance
 
 Array = NDArray[Any]
@@ -23,7 +24,8 @@ Method = Literal["dbscan"]
 Metric = Literal["euclidean", "cosine", "jaccard"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
-_CELLS = 1 << 24  # float64 similarities of one tracklet's frames held at a time: 128 MB
+_CELLS = 1 << 24  # float32 similarities of one long tracklet's frames held at a time: 64 MB
+_SPAN = 1 << 20  # numbers of short tracklets that one thread takes at a time: 4 MB
 
 
 def isolate(
@@ -57,8 +59,13 @@ def isolate(
     Returns:
         part (n,) int64: numbers within each tracklet, from 0 in the order of their first core frame; −1 for
         noise. Labels are scikit-learn's DBSCAN's of each tracklet. `Tracklets.split` takes it as it is.
-        Memory, for the L frames of the longest tracklet: their features in float64, L² / 8 bytes, and a
-        block of similarities of at most 144 MB (beyond 262,144 frames: 576 · L bytes).
+        Exact: two frames are neighbours where their cosine in float64 reaches that of eps less 1e-12;
+        float32 decides only the pairs that its rounding cannot bring to the other side.
+        Memory for float32 rows in C order: a few MB per thread and, for the L frames of the longest
+        tracklet of more than 256, their unit rows in float32, L² / 8 bytes, and a block of similarities of
+        at most 64 MB (beyond 262,144 frames: 256 · L bytes). Rows of another kind are copied, a few MB or
+        one such tracklet at a time: to float32 where it holds them (float16, small integers), otherwise to
+        float64. The Jaccard metric: one tracklet in float64 and what `jaccard_distance` needs for it.
 
     Raises:
         ValueError: shapes disagree; rows not sorted; features not finite or all zero (names rows); an unknown
@@ -72,10 +79,10 @@ def isolate(
 
     Source: TMC section 3.2; metric and min_samples are our choice where the paper is silent.
     """
-    features, length = row_lengths(features)
+    features = as_matrix(features)
     tracklet = _check_rows(features, tracklet, frame, time, box)
     _check_settings(method, eps, min_samples, metric)
-    return _parts(features, length, tracklet, eps, min_samples, metric)
+    return _parts(features, tracklet, eps, min_samples, metric)
 
 
 def isolate_chunks(
@@ -121,11 +128,11 @@ def isolate_chunks(
 def _stream(
     chunks: Iterable[tuple[Array, Array, Array]], eps: float, min_samples: int, metric: Metric
 ) -> Iterator[Array]:
-    open_rows: list[tuple[Array, Array, Array]] = []  # of the unfinished tracklet: features, lengths, number
+    open_rows: list[tuple[Array, Array]] = []  # of the unfinished tracklet: features, tracklet
     last = (0, 0)  # tracklet and frame of the row before this chunk
     for number, (features, tracklet, frame) in enumerate(chunks):
         try:
-            features, length = row_lengths(features)
+            features, _ = row_lengths(features)
             tracklet = _check_rows(features, tracklet, frame, None, None)
         except ValueError as error:
             raise ValueError(f"chunk {number}: {error}") from error
@@ -147,33 +154,26 @@ def _stream(
                 )
         last = (int(tracklet[-1]), int(frame[-1]))
         # Rows before `head` go on with the unfinished tracklet, rows from `tail` on stay unfinished.
-        head = int(np.searchsorted(tracklet, open_rows[0][2][0], side="right")) if open_rows else 0
+        head = int(np.searchsorted(tracklet, open_rows[0][1][0], side="right")) if open_rows else 0
         tail = int(np.searchsorted(tracklet, tracklet[-1]))
         done = []
         if open_rows and head < len(tracklet):
-            done.append(
-                _close(
-                    [*open_rows, (features[:head], length[:head], tracklet[:head])], eps, min_samples, metric
-                )
-            )
+            done.append(_close([*open_rows, (features[:head], tracklet[:head])], eps, min_samples, metric))
             open_rows = []
         if head < tail:
-            done.append(
-                _parts(features[head:tail], length[head:tail], tracklet[head:tail], eps, min_samples, metric)
-            )
-        keep = slice(tail, None)
+            done.append(_parts(features[head:tail], tracklet[head:tail], eps, min_samples, metric))
         # Copies: a view would keep the whole chunk alive, and the caller may fill it again.
-        open_rows.append((features[keep].copy(), length[keep].copy(), tracklet[keep].copy()))
+        open_rows.append((features[tail:].copy(), tracklet[tail:].copy()))
         yield np.concatenate([np.zeros(0, np.int64), *done])
     yield _close(open_rows, eps, min_samples, metric)
 
 
-def _close(pieces: list[tuple[Array, Array, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
+def _close(pieces: list[tuple[Array, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
     """Parts of the one tracklet that came in these pieces."""
     if not pieces:
         return np.zeros(0, np.int64)
-    features, length, tracklet = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-    return _parts(features, length, tracklet, eps, min_samples, metric)
+    features, tracklet = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
+    return _parts(features, tracklet, eps, min_samples, metric)
 
 
 def adjacent_similarity(features: Array, tracklet: Array) -> Array:
@@ -225,47 +225,107 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
     return step if step > 0 else 0.6
 
 
-def _parts(
-    features: Array, length: Array, tracklet: Array, eps: float, min_samples: int, metric: Metric
-) -> Array:
-    """Parts (n,) of checked rows; `length` (n,) divides the rows."""
+def _parts(features: Array, tracklet: Array, eps: float, min_samples: int, metric: Metric) -> Array:
+    """Parts (n,) of a matrix whose rows may still turn out not finite or all zero."""
+    edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
+    if metric == "jaccard":
+        return _jaccard_parts(features, edge, eps, min_samples)
+
+    from tracklearn.core.kernels.isolate import SHORT, label_short, lengths
+
     part = np.zeros(len(tracklet), np.int64)
-    for lo, hi in _spans(tracklet):
+    length = np.empty(len(tracklet))
+    # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
+    least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
+    slack = _slack(features.shape[1])
+
+    def label_alone(q: int) -> None:
+        lo, hi = edge[q], edge[q + 1]
+        rows = np.ascontiguousarray(features[lo:hi], _exact(features.dtype))
+        lengths(rows, length[lo:hi])
+        if hi - lo >= max(min_samples, 2) and length[lo:hi].min() > 0 and length[lo:hi].max() < np.inf:
+            _label_blocks(rows, length[lo:hi], least, slack, min_samples, part[lo:hi])
+
+    def label_span(span: tuple[int, int]) -> list[int]:
+        first, last = span
+        lo, hi = edge[first], edge[last]
+        done = np.zeros(last - first, bool)
+        if _exact(features.dtype) == np.float32:
+            rows = np.ascontiguousarray(features[lo:hi], np.float32)
+            label_short(
+                rows, edge[first : last + 1] - lo, least, slack, min_samples, part[lo:hi], length[lo:hi], done
+            )
+        left = first + np.flatnonzero(~done)
+        long = edge[left + 1] - edge[left] > SHORT
+        for q in left[~long]:
+            label_alone(q)
+        return list(left[long])
+
+    spans = _spans(edge, features.shape[1])
+    # One span needs no pool, whose start would take longer than the work on a small chunk of a stream.
+    found = threads.each(label_span, spans) if len(spans) > 1 else map(label_span, spans)
+    # Long tracklets come one after another, so that memory is needed for one; BLAS has all threads for it.
+    for left in found:
+        for q in left:
+            label_alone(q)
+    check_lengths(length)
+    return part
+
+
+def _label_blocks(
+    rows: Array, length: Array, least: float, slack: float, min_samples: int, part: Array
+) -> None:
+    """DBSCAN of one tracklet's rows, float32 or float64, into `part`, by blocks of similarities."""
+    from tracklearn.core.kernels.isolate import label_bits, mark
+
+    n = len(rows)
+    unit = np.empty(rows.shape, np.float32)
+    np.divide(rows, length[:, None], out=unit, casting="same_kind")
+    near = np.zeros((n, -(-n // 64)), np.uint64)
+    degree = np.ones(n, np.int64)
+    step = max(64, min(2048, _CELLS // n))
+    for lo in range(0, n, step):
+        mark(unit[lo : lo + step] @ unit[lo:].T, np.ones(n), lo, rows, least, slack, near, degree)
+    label_bits(near, degree, min_samples, part)
+
+
+def _jaccard_parts(features: Array, edge: Array, eps: float, min_samples: int) -> Array:
+    features, length = row_lengths(features)
+    part = np.zeros(len(features), np.int64)
+    for lo, hi in pairwise(edge):
         if hi - lo < max(min_samples, 2):
             continue
         unit = features[lo:hi].astype(np.float64) / length[lo:hi, None]
-        label = _labels(unit, eps, min_samples, metric)
+        k1 = min(30, max(1, len(unit) // 4))
+        label = dbscan(jaccard_distance(unit, k1, min(6, max(1, k1 // 5))), eps, min_samples)
         if (label >= 0).any():
             part[lo:hi] = label
     return part
 
 
-def _labels(unit: Array, eps: float, min_samples: int, metric: Metric) -> Array:
-    """DBSCAN labels (L,) of one tracklet's unit rows, float64."""
-    if metric == "jaccard":
-        k1 = min(30, max(1, len(unit) // 4))
-        return dbscan(jaccard_distance(unit, k1, min(6, max(1, k1 // 5))), eps, min_samples)
+def _slack(width: int) -> float:
+    """How far a cosine from float32 products can be from the one that float64 gives.
 
-    from tracklearn.core.kernels.isolate import label_packed
-
-    # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
-    least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
-    degree = np.empty(len(unit), np.int64)
-    packed = np.empty((len(unit), -(-len(unit) // 8)), np.uint8)
-    rows = max(64, min(2048, _CELLS // len(unit)))
-    for lo in range(0, len(unit), rows):
-        near = unit[lo : lo + rows] @ unit.T >= least
-        np.fill_diagonal(near[:, lo:], True)
-        degree[lo : lo + rows] = near.sum(1)
-        packed[lo : lo + rows] = np.packbits(near, axis=1, bitorder="little")
-    return label_packed(packed, degree >= min_samples)
+    With u = 2^-24 and g = d u, a float32 product of two rows of width d, summed in any order, errs by at
+    most G |x| |y|, G = g / (1 − g) (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+    Lengths taken from products of rows with themselves make |x| |y| wrong by as much again, so the cosine
+    errs by at most 2 G / (1 − G) = 2 g / (1 − 2 g). For rows divided by their true lengths and rounded it is
+    G + 2 u and a little. d + 16 in place of d covers that, underflow, and the rounding of float64.
+    """
+    g = (width + 16) * 2.0**-24
+    return 2 * g / (1 - 2 * g) if g < 0.25 else math.inf
 
 
-def _spans(tracklet: Array) -> list[tuple[int, int]]:
-    """First and last-plus-one row of each tracklet."""
-    cut = np.flatnonzero(np.diff(tracklet)) + 1
-    edge = np.r_[0, cut, len(tracklet)]
-    return [(int(a), int(b)) for a, b in pairwise(edge) if b > a]
+def _exact(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """The smaller of float32 and float64 that holds every number of `dtype`; float64 where none does."""
+    return np.float32 if np.can_cast(dtype, np.float32) else np.float64
+
+
+def _spans(edge: Array, width: int) -> list[tuple[int, int]]:
+    """First and last-plus-one tracklet of runs of about `_SPAN` numbers."""
+    group = edge[:-1] // max(1, _SPAN // max(1, width))
+    cut = np.r_[0, np.flatnonzero(np.diff(group)) + 1, len(group)]
+    return [(int(a), int(b)) for a, b in pairwise(cut) if b > a]
 
 
 def _check_settings(method: str, eps: float, min_samples: int, metric: str) -> None:
