@@ -16,15 +16,14 @@ material (TRACKLEARN_TEST_DATA). Prints one JSON object:
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import measure
 from tracklearn.app import evaluate, pipeline
 from tracklearn.core import noise
 from tracklearn.store import ingest
@@ -87,7 +86,7 @@ def cluster_purity(label: Array, parts: Tracklets, pid: Array) -> dict[str, Any]
     return {"n_clusters_matched": clusters, "purity": right / max(total, 1), "one_person": pure}
 
 
-def measure(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str = "cpu") -> dict[str, Any]:
+def judge(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str = "cpu") -> dict[str, Any]:
     """Everything above for a run folder."""
     run, tracklet_set = Run(folder / "run"), open_set(folder / "set")
     video, person = data / "video", read_persons(data / "video" / "pets09-s2l1.persons.txt")
@@ -101,7 +100,7 @@ def measure(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: st
                 key: manifest[key]
                 for key in ("preset", "seed", "device", "threads", "network", "weights", "versions")
             },
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "machine": measure.machine(),
             "detector": tracklet_set.manifest["settings"]["detector"].rsplit("/", 1)[-1],
             "seconds": {name: entry["seconds"] for name, entry in read_json(folder / "stages.json").items()},
         },
@@ -142,7 +141,7 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("TRACKLEARN_TEST_DATA", "../shared/data"))
     )
     arguments = parser.parse_args()
-    text = json.dumps(measure(arguments.folder, arguments.data), indent=2)
+    text = measure.to_json(judge(arguments.folder, arguments.data))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text + "\n")
