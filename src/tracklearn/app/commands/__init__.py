@@ -1,0 +1,1 @@
+"""The commands, one module a subject; `cli.py` joins them."""

@@ -1,0 +1,243 @@
+"""From camera files to a trained, searchable model: ingest, train, index, search, report, run, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tracklearn.app.commands.options import (
+    Backbone,
+    Bars,
+    ConfigFile,
+    Detector,
+    Device,
+    Json,
+    PresetName,
+    Resume,
+    Seed,
+    Settings,
+    Sources,
+    Stride,
+    Threshold,
+    TrackerName,
+    Weights,
+    command_line,
+    done,
+    ingest_config,
+    ingest_options,
+    note_skipped,
+    overridden,
+    round_line,
+)
+
+
+def ingest(
+    sources: Sources,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the tracklet set to.")],
+    detector: Detector = None,
+    tracker: TrackerName = None,
+    threshold: Threshold = None,
+    stride: Stride = None,
+    device: Device = "auto",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Turn camera files, tracker results or folders of crops into a tracklet set."""
+    from tracklearn.app import pipeline
+    from tracklearn.store import ingest as store
+    from tracklearn.store.tracklets import open_set
+
+    overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
+    chosen = ingest_config(config, overrides)
+    with Bars() as bars:
+        path = store.ingest(
+            sources, out, config=chosen, resume=resume, device=pipeline.pick_device(device), progress=bars
+        )
+        tracklet_set = open_set(path)
+        note_skipped(bars, tracklet_set)
+    result = {
+        "set": str(path),
+        "cameras": list(tracklet_set.cameras),
+        "n_tracklets": len(tracklet_set.tracklets),
+        "n_crops": tracklet_set.tracklets.n_crops,
+        "sources": tracklet_set.manifest["sources"],
+    }
+    done(path, result, as_json, f"{result['n_tracklets']} tracklets, {result['n_crops']} crops")
+
+
+def train(
+    tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
+    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    weights: Weights = "imagenet",
+    backbone: Backbone = None,
+    preset: PresetName = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Learn a re-ID model from a tracklet set, without labels."""
+    from tracklearn.app import pipeline
+
+    with Bars() as bars:
+        show = round_line(bars)
+        plan = pipeline.plan_training(
+            tracklets,
+            method=method,
+            weights=weights,
+            preset=preset,
+            device=device,
+            seed=seed,
+            config_file=config,
+            overrides=overridden(settings, backbone=("network.backbone", backbone)),
+            progress=bars,
+        )
+        for event in pipeline.train(plan, out, resume=resume, progress=bars):
+            show(event)
+    opened = pipeline.Run(out)
+    result = {
+        "run": str(out),
+        "weights": str(out / "weights.safetensors"),
+        "isolation": opened.manifest["isolation"],
+        "rounds": opened.rounds,
+        "seconds": opened.seconds,
+    }
+    done(out, result, as_json)
+
+
+def index(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train.")],
+    tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set to make searchable.")],
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Replace a gallery that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Embed a tracklet set with a trained run, so that it can be searched."""
+    from tracklearn.app import pipeline
+
+    with Bars() as bars:
+        searcher = pipeline.index(run_path, tracklets, device=device, resume=resume, progress=bars)
+    result = {"gallery": str(searcher.path), "n_entries": len(searcher.gallery)}
+    done(searcher.path, result, as_json, f"{result['n_entries']} tracklets indexed")
+
+
+def search(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run with a gallery, written by index.")],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="Path of a person's image, or a tracklet id.")
+    ],
+    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of results.")] = 10,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Contact sheet to write (PNG).")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find a person: a table of the nearest tracklets, and a contact sheet."""
+    from tracklearn.app import pipeline
+    from tracklearn.app.search import Searcher
+
+    searcher = Searcher(run_path, device=pipeline.pick_device(device))
+    found = searcher.search(query, k=k)
+    path = found.save_sheet(sheet)
+    done(path, {"sheet": str(path), "results": found.rows()}, as_json, found.table())
+
+
+def report(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train.")],
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file; RUN/report.html by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Replace a report that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's report: one HTML file with pictures, to open in a browser."""
+    from tracklearn.app.pipeline import report as write
+
+    path = write(run_path, out=out or run_path / "report.html", resume=resume, command=command_line())
+    done(path, {"report": str(path)}, as_json)
+
+
+def run(
+    sources: Sources,
+    out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
+    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    weights: Weights = "imagenet",
+    backbone: Backbone = None,
+    detector: Detector = None,
+    tracker: TrackerName = None,
+    threshold: Threshold = None,
+    stride: Stride = None,
+    preset: PresetName = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """From camera files to a trained model, a gallery and a report, in one go."""
+    from tracklearn.app import pipeline
+    from tracklearn.store.tracklets import open_set
+
+    overrides = overridden(
+        settings,
+        backbone=("network.backbone", backbone),
+        **ingest_options(detector, tracker, threshold, stride),
+    )
+    chosen = ingest_config(config, overrides)
+    with Bars() as bars:
+
+        def plan(set_path: Path) -> Any:
+            return pipeline.plan_training(
+                set_path,
+                method=method,
+                weights=weights,
+                preset=preset,
+                device=device,
+                seed=seed,
+                config_file=config,
+                overrides=overrides,
+                progress=bars,
+            )
+
+        result = pipeline.run(
+            sources,
+            out,
+            ingest_config=chosen,
+            plan=plan,
+            resume=resume,
+            progress=bars,
+            on_round=round_line(bars),
+            command=command_line(),
+        )
+        note_skipped(bars, open_set(result["set"]))
+    done(result["report"], result, as_json, f"report: {result['report']}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
+    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    seed: Seed = 0,
+    device: Device = "auto",
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """See it work: generate a small camera network, learn from its videos, judge on other people."""
+    from tracklearn.app.demo import demo as show
+
+    with Bars() as bars:
+        result = show(
+            out,
+            method=method,
+            seed=seed,
+            device=device,
+            resume=resume,
+            progress=bars,
+            on_round=round_line(bars),
+        )
+    text = result.pop("table")
+    done(Path(result["report"]), result, as_json, f"{text}\n\nopen the report:")
