@@ -20,7 +20,7 @@ from tracklearn.core.cluster import (
     dbscan,
     select_clusters,
 )
-from tracklearn.core.jaccard import jaccard_distance
+from tracklearn.core.jaccard import encoding_distance, jaccard_distance
 
 
 def unit(x):
@@ -358,6 +358,34 @@ class TestAssociate:
             if not found.diagnosis:
                 np.testing.assert_array_equal(found.label, dbscan(full, eps, 2))
 
+    def test_far_pairs_are_gathered_only_as_far_as_eps_needs_them(self, monkeypatch):
+        x, _ = people(150, 15, spread=0.9)
+        asked, lengths = [], []
+
+        def watched(encoding, max_distance):
+            asked.append(max_distance)
+            return encoding_distance(encoding, max_distance)
+
+        monkeypatch.setattr(cluster, "encoding_distance", watched)
+        full = jaccard_distance(x, 12, 3)
+        for rho in (0.01, 0.06, 0.08, 0.1, 0.15, 0.3, 0.9):
+            asked.clear()
+            found = associate(x, k1=12, k2=3, rho=rho, min_samples=2, fit_to_size=False)
+            assert asked == [0.96, 0.98, 0.99, 0.995, 1.0][: len(asked)]
+            eps = data_dependent_eps(full, 150, rho)
+            assert found.start_eps == min(eps, EPS_LIMIT)
+            near = data_dependent_eps(jaccard_distance(x, 12, 3, max_distance=asked[-1]), 150, rho)
+            assert near == eps or eps > EPS_LIMIT
+            if len(asked) > 1:
+                less = jaccard_distance(x, 12, 3, max_distance=asked[-2])
+                assert data_dependent_eps(less, 150, rho) >= eps
+            lengths.append(len(asked))
+        assert {1, 2, 5} <= set(lengths)
+        asked.clear()
+        associate(x, k1=12, k2=3, eps=0.5)
+        associate(x, k1=12, k2=3, eps=0.97)
+        assert asked == [0.96, 1.0]
+
     def test_same_labels_twice(self):
         x, _ = people(120, 15, spread=0.8)
         np.testing.assert_array_equal(associate(x).label, associate(x).label)
@@ -428,7 +456,7 @@ class TestAssociate:
     def test_a_collapsed_model_is_named_before_the_matrix_is_dense(self, monkeypatch, noise):
         rng = np.random.default_rng(0)
         x = unit(rng.normal(size=(1, 64)) + noise * rng.normal(size=(20_000, 64)))
-        monkeypatch.setattr(cluster, "jaccard_distance", None)  # n² entries: not even begun
+        monkeypatch.setattr(cluster, "reciprocal_encoding", None)  # n² entries: not even begun
         found = associate(x)
         assert (found.label == 0).all()
         assert (found.n_clusters, found.largest_cluster, found.noise_fraction) == (1, 20_000, 0)

@@ -86,7 +86,7 @@ def jaccard_distance(
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
 
-    return _distances(reciprocal_encoding(features, k1, k2, mode=mode), max_distance)
+    return encoding_distance(reciprocal_encoding(features, k1, k2, mode=mode), max_distance)
 
 
 def check_settings(k1: int, k2: int, mode: str) -> None:
@@ -130,6 +130,36 @@ def reciprocal_encoding(
     return encoding
 
 
+def encoding_distance(encoding: sparse.csr_array, max_distance: float) -> sparse.csr_array:
+    """Jaccard distances between the rows of an encoding.
+
+    Args:
+        encoding: (n, n) from `reciprocal_encoding`.
+        max_distance: as in `jaccard_distance`, already checked.
+
+    Returns:
+        As `jaccard_distance`. Memory: two copies of the encoding, and 1.5 of the result.
+    """
+    from tracklearn.core.kernels.jaccard import mirror_lower, mirror_upper
+
+    n = encoding.shape[0]
+    ranges = _ranges(n, triangle=True)
+    parts = _pairs(encoding, np.float32(max_distance), ranges)
+    del encoding  # unless the caller keeps it, its memory is free for the result
+    above = np.concatenate([count for count, _, _ in parts])
+    below = np.zeros(n, np.int64)
+    for _, column, _ in parts:
+        below += np.bincount(column, minlength=n)
+    start = _starts(below + 1 + above)
+    place = start[:-1].copy()
+    out_column, out_distance = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    for low, _ in ranges:
+        count, column, distance = parts.pop(0)
+        mirror_lower(low, count, column, distance, place, out_column, out_distance)
+    mirror_upper(start, place, out_column, out_distance)
+    return sparse.csr_array((out_distance, out_column, start), shape=(n, n))
+
+
 def columns_needed(n: int, k1: int, k2: int, mode: str) -> int:
     """Neighbours per row, itself included, that the encoding of n rows is made from."""
     return min(n, max(k1 if mode == "spcl" else k1 + 1, k2))
@@ -159,28 +189,6 @@ def _mean_of_nearest(encoding: sparse.csr_array, index: Array) -> sparse.csr_arr
     column = index.astype(np.int32).ravel()
     mean = sparse.csr_array((np.full(n * k, 1 / k), column, _starts(np.full(n, k))), shape=(n, n))
     return mean @ encoding
-
-
-def _distances(encoding: sparse.csr_array, max_distance: float) -> sparse.csr_array:
-    """Jaccard distances of all pairs of rows, without sorting: see the two kernels that mirror them."""
-    from tracklearn.core.kernels.jaccard import mirror_lower, mirror_upper
-
-    n = encoding.shape[0]
-    ranges = _ranges(n, triangle=True)
-    parts = _pairs(encoding, np.float32(max_distance), ranges)
-    del encoding  # before the result is made
-    above = np.concatenate([count for count, _, _ in parts])
-    below = np.zeros(n, np.int64)
-    for _, column, _ in parts:
-        below += np.bincount(column, minlength=n)
-    start = _starts(below + 1 + above)
-    place = start[:-1].copy()
-    out_column, out_distance = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-    for low, _ in ranges:
-        count, column, distance = parts.pop(0)
-        mirror_lower(low, count, column, distance, place, out_column, out_distance)
-    mirror_upper(start, place, out_column, out_distance)
-    return sparse.csr_array((out_distance, out_column, start), shape=(n, n))
 
 
 def _pairs(encoding: sparse.csr_array, limit: np.float32, ranges: list[tuple[int, int]]) -> list[Any]:
