@@ -321,7 +321,7 @@ def evaluate(
     from tracklearn.core.kernels.rank import score
 
     precision, ahead = np.zeros(q), np.zeros(q, np.int64)
-    rule = same_camera, AP.index(ap)
+    rule = bool(same_camera), AP.index(ap)
 
     def fill(low: int) -> None:
         rows = slice(low, min(q, low + step))

@@ -26,7 +26,7 @@ def _count(values, limit):
     """Values at or below the limit; NaN is not."""
     one, none = values.dtype.type(1), values.dtype.type(0)
     total = none
-    for j in range(values.shape[0]):
+    for j in range(values.shape[0]):  # by index: over an iterator the compiler does not vectorise
         total += one if values[j] <= limit else none
     return np.int64(total)
 
