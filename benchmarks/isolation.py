@@ -6,8 +6,9 @@ Features are made: tracklets of 41-81 frames, 1-3 persons each, one after anothe
 cosine of two frames of one person about 0.7. In one run, in turns:
 
 - `core.isolate.isolate`, and `isolate_chunks` on pieces of a fixed size;
-- the loop: `DBSCAN(eps, min_samples).fit` of each tracklet's rows, with the threads it starts by itself; once
-  more with BLAS and OpenMP on one thread, which wastes nothing on waiting;
+- the loop: `DBSCAN(eps, min_samples).fit` of each tracklet's rows, with the threads it starts by itself.
+  These wait busily for each other: its CPU-seconds grow several times on a machine that does other things
+  too. So once more with BLAS and OpenMP on one thread, which wastes nothing;
 - the floor: one float32 BLAS pass over the same products, a matrix per tracklet, on one thread.
 
 Peak memory above the input is that of fresh processes. Prints the tables and writes isolation.json to DIR

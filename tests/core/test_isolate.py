@@ -362,6 +362,9 @@ def test_refusals_and_input_unchanged():
         arguments = {"tracklet": tracklet, "frame": frame, **change}
         with pytest.raises(ValueError, match=message):
             isolate(features, arguments.pop("tracklet"), **arguments)
+    for wrong, message in ((features[0], r"features has shape \(32,\)"), (features + 1j, "dtype complex128")):
+        with pytest.raises(ValueError, match=message):
+            isolate(wrong, tracklet, frame=frame)
     features[6] = 0
     with pytest.raises(ValueError, match="1 row is not: 6"):
         isolate(features, tracklet, frame=frame)
