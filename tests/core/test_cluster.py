@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from tracklearn.core import cluster
+from tracklearn.core import cluster, neighbors
 from tracklearn.core.cluster import (
     EPS_LIMIT,
     adapt,
@@ -496,3 +496,30 @@ class TestAssociate:
         alike[3] = np.nan
         with pytest.raises(ValueError, match="must be finite, but 1 row is not: 3"):
             associate(alike)
+
+
+class TestHowNeighboursAreFound:
+    @pytest.mark.parametrize("mode", ["tracklearn", "spcl", "mmt"])
+    def test_int8_gives_the_same(self, mode):
+        x, _ = people(700, 60)
+        exact = associate(x, mode=mode)
+        found = associate(x, mode=mode, neighbors="int8")
+        np.testing.assert_array_equal(found.label, exact.label)
+        assert found.eps == exact.eps
+        assert found.diagnosis == exact.diagnosis
+        distance = jaccard_distance(x, 20, mode=mode), jaccard_distance(x, 20, mode=mode, neighbors="int8")
+        assert (distance[0] != distance[1]).nnz == 0
+
+    def test_approximation_is_near_and_said(self, monkeypatch):
+        x, pid = people(2000, 60, spread=0.3)
+        exact = associate(x, eps=0.5)
+        assert associate(x, eps=0.5, neighbors="ann").diagnosis == exact.diagnosis  # few rows: found exactly
+        monkeypatch.setattr(neighbors, "_MANY", 1000)
+        found = associate(x, eps=0.5, neighbors="ann")
+        assert "neighbours of 2000 tracklets were found approximately" in found.diagnosis[0]
+        assert adjusted_rand_score(found.label, exact.label) > 0.95
+        assert adjusted_rand_score(found.label, pid) > 0.95
+
+    def test_an_unknown_way_is_refused(self):
+        with pytest.raises(ValueError, match='method is "magic"'):
+            associate(people(50, 5)[0], neighbors="magic")

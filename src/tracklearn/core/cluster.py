@@ -12,6 +12,7 @@ from scipy import sparse
 
 from tracklearn.core.features import check_unit
 from tracklearn.core.jaccard import Mode, check_settings, encoding_distance, reciprocal_encoding
+from tracklearn.core.neighbors import Method, approximate
 
 Array = NDArray[Any]
 
@@ -311,6 +312,7 @@ def associate(
     min_samples: int = 4,
     eps: float | None = None,
     mode: Mode = "tracklearn",
+    neighbors: Method = "exact",
     fit_to_size: bool = True,
 ) -> Association:
     """Clusters of tracklets that show one person: Jaccard distance, then DBSCAN.
@@ -332,6 +334,8 @@ def associate(
         eps: DBSCAN radius, 0-1; None takes it from the data, at most 0.95. Give the first round's
             `start_eps` to later rounds.
         mode: convention of the Jaccard distance.
+        neighbors: how neighbours are found, as `method` of `neighbors.k_nearest`; where that is by
+            approximation, the diagnosis says so.
         fit_to_size: fit k1, k2, min_samples and rho to the number of tracklets (`adapt`); False takes them
             as they are.
 
@@ -354,8 +358,10 @@ def associate(
         return _association(
             label, eps or 0.0, eps or 0.0, adapted, [f"all {n} tracklets look the same: {_COLLAPSED}"]
         )
-    distance, start = _distance_and_eps(features, adapted, eps, mode)
+    distance, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
     diagnosis: list[str] = []
+    if approximate(n, neighbors):
+        diagnosis.append(f"neighbours of {n} tracklets were found approximately (about 1 in 100 is missed)")
     if eps is None and start > EPS_LIMIT:
         diagnosis.append(
             f"eps from the data would be higher, taken as {EPS_LIMIT}: hardly two tracklets share neighbours"
@@ -411,7 +417,7 @@ def _all_alike(features: Array) -> bool:
 
 
 def _distance_and_eps(
-    features: Array, adapted: Adapted, eps: float | None, mode: Mode
+    features: Array, adapted: Adapted, eps: float | None, mode: Mode, neighbors: Method
 ) -> tuple[sparse.csr_array, float]:
     """The distances that DBSCAN can ask for, and the eps to start from.
 
@@ -422,7 +428,7 @@ def _distance_and_eps(
     n = len(features)
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32), eps or 0.0
-    encoding = reciprocal_encoding(features, adapted.k1, adapted.k2, mode=mode)
+    encoding = reciprocal_encoding(features, adapted.k1, adapted.k2, mode=mode, neighbors=neighbors)
     if eps is not None:
         return encoding_distance(encoding, STORED if eps <= EPS_LIMIT else 1.0), float(eps)
     for limit in (STORED, 0.98, 0.99, 0.995, 1.0):

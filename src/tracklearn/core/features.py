@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
 
 Array = NDArray[Any]
 
 _BLOCK = 1 << 17  # numbers looked at together: their float64 copy, 1 MB, stays in the cache of a core
 
 
-def check_unit(features: Array, name: str = "features") -> Array:
+def is_tensor(value: object) -> TypeIs[Tensor]:
+    """Whether it is a torch tensor; torch is not imported to find out."""
+    return not isinstance(value, np.ndarray) and any(
+        kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(value).__mro__
+    )
+
+
+def on_host(value: Any) -> Any:
+    """A tensor as an array in the host's memory, which is the tensor's own where it lies there (bfloat16,
+    which numpy lacks, as float32); anything else as it is.
+    """
+    if not is_tensor(value):
+        return value
+    if str(value.dtype) == "torch.bfloat16":
+        value = value.float()
+    return value.numpy(force=True)
+
+
+def check_unit(features: Array | Tensor, name: str = "features") -> Array:
     """`features` as float32 in row order, after checking that every row is finite and of unit length.
 
     Args:
-        features: (n, d) numbers, L2-normalised rows.
+        features: (n, d) numbers, L2-normalised rows; a tensor is brought to the host.
         name: what the error message calls them.
 
     Returns:
@@ -27,16 +49,25 @@ def check_unit(features: Array, name: str = "features") -> Array:
             from 1 by more than 1e-3. The message names up to five rows.
     """
     features, length = row_lengths(features, name)
+    check_unit_lengths(length, name)
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def check_unit_lengths(length: Array, name: str = "features") -> None:
+    """Refuses lengths (n,) that differ from 1 by more than 1e-3.
+
+    Raises:
+        ValueError: there are such; the message names up to five rows.
+    """
     off = np.flatnonzero(np.abs(length - 1) > 1e-3)
     if len(off):
         raise ValueError(
             f"{name} must have rows of unit length (within 1e-3), but {rows(off)} "
             f"(row {off[0]} has length {length[off[0]]:.4g}): divide each row by its L2 norm"
         )
-    return np.ascontiguousarray(features, dtype=np.float32)
 
 
-def unit_rows(features: Array, name: str = "features") -> Array:
+def unit_rows(features: Array | Tensor, name: str = "features") -> Array:
     """The rows of `features` divided by their lengths.
 
     Args:
@@ -65,8 +96,8 @@ def rows(index: Array) -> str:
     return f"{len(index)} row{' is' if len(index) == 1 else 's are'} not: {shown}"
 
 
-def row_lengths(features: Array, name: str = "features") -> tuple[Array, Array]:
-    """The matrix as an array and the length of each row, after refusing what has no direction.
+def row_lengths(features: Array | Tensor, name: str = "features") -> tuple[Array, Array]:
+    """The matrix as an array on the host and the length of each row, after refusing what has no direction.
 
     Args:
         features: (n, d) numbers.
@@ -78,7 +109,7 @@ def row_lengths(features: Array, name: str = "features") -> tuple[Array, Array]:
     Raises:
         ValueError: not two-dimensional; rows with NaN or infinity; all-zero rows. The message names them.
     """
-    features = as_matrix(features, name)
+    features = on_host(as_matrix(features, name))
     length = np.empty(len(features))
     step = _step(features)
     for lo in range(0, len(features), step):
@@ -88,16 +119,17 @@ def row_lengths(features: Array, name: str = "features") -> tuple[Array, Array]:
     return features, length
 
 
-def as_matrix(features: Array, name: str = "features") -> Array:
-    """`features` as a two-dimensional array of numbers, not copied where it is one.
+def as_matrix(features: Array | Tensor, name: str = "features") -> Any:
+    """`features` as a two-dimensional array of numbers, not copied where it is one; a tensor as it is.
 
     Raises:
         ValueError: not two-dimensional; not real numbers.
     """
-    features = np.asarray(features)
+    if not is_tensor(features):
+        features = np.asarray(features)
     if features.ndim != 2:
-        raise ValueError(f"{name} has shape {features.shape}, expected (n, d): one row per item")
-    if features.dtype.kind not in "fiu":
+        raise ValueError(f"{name} has shape {tuple(features.shape)}, expected (n, d): one row per item")
+    if on_host(features[:0]).dtype.kind not in "fiu":
         raise ValueError(f"{name} has dtype {features.dtype}, expected real numbers")
     return features
 

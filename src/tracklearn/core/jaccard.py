@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core.features import check_unit
-from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest
+from tracklearn.core.neighbors import Method, k_nearest, k_nearest_and_farthest
 from tracklearn.core.threads import each
 
 Array = NDArray[Any]
@@ -33,6 +33,7 @@ def jaccard_distance(
     *,
     max_distance: float = 1.0,
     mode: Mode = "tracklearn",
+    neighbors: Method = "exact",
 ) -> sparse.csr_array:
     """Jaccard distances between k-reciprocal neighbourhoods; what is not stored is 1.
 
@@ -59,6 +60,8 @@ def jaccard_distance(
         max_distance: only entries below it are stored; in (0, 1].
         mode: "tracklearn" as above. "mmt" divides d by the greatest d of its row before exp, as the MMT and
             re-ranking codes do. "spcl" takes k1 with the row itself: N(i, k1) holds k1 rows, h as above.
+        neighbors: how neighbours are found, as `method` of `k_nearest`: "exact", "int8" (the same result) or
+            "ann" (approximate). "mmt" needs the farthest row too and always looks exactly.
 
     Returns:
         (n, n) float32, symmetric, sorted indices; zeros and the whole diagonal (0) stored explicitly.
@@ -87,7 +90,8 @@ def jaccard_distance(
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
 
-    return encoding_distance(reciprocal_encoding(features, k1, k2, mode=mode), max_distance)
+    encoding = reciprocal_encoding(features, k1, k2, mode=mode, neighbors=neighbors)
+    return encoding_distance(encoding, max_distance)
 
 
 def check_settings(k1: int, k2: int, mode: str) -> None:
@@ -100,13 +104,19 @@ def check_settings(k1: int, k2: int, mode: str) -> None:
 
 
 def reciprocal_encoding(
-    features: Array, k1: int, k2: int, *, mode: Mode, known: tuple[Array, Array, Array] | None = None
+    features: Array,
+    k1: int,
+    k2: int,
+    *,
+    mode: Mode,
+    neighbors: Method = "exact",
+    known: tuple[Array, Array, Array] | None = None,
 ) -> sparse.csr_array:
     """Each row's weights over its k-reciprocal neighbours, averaged over its k2 nearest.
 
     Args:
         features: (n, d) float32 unit rows, already checked, n ≥ 1.
-        k1, k2, mode: as in `jaccard_distance`, already checked.
+        k1, k2, mode, neighbors: as in `jaccard_distance`, already checked.
         known: `k_nearest_and_farthest` of at least `columns_needed` neighbours, where the caller has it.
 
     Returns:
@@ -121,7 +131,7 @@ def reciprocal_encoding(
     elif mode == "mmt":
         index, squared, far = k_nearest_and_farthest(features, wanted)
     else:
-        index, squared = k_nearest(features, wanted)
+        index, squared = k_nearest(features, wanted, method=neighbors)
         far = np.ones(n)
     scale = 1 / far if mode == "mmt" else np.ones(n)
     encoding = _encode(features, index, squared, scale, width, half)

@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.core.features import check_unit
+from tracklearn.core.features import check_unit, is_tensor
 from tracklearn.core.threads import each, n_threads
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 Method = Literal["exact", "int8", "ann"]
@@ -27,7 +30,7 @@ _DOUBT = 1e-12  # chance that random rounding to int8 hides a neighbour anywhere
 
 
 def k_nearest(
-    features: Array, k: int, *, exclude_self: bool = False, method: Method = "exact"
+    features: Array | Tensor, k: int, *, exclude_self: bool = False, method: Method = "exact"
 ) -> tuple[Array, Array]:
     """The k nearest rows of every row, nearest first, by the squared Euclidean distance 2 − 2 x·y.
 
@@ -36,7 +39,8 @@ def k_nearest(
     its own first neighbour: its duplicates may come before it.
 
     Args:
-        features: (n, d) unit rows.
+        features: (n, d) unit rows. A torch tensor is searched on its device, by float32 products whatever
+            the method; the result is the same to the bit, and arrays.
         k: neighbours asked for, at least 1. There are at most n (n − 1 with `exclude_self`): more are
             clipped, and the result has that many columns.
         exclude_self: leave each row out of its own list.
@@ -52,7 +56,8 @@ def k_nearest(
         index (n, min(k, n)) int64 and squared_distance of the same shape, float32, not negative. The same at
         any number of threads.
         Memory above input and output: 12 MB a thread and about 16 · k · n bytes; "int8" n · d bytes more;
-        "ann" a copy of the features more.
+        "ann" a copy of the features more. For a tensor: 512 MB on the device, and a copy of the
+        features on the host.
 
     Raises:
         ValueError: k < 1; features not finite, not of unit length (within 1e-3), or all zero: names rows; an
@@ -67,39 +72,45 @@ def k_nearest(
     """
     if method not in METHODS:
         raise ValueError(f'method is "{method}", expected one of {", ".join(METHODS)}')
-    features = check_unit(features)
-    k = _clip(k, len(features) - exclude_self)
-    if method == "ann" and len(features) >= _MANY:
-        return _proposed(features, k, exclude_self)
-    return _among(features, k, exclude_self=exclude_self, int8=method == "int8")
+    rows = check_unit(features)
+    k = _clip(k, len(rows) - exclude_self)
+    if is_tensor(features):
+        return _on_device(features, rows, k, exclude_self=exclude_self)
+    if approximate(len(rows), method):
+        return _proposed(rows, k, exclude_self)
+    return _among(rows, k, exclude_self=exclude_self, int8=method == "int8")
 
 
-def k_nearest_and_farthest(features: Array, k: int) -> tuple[Array, Array, Array]:
+def k_nearest_and_farthest(features: Array | Tensor, k: int) -> tuple[Array, Array, Array]:
     """What `k_nearest` gives, and how far away from each row the farthest one is, in one pass.
 
     Args:
-        features: (n, d) unit rows.
+        features: (n, d) unit rows, an array or a tensor.
         k: as for `k_nearest`.
 
     Returns:
         index and squared_distance as `k_nearest`; farthest (n,) float64, the greatest squared distance of
-        each row to about 1e-6, 1 where all rows are the same.
+        each row to about 1e-6 (and by so much another on another device), 1 where all rows are the same.
 
     Raises:
         ValueError: as `k_nearest`.
     """
-    features = check_unit(features)
-    least = np.full(len(features), np.inf, np.float32)
-    index, squared = _among(features, _clip(k, len(features)), least=least)
+    rows = check_unit(features)
+    least = np.full(len(rows), np.inf, np.float32)
+    k = _clip(k, len(rows))
+    if is_tensor(features):
+        index, squared = _on_device(features, rows, k, least=least)
+    else:
+        index, squared = _among(rows, k, least=least)
     far = 2 - 2 * least.astype(np.float64)
     return index, squared, np.where(far > 1e-6, far, 1.0)
 
 
-def k_nearest_of(query: Array, gallery: Array, k: int) -> tuple[Array, Array]:
+def k_nearest_of(query: Array | Tensor, gallery: Array | Tensor, k: int) -> tuple[Array, Array]:
     """The k nearest gallery rows of every query, as `k_nearest` finds them.
 
     Args:
-        query: (q, d) unit rows.
+        query: (q, d) unit rows. Where it is a tensor, its device does the search.
         gallery: (n, d) unit rows.
         k: neighbours asked for, at least 1; clipped to n.
 
@@ -109,13 +120,24 @@ def k_nearest_of(query: Array, gallery: Array, k: int) -> tuple[Array, Array]:
     Raises:
         ValueError: as for `k_nearest`, or the widths differ.
     """
-    query, gallery = check_unit(query, "query"), check_unit(gallery, "gallery")
-    if query.shape[1] != gallery.shape[1]:
+    rows, others = check_unit(query, "query"), check_unit(gallery, "gallery")
+    if rows.shape[1] != others.shape[1]:
         raise ValueError(
-            f"query has width {query.shape[1]} and gallery {gallery.shape[1]}: "
+            f"query has width {rows.shape[1]} and gallery {others.shape[1]}: "
             "features of two networks cannot be compared"
         )
-    return _scan(query, gallery, _clip(k, len(gallery)))
+    k = _clip(k, len(others))
+    if is_tensor(query) and rows.size and k:
+        from tracklearn.core import device
+
+        count, candidate, value = device.candidates(query, gallery, k)
+        return _settled(rows, others, _slack(rows), count, candidate, value, k)
+    return _scan(rows, others, k)
+
+
+def approximate(n: int, method: Method) -> bool:
+    """Whether `k_nearest` of n rows may miss neighbours: "ann", and enough rows for it to be faster."""
+    return method == "ann" and n >= _MANY
 
 
 def _clip(k: int, available: int) -> int:
@@ -197,26 +219,50 @@ def _among(
             shared = iter(pairs)
             each(work, [shared] * min(n_threads(), len(pairs)))
 
-    return _settled(features, slack, count, candidate, value, k, exclude_self)
+    own = np.arange(n) if exclude_self else None
+    return _settled(features, features, slack, count, candidate, value, k, own)
+
+
+def _on_device(
+    features: Tensor, rows: Array, k: int, *, exclude_self: bool = False, least: Array | None = None
+) -> tuple[Array, Array]:
+    """What `_among` finds, the products made where `features` lie; `rows` are their copy on the host."""
+    if not len(rows) or not k:
+        return np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+
+    from tracklearn.core import device
+
+    own = np.arange(len(rows)) if exclude_self else None
+    count, candidate, value = device.candidates(features, features, k, exclude_self=exclude_self, least=least)
+    return _settled(rows, rows, _slack(rows), count, candidate, value, k, own)
 
 
 def _settled(
-    features: Array, slack: Array, count: Array, candidate: Array, value: Array, k: int, exclude_self: bool
+    query: Array,
+    gallery: Array,
+    slack: Array,
+    count: Array,
+    candidate: Array,
+    value: Array,
+    k: int,
+    own: Array | None = None,
 ) -> tuple[Array, Array]:
-    """The k nearest of the candidates, exactly; rows with the count −1 are compared with all rows."""
+    """The k nearest of each query's candidates, exactly; where the count is −1, of all but `own` (q,)."""
     from tracklearn.core.kernels.neighbors import settle
 
-    n = len(features)
-    index = np.empty((n, k), np.int64)
-    squared = np.empty((n, k), np.float32)
-    step = min(1024, -(-n // n_threads()))
+    q = len(query)
+    index = np.empty((q, k), np.int64)
+    squared = np.empty((q, k), np.float32)
+    step = min(1024, -(-q // n_threads()))
     each(
-        lambda lo: settle(features, slack, count, candidate, value, lo, min(n, lo + step), index, squared),
-        range(0, n, step),
+        lambda lo: settle(
+            query, gallery, slack, count, candidate, value, lo, min(q, lo + step), index, squared
+        ),
+        range(0, q, step),
     )
     rest = np.flatnonzero(count < 0)
     if len(rest):
-        index[rest], squared[rest] = _scan(features[rest], features, k, rest if exclude_self else None)
+        index[rest], squared[rest] = _scan(query[rest], gallery, k, None if own is None else own[rest])
     return index, squared
 
 
@@ -255,8 +301,8 @@ def _proposed(features: Array, k: int, exclude_self: bool) -> tuple[Array, Array
     candidate, value = np.take_along_axis(candidate, order, 1), np.take_along_axis(value, order, 1)
     count = wanted - missing.sum(1)
     count[count < k] = -1
-    slack = np.full(n, 2 * _rounding(width), np.float32)
-    return _settled(features, slack, count, candidate, value, k, exclude_self)
+    own = np.arange(n) if exclude_self else None
+    return _settled(features, features, _slack(features), count, candidate, value, k, own)
 
 
 class _Float32:
@@ -333,6 +379,11 @@ class _Int8:
         if row == column:  # a row's errors are not independent of themselves
             np.fill_diagonal(similarity, np.einsum("ij,ij->i", self.features[row], self.features[row]))
         return similarity
+
+
+def _slack(rows: Array) -> Array:
+    """(n,) twice what the float32 products of these unit rows can be off."""
+    return np.full(len(rows), 2 * _rounding(rows.shape[1]), np.float32)
 
 
 def _rounding(width: int) -> float:

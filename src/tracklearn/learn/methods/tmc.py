@@ -60,6 +60,11 @@ class Config(BaseModel):
         description="Share of smallest distances whose mean is eps [paper 3.3 data-dependent; code MMT].",
     )
     min_samples: Count = Field(default=4, description="Density of association [code MMT].")
+    neighbors: Literal["exact", "int8", "ann"] = Field(
+        default="exact",
+        description="How neighbours are found: exact; int8, the same result from 8-bit products; ann, "
+        "approximate from 50,000 tracklets on, said in the log [chosen].",
+    )
     fit_to_size: bool = Field(
         default=True,
         description="Fit k1, k2, min_samples and rho to the number of tracklets where it is small [chosen].",
@@ -232,6 +237,7 @@ def _associate(
         rho=config.rho,
         min_samples=config.min_samples,
         eps=frozen,
+        neighbors=config.neighbors,
         fit_to_size=config.fit_to_size,
     )
     # What the number of tracklets changed is the same every epoch: once is enough.
