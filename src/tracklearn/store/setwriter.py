@@ -28,12 +28,12 @@ SCHEMA = 1
 KIND = "tracklet set"
 ROW_GROUP = 1 << 16  # crop rows held back before they are written
 
-_CROPS = pa.schema(
+CROPS = pa.schema(
     {"tracklet": pa.int64(), "frame": pa.int64(), "time": pa.float64()}
     | dict.fromkeys(("x1", "y1", "x2", "y2", "score"), pa.float32())
     | {"shard": pa.int32(), "row": pa.int32()}
 )
-_TRACKLETS = pa.schema(
+TRACKLETS = pa.schema(
     {"tracklet": pa.int64(), "camid": pa.int64(), "camera": pa.string(), "source": pa.int64()}
     | {"file": pa.int32(), "continues": pa.int64()}
 )
@@ -99,7 +99,7 @@ class PartWriter:
         self.n_crops = 0
         folder.mkdir()
         self._shards = ShardWriter(folder, shard_bytes=shard_bytes)
-        self._crops = TableWriter(folder / "crops.parquet", _CROPS)
+        self._crops = TableWriter(folder / "crops.parquet", CROPS)
         self._tracklets = TableWriter(folder / "tracklets.parquet", _PART_TRACKLETS)
         self._truth = TableWriter(folder / "truth.parquet", TRUTH) if truth else None
 
@@ -321,8 +321,8 @@ class SetWriter:
 
         Returns the files' sha256, and the writer of the truth, still open, where a part has one.
         """
-        crops = TableWriter(joined / "crops.parquet", _CROPS)
-        tracklets = TableWriter(joined / "tracklets.parquet", _TRACKLETS)
+        crops = TableWriter(joined / "crops.parquet", CROPS)
+        tracklets = TableWriter(joined / "tracklets.parquet", TRACKLETS)
         truth = None
         if any("truth" in entry["files"] for entry in done):
             truth = TableWriter(self.partial / "truth.parquet", TRUTH)

@@ -6,6 +6,10 @@
     SET/shard-NNNNN.arrow    the crops as JPEG bytes, one column
     SET.truth.parquet        pid of each crop row; only `read_truth` opens it, never training
 
+A referenced set (`tracklearn.store.referenced`) leaves its images elsewhere: `manifest["images"]` says where,
+relative to the set. Either crops.parquet has a column `path` in place of `shard` and `row`, or the shards are
+those of another set.
+
 While a set is written it lies in `SET.partial/`, one folder a source; what is finished there survives an
 interruption. The last step renames the joined folder to `SET`, so a set exists whole or not at all.
 """
@@ -23,10 +27,10 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store.images import ImageFiles
 from tracklearn.store.runs import read_json
 from tracklearn.store.setwriter import (
     KIND,
-    SCHEMA,
     TRUTH,
     PartWriter,
     SetWriter,
@@ -49,6 +53,9 @@ __all__ = [
 ]
 
 
+REFERENCED = 2  # schema of a set whose images lie elsewhere; one that holds them has `setwriter.SCHEMA`
+
+
 class TrackletSet:
     """A tracklet set on disk, opened by `open_set`; nothing is read before it is asked for.
 
@@ -60,7 +67,12 @@ class TrackletSet:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
-        self._reader = ShardReader([path / shard["name"] for shard in manifest["shards"]])
+        self._reader = ShardReader([self.root / shard["name"] for shard in manifest["shards"]])
+
+    @property
+    def root(self) -> Path:
+        """Folder that holds the images or their shards: the set's own, unless it is a referenced set."""
+        return self.path / self.manifest.get("images", {}).get("root", "")
 
     @property
     def digest(self) -> str:
@@ -103,8 +115,22 @@ class TrackletSet:
         return self._tracklet_column("continues")
 
     @cached_property
-    def _place(self) -> tuple[Array, Array]:
-        return self._crop_column("shard"), self._crop_column("row")
+    def place(self) -> dict[str, pa.Array]:
+        """Where each crop's picture lies below `root`: (n,) `path`, or (n,) `shard` and `row`."""
+        names = ("path",) if self._in_files else ("shard", "row")
+        return {name: _read_column(self.path / "crops.parquet", name, self.n_crops) for name in names}
+
+    @property
+    def _in_files(self) -> bool:
+        return bool(self.manifest.get("images", {}).get("kind") == "files")
+
+    @cached_property
+    def _files(self) -> ImageFiles:
+        return ImageFiles(self.root, self.place["path"])
+
+    @cached_property
+    def _shard_row(self) -> tuple[Array, Array]:
+        return self.place["shard"].to_numpy(), self.place["row"].to_numpy()
 
     def _crop_column(self, name: str) -> Array:
         return _column(self.path / "crops.parquet", name, self.n_crops)
@@ -115,20 +141,29 @@ class TrackletSet:
     def crops(
         self, height: int, width: int, *, cache_bytes: int = 1 << 30, workers: int | None = None
     ) -> StoredCrops:
-        """The crops at one size, decoded on demand and kept up to `cache_bytes`; see `StoredCrops`."""
+        """The crops at one size, decoded on demand and kept up to `cache_bytes`; see `StoredCrops`.
+
+        Raises:
+            FileNotFoundError: the folder of a referenced set's images is not there.
+        """
+        if self._in_files:
+            return self._files.crops(height, width, cache_bytes=cache_bytes, workers=workers)
         return StoredCrops(
             self.n_crops, self._blob, height=height, width=width, cache_bytes=cache_bytes, workers=workers
         )
 
     def _blob(self, row: int) -> Array:
-        shard, place = self._place
+        if self._in_files:
+            return self._files.get(row)
+        shard, place = self._shard_row
         return self._reader.get(int(shard[row]), int(place[row]))
 
     def jpeg(self, row: int) -> bytes:
-        """The JPEG bytes of a crop row.
+        """The encoded bytes of a crop row: JPEG, or whatever format a referenced image has.
 
         Raises:
             IndexError: no such row.
+            FileNotFoundError: a referenced image is not there.
         """
         if not 0 <= row < self.n_crops:
             raise IndexError(f"crop row {row} asked for, {self.path} has 0..{self.n_crops - 1}")
@@ -139,23 +174,28 @@ class TrackletSet:
 
         Raises:
             IndexError: no such row.
+            FileNotFoundError: a referenced image is not there.
             ValueError: its picture is broken.
         """
         image = decode_image(self.jpeg(row))
         if image is None:
-            raise ValueError(f"crop row {row} of {self.path} is broken: its JPEG bytes cannot be decoded")
+            where = f" ({self._files.file(row)})" if self._in_files else ""
+            raise ValueError(f"crop row {row} of {self.path}{where} is broken: it cannot be decoded")
         return image
 
     def verify(self) -> None:
         """Compare every file with the sha256 in the manifest; reads the whole set.
 
+        Images in files of their own have no sum: only the tables of such a set are compared.
+
         Raises:
             ValueError: a file differs; the message names it.
         """
-        expected = dict(self.manifest["files"]) | {s["name"]: s["sha256"] for s in self.manifest["shards"]}
-        for name, sha256 in expected.items():
-            if hash_file(self.path / name) != sha256:
-                raise ValueError(f"{self.path / name} is damaged (its sha256 differs): ingest again")
+        expected = {self.path / name: sha256 for name, sha256 in self.manifest["files"].items()}
+        expected |= {self.root / s["name"]: s["sha256"] for s in self.manifest["shards"]}
+        for file, sha256 in expected.items():
+            if hash_file(file) != sha256:
+                raise ValueError(f"{file} is damaged (its sha256 differs): ingest again")
 
 
 def open_set(path: str | Path) -> TrackletSet:
@@ -178,22 +218,35 @@ def open_set(path: str | Path) -> TrackletSet:
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     if kind != KIND:
         raise ValueError(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
-    if manifest.get("schema", 0) > SCHEMA:
+    if manifest.get("schema", 0) > REFERENCED:
         raise ValueError(
             f"{path} has schema {manifest['schema']}, this tracklearn ({tracklearn.__version__}) "
-            f"reads up to {SCHEMA}: update tracklearn"
+            f"reads up to {REFERENCED}: update tracklearn"
         )
     for name in manifest["files"]:
         if not (path / name).is_file():
             raise ValueError(f"{path} is damaged: {name} is missing; ingest again")
+    opened = TrackletSet(path, manifest)
+    if manifest.get("images", {}).get("kind") == "shards":
+        _check_holder(opened)
     for shard in manifest["shards"]:
         # A shorter file behind a memory map would end the process; so sizes are checked here.
-        file = path / shard["name"]
+        file = opened.root / shard["name"]
         size = file.stat().st_size if file.is_file() else None
         if size != shard["bytes"]:
             found = "missing" if size is None else f"{size} bytes long, expected {shard['bytes']}"
-            raise ValueError(f"{path} is damaged: {shard['name']} is {found}; ingest again")
-    return TrackletSet(path, manifest)
+            raise ValueError(f"{opened.root} is damaged: {shard['name']} is {found}; ingest again")
+    return opened
+
+
+def _check_holder(opened: TrackletSet) -> None:
+    """Whether the set that holds the shards of `opened` is there, and still the same."""
+    holder = Path(os.path.normpath(opened.root))
+    what = f"{opened.path} shares the images of the set {holder}, which"
+    if not (opened.root / "manifest.json").is_file():
+        raise FileNotFoundError(f"{what} is not there: put it back, or make {opened.path} again")
+    if read_json(opened.root / "manifest.json").get("digest") != opened.manifest["images"]["digest"]:
+        raise ValueError(f"{what} has been replaced by another one: make {opened.path} again")
 
 
 def write_truth(path: str | Path, pid: Array) -> Path:
@@ -241,10 +294,14 @@ def read_truth(path: str | Path) -> Truth:
 
 def _column(path: Path, name: str, rows: int) -> Array:
     """One column of a parquet file; one at a time, so that a large set is never twice in memory."""
+    return _read_column(path, name, rows).to_numpy(zero_copy_only=False)
+
+
+def _read_column(path: Path, name: str, rows: int) -> pa.Array:
     try:
         column = pq.read_table(path, columns=[name], memory_map=True)[name]
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): ingest again") from error
     if len(column) != rows:
         raise ValueError(f"{path} is damaged: it has {len(column)} rows, expected {rows}; ingest again")
-    return column.to_numpy()
+    return column.combine_chunks()
