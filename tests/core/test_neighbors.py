@@ -122,6 +122,15 @@ def test_rows_with_too_many_candidates_are_compared_with_all(small_tiles, method
     np.testing.assert_allclose(squared, far, atol=1e-7)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_more_candidates_than_there_is_space_for_one_neighbour(k):
+    """All rows tie: a row's candidates cannot be cut down, and must not run over into the next row's."""
+    x = np.repeat(np.eye(2, 8, dtype=np.float32), [150, 50], axis=0)
+    index, squared = k_nearest(x, k)
+    np.testing.assert_array_equal(index, np.repeat([[0], [150]], [150, 50], axis=0) + np.arange(k))
+    assert not squared.any()
+
+
 def test_int8_with_one_number_far_larger_than_all_others(small_tiles):
     """Without the rotation such rows would have no resolution left."""
     rng = np.random.default_rng(8)

@@ -160,7 +160,7 @@ def _make_room(i, heap, slack, floor, count, index, value):
             value[i, kept] = value[i, c]
             kept += 1
     count[i] = kept
-    if index.shape[1] - kept < heap.shape[0] // 2:
+    if index.shape[1] - kept < max(1, heap.shape[0] // 2):
         # Too many lie within the slack of the k-th: the caller looks at this row in another way.
         count[i] = -1
         floor[i] = np.inf
@@ -169,11 +169,12 @@ def _make_room(i, heap, slack, floor, count, index, value):
 
 
 @njit(cache=True, nogil=True)
-def settle(features, slack, count, candidate, value, low, high, index, squared):
+def settle(query, gallery, slack, count, candidate, value, low, high, index, squared):
     """Fills rows low..high−1 of `index` and `squared` from the candidates, computed again in float64.
 
-    `value` is exact to within `slack` / 2: once the largest left cannot reach the k-th nearest found,
-    nothing can. Rows with the count −1 are passed over.
+    `candidate` (q, c) holds `count` (q,) gallery rows for each query. `value` is exact to within `slack` / 2:
+    once the largest left cannot reach the k-th nearest found, nothing can. Rows with the count −1 are passed
+    over.
     """
     k = index.shape[1]
     best = np.empty(k, np.float64)
@@ -186,7 +187,7 @@ def settle(features, slack, count, candidate, value, low, high, index, squared):
             if found == k and value[i, o] + slack[i] / 2 < 1.0 - best[k - 1] / 2:
                 break
             j = candidate[i, o]
-            found = _insert(best, index[i], found, _comparable_distance(features[i], features[j]), j)
+            found = _insert(best, index[i], found, _comparable_distance(query[i], gallery[j]), j)
         for c in range(k):
             squared[i, c] = max(best[c], 0.0)
 
