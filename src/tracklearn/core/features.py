@@ -109,14 +109,14 @@ def row_lengths(features: Array | Tensor, name: str = "features") -> tuple[Array
     Raises:
         ValueError: not two-dimensional; rows with NaN or infinity; all-zero rows. The message names them.
     """
-    features = on_host(as_matrix(features, name))
-    length = np.empty(len(features))
-    step = _step(features)
-    for lo in range(0, len(features), step):
-        block = features[lo : lo + step].astype(np.float64)
+    matrix: Array = on_host(as_matrix(features, name))
+    length = np.empty(len(matrix))
+    step = _step(matrix)
+    for lo in range(0, len(matrix), step):
+        block = matrix[lo : lo + step].astype(np.float64)
         length[lo : lo + step] = np.sqrt(np.einsum("ij,ij->i", block, block))
     check_lengths(length, name)
-    return features, length
+    return matrix, length
 
 
 def as_matrix(features: Array | Tensor, name: str = "features") -> Any:

@@ -7,17 +7,20 @@ isolation).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.core import threads
 from tracklearn.core.cluster import dbscan
-from tracklearn.core.features import as_matrix, check_lengths, row_lengths, unit_rows
+from tracklearn.core.features import as_matrix, check_lengths, is_tensor, row_lengths, unit_rows
 from tracklearn.core.jaccard import jaccard_distance
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 Method = Literal["dbscan"]
@@ -29,7 +32,7 @@ _SPAN = 1 << 20  # numbers of short tracklets that one thread takes at a time: 4
 
 
 def isolate(
-    features: Array,
+    features: Array | Tensor,
     tracklet: Array,
     *,
     frame: Array,
@@ -45,7 +48,8 @@ def isolate(
     A tracklet that is all noise, or shorter than `min_samples`, is kept whole as part 0.
 
     Args:
-        features: (n, d), any lengths but zero: rows are normalised here.
+        features: (n, d), any lengths but zero: rows are normalised here. A torch tensor is compared on its
+            device, with the same labels.
         tracklet: (n,) int, non-decreasing.
         frame: (n,) int, non-decreasing inside a tracklet.
         time: (n,) seconds, and box: (n, 4) pixels; not used by DBSCAN, checked for their shape.
@@ -66,6 +70,8 @@ def isolate(
         at most 64 MB (beyond 262,144 frames: 256 · L bytes). Rows of another kind are copied, a few MB or
         one such tracklet at a time: to float32 where it holds them (float16, small integers), otherwise to
         float64. The Jaccard metric: one tracklet in float64 and what `jaccard_distance` needs for it.
+        On a device: 512 MB, or the longest tracklet twice in float64 and 64 rows of its similarities where
+        that is more; the Jaccard metric brings a tensor to the host.
 
     Raises:
         ValueError: shapes disagree; rows not sorted; features not finite or all zero (names rows); an unknown
@@ -86,7 +92,7 @@ def isolate(
 
 
 def isolate_chunks(
-    chunks: Iterable[tuple[Array, Array, Array]],
+    chunks: Iterable[tuple[Array | Tensor, Array, Array]],
     *,
     method: Method = "dbscan",
     eps: float = 0.6,
@@ -101,7 +107,8 @@ def isolate_chunks(
 
     Args:
         chunks: (features (b, d), tracklet (b,), frame (b,)) of successive rows, any b, sorted by (tracklet,
-            frame) from one piece to the next too. An array may be used again for the next piece.
+            frame) from one piece to the next too. An array may be used again for the next piece. Features
+            may be torch tensors, all of one device, as for `isolate`.
         method, eps, min_samples, metric: as for `isolate`.
 
     Yields:
@@ -126,13 +133,13 @@ def isolate_chunks(
 
 
 def _stream(
-    chunks: Iterable[tuple[Array, Array, Array]], eps: float, min_samples: int, metric: Metric
+    chunks: Iterable[tuple[Array | Tensor, Array, Array]], eps: float, min_samples: int, metric: Metric
 ) -> Iterator[Array]:
-    open_rows: list[tuple[Array, Array]] = []  # of the unfinished tracklet: features, tracklet
+    open_rows: list[tuple[Array | Tensor, Array]] = []  # of the unfinished tracklet: features, tracklet
     last = (0, 0)  # tracklet and frame of the row before this chunk
     for number, (features, tracklet, frame) in enumerate(chunks):
         try:
-            features, _ = row_lengths(features)
+            features = _checked(features)
             tracklet = _check_rows(features, tracklet, frame, None, None)
         except ValueError as error:
             raise ValueError(f"chunk {number}: {error}") from error
@@ -163,24 +170,45 @@ def _stream(
         if head < tail:
             done.append(_parts(features[head:tail], tracklet[head:tail], eps, min_samples, metric))
         # Copies: a view would keep the whole chunk alive, and the caller may fill it again.
-        open_rows.append((features[tail:].copy(), tracklet[tail:].copy()))
+        open_rows.append((_joined([features[tail:]]), tracklet[tail:].copy()))
         yield np.concatenate([np.zeros(0, np.int64), *done])
     yield _close(open_rows, eps, min_samples, metric)
 
 
-def _close(pieces: list[tuple[Array, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
+def _close(pieces: list[tuple[Array | Tensor, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
     """Parts of the one tracklet that came in these pieces."""
     if not pieces:
         return np.zeros(0, np.int64)
-    features, tracklet = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-    return _parts(features, tracklet, eps, min_samples, metric)
+    features, tracklet = zip(*pieces, strict=True)
+    return _parts(_joined(features), np.concatenate(tracklet), eps, min_samples, metric)
 
 
-def adjacent_similarity(features: Array, tracklet: Array) -> Array:
+def _checked(features: Array | Tensor) -> Array | Tensor:
+    """Features whose rows all have a direction."""
+    if not is_tensor(features):
+        return row_lengths(features)[0]
+
+    from tracklearn.core import device
+
+    device.lengths(features)
+    return features
+
+
+def _joined(pieces: Sequence[Array | Tensor]) -> Array | Tensor:
+    """The pieces one below the other, in memory of their own."""
+    if not is_tensor(pieces[0]):
+        return np.concatenate(pieces)
+
+    from tracklearn.core import device
+
+    return device.joined(pieces)
+
+
+def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
     """Cosine similarity of each crop to the one before it in its tracklet.
 
     Args:
-        features: (n, d), any lengths but zero.
+        features: (n, d), any lengths but zero; a torch tensor is brought to the host.
         tracklet: (n,) int, non-decreasing, rows in the order of frames.
 
     Returns:
@@ -225,18 +253,23 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
     return step if step > 0 else 0.6
 
 
-def _parts(features: Array, tracklet: Array, eps: float, min_samples: int, metric: Metric) -> Array:
+def _parts(features: Array | Tensor, tracklet: Array, eps: float, min_samples: int, metric: Metric) -> Array:
     """Parts (n,) of a matrix whose rows may still turn out not finite or all zero."""
     edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
     if metric == "jaccard":
         return _jaccard_parts(features, edge, eps, min_samples)
 
+    # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
+    least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
+    if is_tensor(features):
+        from tracklearn.core import device
+
+        return device.parts(features, edge, least, min_samples)
+
     from tracklearn.core.kernels.isolate import SHORT, label_short, lengths
 
     part = np.zeros(len(tracklet), np.int64)
     length = np.empty(len(tracklet))
-    # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
-    least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
     slack = _slack(features.shape[1])
 
     def label_alone(q: int) -> None:
@@ -289,7 +322,7 @@ def _label_blocks(
     label_bits(near, degree, min_samples, part)
 
 
-def _jaccard_parts(features: Array, edge: Array, eps: float, min_samples: int) -> Array:
+def _jaccard_parts(features: Array | Tensor, edge: Array, eps: float, min_samples: int) -> Array:
     features, length = row_lengths(features)
     part = np.zeros(len(features), np.int64)
     for lo, hi in pairwise(edge):
@@ -340,7 +373,7 @@ def _check_settings(method: str, eps: float, min_samples: int, metric: str) -> N
 
 
 def _check_rows(
-    features: Array, tracklet: Array, frame: Array | None, time: Array | None, box: Array | None
+    features: Array | Tensor, tracklet: Array, frame: Array | None, time: Array | None, box: Array | None
 ) -> Array:
     n = len(features)
     for name, value, shape in (

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from tracklearn.core.features import check_unit
+from tracklearn.core.features import check_unit, is_tensor
 from tracklearn.core.neighbors import Method, k_nearest, k_nearest_and_farthest
 from tracklearn.core.threads import each
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 Mode = Literal["tracklearn", "mmt", "spcl"]
@@ -27,7 +30,7 @@ _ROWS = 256  # rows of a range, at least
 
 
 def jaccard_distance(
-    features: Array,
+    features: Array | Tensor,
     k1: int = 30,
     k2: int = 6,
     *,
@@ -54,7 +57,8 @@ def jaccard_distance(
     identical rows up to 2/3 apart.)
 
     Args:
-        features: (n, d) unit rows.
+        features: (n, d) unit rows. A torch tensor's neighbours are found on its device; the distances are
+            the same to the bit (with "mmt", whose greatest d is known to 1e-6, to about as much).
         k1: neighbours of the reciprocal sets, at least 1; more than n − 1 act as n − 1 (h does not shrink).
         k2: neighbours averaged over, itself included, at least 1; clipped to n.
         max_distance: only entries below it are stored; in (0, 1].
@@ -85,7 +89,8 @@ def jaccard_distance(
     check_settings(k1, k2, mode)
     if not 0 < max_distance <= 1:
         raise ValueError(f"max_distance is {max_distance}, expected a value in (0, 1]")
-    features = check_unit(features)
+    if not is_tensor(features):
+        features = check_unit(features)
     n = len(features)
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
@@ -104,7 +109,7 @@ def check_settings(k1: int, k2: int, mode: str) -> None:
 
 
 def reciprocal_encoding(
-    features: Array,
+    features: Array | Tensor,
     k1: int,
     k2: int,
     *,
@@ -115,7 +120,7 @@ def reciprocal_encoding(
     """Each row's weights over its k-reciprocal neighbours, averaged over its k2 nearest.
 
     Args:
-        features: (n, d) float32 unit rows, already checked, n ≥ 1.
+        features: (n, d) float32 unit rows, already checked, or a tensor; n ≥ 1.
         k1, k2, mode, neighbors: as in `jaccard_distance`, already checked.
         known: `k_nearest_and_farthest` of at least `columns_needed` neighbours, where the caller has it.
 
@@ -134,7 +139,8 @@ def reciprocal_encoding(
         index, squared = k_nearest(features, wanted, method=neighbors)
         far = np.ones(n)
     scale = 1 / far if mode == "mmt" else np.ones(n)
-    encoding = _encode(features, index, squared, scale, width, half)
+    rows = check_unit(features) if is_tensor(features) else features
+    encoding = _encode(rows, index, squared, scale, width, half)
     if k2 > 1:
         encoding = _mean_of_nearest(encoding, index[:, :k2])
     encoding.sort_indices()

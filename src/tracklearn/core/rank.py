@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.core import threads
-from tracklearn.core.features import check_unit
+from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, columns_needed, reciprocal_encoding
 from tracklearn.core.neighbors import k_nearest_and_farthest, k_nearest_of
 from tracklearn.types import Matches, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 AveragePrecision = Literal["hits", "trapezoid", "sklearn"]
@@ -27,18 +30,19 @@ _SLACK = 2.0  # in units of what a float32 product of unit rows can err by: |err
 _ROWS = 64  # rows of a distance matrix scored at a time
 
 
-def distance(query: Array, gallery: Array) -> Array:
+def distance(query: Array | Tensor, gallery: Array | Tensor) -> Any:
     """Euclidean distances of unit rows.
 
     Computed in float64 by blocks, so that the distance of equal rows is 0 and not the 3e-4 that float32
     products leave.
 
     Args:
-        query: (q, d) unit rows.
+        query: (q, d) unit rows. Where it is a torch tensor, its device computes.
         gallery: (g, d) unit rows.
 
     Returns:
-        (q, g) float32, 0-2. Memory: the result and, per thread, two blocks of 1,024 rows in float64.
+        (q, g) float32, 0-2; a tensor on the device of `query` where that is one. Memory: the result and, per
+        thread, two blocks of 1,024 rows in float64 (on a device, of 4,096).
 
     Raises:
         ValueError: features not finite, not of unit length (within 1e-3) or all zero; widths differ.
@@ -48,6 +52,10 @@ def distance(query: Array, gallery: Array) -> Array:
         >>> distance(np.eye(2), np.eye(2)).round(3).tolist()
         [[0.0, 1.4140000343322754], [1.4140000343322754, 0.0]]
     """
+    if is_tensor(query):
+        from tracklearn.core import device
+
+        return device.distance(*device.check_pair(query, gallery))
     query, gallery = _check_pair(query, gallery)
     out = np.empty((len(query), len(gallery)), np.float32)
 
@@ -58,7 +66,7 @@ def distance(query: Array, gallery: Array) -> Array:
     return out
 
 
-def _check_pair(query: Array, gallery: Array) -> tuple[Array, Array]:
+def _check_pair(query: Array | Tensor, gallery: Array | Tensor) -> tuple[Array, Array]:
     query, gallery = check_unit(query, "query"), check_unit(gallery, "gallery")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
@@ -83,8 +91,8 @@ def _distance_of(query: Array, gallery: Array) -> Array:
 
 
 def rerank(
-    query: Array,
-    gallery: Array,
+    query: Array | Tensor,
+    gallery: Array | Tensor,
     *,
     k1: int = 20,
     k2: int = 6,
@@ -100,7 +108,7 @@ def rerank(
     on identical rows included. Small = similar; `evaluate` and `nearest(..., distance=)` take the result.
 
     Args:
-        query: (q, d) unit rows.
+        query: (q, d) unit rows. Where it is a torch tensor, its device finds the neighbours.
         gallery: (g, d) unit rows.
         k1: neighbours of the reciprocal sets, at least 1; more than q + g − 1 act as q + g − 1.
         k2: neighbours averaged over, itself included, at least 1; clipped to q + g.
@@ -134,6 +142,7 @@ def rerank(
     check_settings(k1, k2, mode)
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value is {lambda_value}, expected a weight in 0-1")
+    given = query, gallery
     query, gallery = _check_pair(query, gallery)
     q, g = len(query), len(gallery)
     wanted = columns_needed(q + g, k1, k2, mode)
@@ -146,7 +155,8 @@ def rerank(
     from tracklearn.core.kernels.rank import blend
 
     features = np.concatenate([query, gallery])
-    known = k_nearest_and_farthest(features, wanted) if known is None else known
+    if known is None:
+        known = k_nearest_and_farthest(_put_together(given, features), wanted)
     encoding = reciprocal_encoding(features, k1, k2, mode=mode, known=known)
     encoding_start, column = encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32)
     by_column = encoding[q:].tocsc()  # only gallery rows are looked up
@@ -167,6 +177,16 @@ def rerank(
     return out
 
 
+def _put_together(given: tuple[Array | Tensor, Array | Tensor], features: Array) -> Array | Tensor:
+    """`features`, the rows of both in one array, or that as a tensor where the first is one."""
+    if not is_tensor(given[0]):
+        return features
+
+    from tracklearn.core import device
+
+    return device.joined(given)
+
+
 def _check_known(known: tuple[Array, Array, Array], n: int, wanted: int) -> None:
     index, squared, far = known
     if len(index) != n or index.shape != squared.shape or far.shape != (n,) or index.shape[1] < wanted:
@@ -178,13 +198,15 @@ def _check_known(known: tuple[Array, Array, Array], n: int, wanted: int) -> None
         raise ValueError(f"known names rows {index.min()} to {index.max()}, expected 0 to {n - 1}")
 
 
-def nearest(query: Array, gallery: Array, k: int, *, distance: Array | None = None) -> Matches:
+def nearest(
+    query: Array | Tensor, gallery: Array | Tensor, k: int, *, distance: Array | Tensor | None = None
+) -> Matches:
     """The k nearest gallery rows of each query, nearest first, ties to the lower row.
 
     Distances are √(2 − 2 x·y): equal rows read 0 to 3e-4, as far as their float32 lengths are from 1.
 
     Args:
-        query: (q, d) unit rows.
+        query: (q, d) unit rows. Where it is a torch tensor, its device searches.
         gallery: (g, d) unit rows.
         k: number of matches, at least 1.
         distance: (q, g), small = similar, such as `rerank` gives; decides in place of the features' own
@@ -209,9 +231,9 @@ def nearest(query: Array, gallery: Array, k: int, *, distance: Array | None = No
     return Matches(index, far)
 
 
-def _smallest(distance: Array, shape: tuple[int, int], k: int) -> tuple[Array, Array]:
+def _smallest(distance: Array | Tensor, shape: tuple[int, int], k: int) -> tuple[Array, Array]:
     """Columns and values of the k smallest entries of each row, ties to the lower column."""
-    distance = np.asarray(distance)
+    distance = np.asarray(on_host(distance))
     if distance.shape != shape:
         raise ValueError(f"distance has shape {distance.shape}, expected (query, gallery) = {shape}")
     _refuse_nan(distance)
@@ -228,7 +250,7 @@ def _smallest(distance: Array, shape: tuple[int, int], k: int) -> tuple[Array, A
 
 
 def evaluate(
-    distance: Array | tuple[Array, Array],
+    distance: Array | Tensor | tuple[Array | Tensor, Array | Tensor],
     query_pid: Array,
     gallery_pid: Array,
     query_camid: Array,
@@ -262,7 +284,8 @@ def evaluate(
         distance: (q, g), small = similar; inf allowed, NaN not; float32 in row order is fastest, and what is
             neither floating-point nor integers of up to 32 bits is compared as float64. Or a tuple of unit
             features, (q, d) of the queries and (g, d) of the gallery: the same scores as those of
-            `rank.distance` of the two, which is then never held whole.
+            `rank.distance` of the two, which is then never held whole. Of a torch tensor, or a tuple that
+            begins with one, its device counts: the same scores for the same distances.
         query_pid: (q,) int. gallery_pid: (g,) int.
         query_camid: (q,) int. gallery_camid: (g,) int.
         protocol: "official" or "gallery-excludes-queries", as above.
@@ -280,7 +303,7 @@ def evaluate(
     Returns:
         Scores. mAP and cmc are NaN where no query is valid. The same whatever the number of threads.
         Memory: O(q + g); from features, per thread, 64 MB or 64 · g floats where that is more, and two
-        blocks of 1,024 rows in float64.
+        blocks of 1,024 rows in float64. On a device 400 MB, or 24 · g bytes where that is more.
 
     Raises:
         ValueError: shapes disagree; NaN distances; distances, persons or cameras that are not numbers of
@@ -318,15 +341,24 @@ def evaluate(
     first = np.searchsorted(gallery_pid[member], query_pid, side="left")
     last = np.searchsorted(gallery_pid[member], query_pid, side="right")
 
-    from tracklearn.core.kernels.rank import score
+    from tracklearn.core.kernels.rank import score, score_counted
 
     precision, ahead = np.zeros(q), np.zeros(q, np.int64)
-    rule = bool(same_camera), AP.index(ap)
+    variant = AP.index(ap)
 
     def fill(low: int) -> None:
         rows = slice(low, min(q, low + step))
-        asked = first[rows], last[rows], query_camid[rows], own[rows]
-        score(block(rows), hide, member, gallery_camid, *asked, *rule, precision[rows], ahead[rows])
+        out = precision[rows], ahead[rows]
+        near = block(rows)
+        if is_tensor(near):
+            from tracklearn.core import device
+
+            asked = first[rows], last[rows], query_pid[rows], query_camid[rows], own[rows]
+            counted = device.counts(near, hidden, gallery_pid, gallery_camid, member, asked, same_camera)
+            score_counted(*counted, variant, *out)
+        else:
+            person = first[rows], last[rows], query_camid[rows], own[rows]
+            score(near, hide, member, gallery_camid, *person, same_camera, variant, *out)
 
     threads.each(fill, range(0, q, step))
     _refuse_rows(np.flatnonzero(ahead == -2))
@@ -345,9 +377,13 @@ def evaluate(
 
 
 def _rows_of(
-    distance: Array | tuple[Array, Array],
-) -> tuple[Callable[[slice], Array], tuple[int, int], type, int]:
+    distance: Array | Tensor | tuple[Array | Tensor, Array | Tensor],
+) -> tuple[Callable[[slice], Any], tuple[int, int], type, int]:
     """The distances of a range of queries, the shape of all, their type, and the range to take at a time."""
+    if is_tensor(distance) or (isinstance(distance, tuple) and is_tensor(distance[0])):
+        from tracklearn.core import device
+
+        return device.rows_of(distance)
     if isinstance(distance, tuple):
         query, gallery = _check_pair(*distance)
         g = len(gallery)
@@ -363,7 +399,7 @@ def _rows_of(
 
 
 def _labels(value: Array, name: str, size: int, shape: tuple[int, int]) -> Array:
-    value = np.asarray(value)
+    value = np.asarray(on_host(value))
     if value.shape != (size,):
         raise ValueError(f"{name} has shape {value.shape}, expected ({size},) to go with distance {shape}")
     if size and value.dtype.kind not in "iub":

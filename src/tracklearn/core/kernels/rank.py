@@ -52,6 +52,41 @@ def _count_each(wrong, hit, before):
 
 
 @njit(cache=True, nogil=True)
+def _average_precision(hit, before, variant):
+    """From the distances of the true matches, ascending, and the wrong entries at or before each."""
+    n = len(hit)
+    total = 0.0
+    tied = n  # matches up to and with those at the distance of this one
+    for j in range(n - 1, -1, -1):
+        if j + 1 < n and hit[j] != hit[j + 1]:
+            tied = j + 1
+        found = tied if variant == 2 else j + 1
+        precision = found / (found + before[j])
+        if variant == 1:
+            earlier = j + before[j]
+            precision = (precision + (j / earlier if earlier else 1.0)) / 2
+        total += precision
+    return total / n
+
+
+@njit(cache=True, nogil=True)
+def score_counted(n, hit, before, variant, ap, ahead):
+    """What `score` writes, from what is already counted.
+
+    Args:
+        n: (b,) true matches of each query, −2 where NaN was found.
+        hit: (b, m) their distances, ascending. before: (b, m) wrong entries at or before each.
+        variant, ap, ahead: as for `score`.
+    """
+    for i in range(n.shape[0]):
+        if n[i] <= 0:
+            ahead[i] = min(n[i], -1)
+            continue
+        ahead[i] = before[i, 0]
+        ap[i] = _average_precision(hit[i, : n[i]], before[i, : n[i]], variant)
+
+
+@njit(cache=True, nogil=True)
 def score(
     distance, hide, member, gallery_camid, first, last, query_camid, own, same_camera, variant, ap, ahead
 ):
@@ -94,18 +129,7 @@ def score(
         hit.sort()
         _count_each(wrong, hit, before)
         ahead[i] = before[0]
-        total = 0.0
-        tied = n  # matches up to and with those at the distance of this one
-        for j in range(n - 1, -1, -1):
-            if j + 1 < n and hit[j] != hit[j + 1]:
-                tied = j + 1
-            found = tied if variant == 2 else j + 1
-            precision = found / (found + before[j])
-            if variant == 1:
-                earlier = j + before[j]
-                precision = (precision + (j / earlier if earlier else 1.0)) / 2
-            total += precision
-        ap[i] = total / n
+        ap[i] = _average_precision(hit, before, variant)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
