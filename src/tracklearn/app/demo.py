@@ -223,6 +223,7 @@ def judge_run(
     judge_set = open_set(folder)
     judge_truths = {name: read_results(videos / f"{name}.gt.txt") for name in names}
     pid = evaluate.tracklet_pid(judge_set.tracklets, evaluate.match_truth(judge_set, judge_truths))
+    write_truth(folder, pid[judge_set.tracklets.tracklet])  # one person each, as a benchmark wants them
     camid = judge_set.tracklets.camid
     device = pipeline.pick_device(device)
     features = {

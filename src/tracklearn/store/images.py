@@ -78,6 +78,18 @@ class ImageFiles:
                 raise self._gone(min(self._missing)) from None
             return np.empty(0, np.uint8)
 
+    def image(self, row: int) -> Array:
+        """A row's picture at its own size, RGB uint8 (h, w, 3).
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is broken.
+        """
+        image = decode_image(self.get(row))
+        if image is None:
+            raise ValueError(f"{self.file(row)} is broken: it cannot be decoded")
+        return image
+
     def crops(
         self, height: int, width: int, *, cache_bytes: int = 1 << 30, workers: int | None = None
     ) -> StoredCrops:

@@ -1,0 +1,41 @@
+"""The generated world of the demo as a benchmark: learn from DEMO/set, be judged on DEMO/judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tracklearn.store.benchmarks.parts import Benchmark, Part, locate
+from tracklearn.store.tracklets import open_set, read_truth, truth_path
+
+
+def read_world(root: Path) -> Benchmark:
+    """Every tracklet of the judged people is searched for among all the others."""
+    folder = locate(root, "a demo's folder", ("set", "judge"))
+    train, test = _part(folder / "set"), _part(folder / "judge")
+    mixed = test.truth.pid[test.tracklets.crop] != test.pid[test.tracklets.tracklet]
+    if mixed.any():
+        number = int(test.tracklets.tracklet[np.argmax(mixed)])
+        raise ValueError(
+            f"tracklet {number} of {folder / 'judge'} holds several persons: it cannot be judged"
+        )
+    query = np.flatnonzero(test.pid >= 0)
+    return Benchmark(
+        name="world",
+        title="the generated world",
+        root=folder,
+        train=train,
+        test=test,
+        query=query,
+        gallery=np.arange(len(test.tracklets)),
+    )
+
+
+def _part(path: Path) -> Part:
+    if not truth_path(path).is_file():
+        raise FileNotFoundError(
+            f"{truth_path(path)} is not there: let `tracklearn demo` finish, or run it again"
+        )
+    opened = open_set(path)
+    return Part(opened.tracklets, read_truth(path), opened.cameras, lambda: opened)

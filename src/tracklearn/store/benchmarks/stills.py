@@ -1,0 +1,230 @@
+"""Image sets: Market-1501, DukeMTMC-reID (names of the same kind) and MSMT17 (lists)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tracklearn.store.benchmarks.parts import Benchmark, Part, by_person_and_camera, items, locate
+from tracklearn.store.folders import skip
+from tracklearn.store.images import ImageFiles
+from tracklearn.store.video import IMAGE_SUFFIXES
+from tracklearn.types import Array, Truth
+
+MARKET = {
+    "train_ids": 751,
+    "train_images": 12_936,
+    "query": 3_368,
+    "query_ids": 750,
+    "gallery": 15_913,
+    "cameras": 6,
+}
+DUKE = {
+    "train_ids": 702,
+    "train_images": 16_522,
+    "query": 2_228,
+    "query_ids": 702,
+    "gallery": 17_661,
+    "cameras": 8,
+}
+MSMT17 = {
+    "train_ids": 1_041,
+    "train_images": 32_621,
+    "query": 11_659,
+    "query_ids": 3_060,
+    "gallery": 82_161,
+    "cameras": 15,
+}
+DUKE_NOTICE = (
+    "DukeMTMC-reID was withdrawn by its authors in 2019 over the privacy of the people in it, who had not "
+    "agreed to being filmed. Tracklearn does not download it; this reader is for those who hold it lawfully."
+)
+
+_SEQUENCE = 10**6  # Market-1501's frame numbers have six digits and start again in every sequence
+_MARKET_NAME = re.compile(r"(?P<pid>-?\d+)_c(?P<cam>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)_")
+_DUKE_NAME = re.compile(r"(?P<pid>\d+)_c(?P<cam>\d+)_f(?P<frame>\d+)")
+_MSMT_NAME = re.compile(r"\d+_(?P<index>\d+)_(?P<cam>\d+)_(?P<day>\d+)(?P<part>[a-z]+)_(?P<frame>\d+)")
+_PARTS_OF_DAY = {"morning": 0, "noon": 1, "afternoon": 2}
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: str
+    pid: int
+    cam: int
+    when: tuple[int, ...]  # sorts images of one camera in time
+    frame: int
+
+
+def read_market(root: Path) -> Benchmark:
+    """Market-1501 (Zheng et al., ICCV 2015): junk is dropped, distractors (pid 0) stay in the gallery."""
+
+    def parse(name: str) -> _Image | None:
+        match = _MARKET_NAME.match(name)
+        if match is None:
+            return None
+        pid, cam, sequence, frame = (int(match[key]) for key in ("pid", "cam", "sequence", "frame"))
+        number = sequence * _SEQUENCE + frame
+        return _Image(name, pid, cam, (number,), number)
+
+    return _read_folders(root, "market1501", "Market-1501", ("Market-1501-v15.09.15",), parse, MARKET)
+
+
+def read_duke(root: Path) -> Benchmark:
+    """DukeMTMC-reID (Zheng et al., ICCV 2017; Ristani et al., 2016), for those who hold it lawfully."""
+
+    def parse(name: str) -> _Image | None:
+        match = _DUKE_NAME.match(name)
+        if match is None:
+            return None
+        pid, cam, frame = (int(match[key]) for key in ("pid", "cam", "frame"))
+        return _Image(name, pid, cam, (frame,), frame)
+
+    nested = ("DukeMTMC-reID",)
+    return _read_folders(root, "dukemtmc", "DukeMTMC-reID", nested, parse, DUKE, notes=(DUKE_NOTICE,))
+
+
+def _read_folders(
+    root: Path,
+    name: str,
+    title: str,
+    nested: tuple[str, ...],
+    parse: Callable[[str], _Image | None],
+    published: dict[str, int],
+    notes: tuple[str, ...] = (),
+) -> Benchmark:
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    folder = locate(root, title, folders, nested)
+    parts: list[list[_Image]] = []
+    left_out: dict[str, int] = {}
+    for place in folders:
+        found: list[_Image] = []
+        names = sorted(
+            file for file in os.listdir(folder / place) if Path(file).suffix.lower() in IMAGE_SUFFIXES
+        )
+        for file in names:
+            image = parse(file)
+            if image is None or image.pid < 0:
+                reason = f"{place}: " + (
+                    "the name is of another kind" if image is None else "junk, person −1"
+                )
+                left_out[reason] = left_out.get(reason, 0) + 1
+            else:
+                found.append(_Image(f"{place}/{file}", image.pid, image.cam, image.when, image.frame))
+        if not found:
+            raise FileNotFoundError(
+                f"only a part of {title} is in {folder}: {place} holds none of its images"
+            )
+        parts.append(found)
+    return _benchmark(
+        name,
+        title,
+        folder,
+        *parts,
+        published=published,
+        notes=notes,
+        skipped=tuple(skip("images", reason, n) for reason, n in left_out.items()),
+    )
+
+
+def read_msmt17(root: Path) -> Benchmark:
+    """MSMT17 (Wei et al., CVPR 2018), version 1 or 2: training is train and val, as in the papers.
+
+    Persons are counted from 1 here; the training's and the test's are different people of equal numbers.
+    """
+    lists = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+    folder = locate(root, "MSMT17", lists, ("MSMT17_V2", "MSMT17_V1", "MSMT17"))
+    pairs = (("mask_train_v2", "mask_test_v2"), ("train", "test"))
+    masked = next((pair for pair in pairs if all((folder / name).is_dir() for name in pair)), None)
+    if masked is None:
+        raise FileNotFoundError(
+            f"only a part of MSMT17 is in {folder}: the folders train and test (version 1) or mask_train_v2 "
+            "and mask_test_v2 (version 2) are missing"
+        )
+    train, validate, query, gallery = (_read_list(folder / name, masked[name in lists[2:]]) for name in lists)
+    version = 2 if masked == pairs[0] else 1
+    return _benchmark(
+        "msmt17",
+        "MSMT17",
+        folder,
+        train + validate,
+        query,
+        gallery,
+        published=MSMT17,
+        notes=(f"version {version}", "training is list_train.txt and list_val.txt together"),
+    )
+
+
+def _read_list(file: Path, folder: str) -> list[_Image]:
+    found = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        path, _, label = line.rpartition(" ")
+        match = _MSMT_NAME.match(path.rpartition("/")[2])
+        if match is None or not label.isdecimal():
+            raise ValueError(
+                f"{file}, line {number}: {line!r} is not of the form "
+                "PPPP/PPPP_III_CC_MMDDpart_FFFF_B.jpg LABEL"
+            )
+        part = _PARTS_OF_DAY.get(match["part"], len(_PARTS_OF_DAY))
+        when = (int(match["day"]), part, int(match["frame"]), int(match["index"]))
+        found.append(_Image(f"{folder}/{path}", int(label) + 1, int(match["cam"]), when, -1))
+    if not found:
+        raise ValueError(f"{file} is empty")
+    return found
+
+
+def _benchmark(
+    name: str,
+    title: str,
+    folder: Path,
+    train: list[_Image],
+    query: list[_Image],
+    gallery: list[_Image],
+    *,
+    published: dict[str, int],
+    notes: tuple[str, ...] = (),
+    skipped: tuple[dict[str, object], ...] = (),
+) -> Benchmark:
+    numbers = sorted({image.cam for image in [*train, *query, *gallery]})
+    cameras = tuple(f"c{number}" for number in numbers)
+    train = [image for image in train if image.pid > 0]
+
+    def columns(images: list[_Image]) -> tuple[Array, Array, Array]:
+        pid = np.array([image.pid for image in images], np.int64)
+        camid = np.searchsorted(numbers, [image.cam for image in images])
+        frame = np.array([image.frame for image in images], np.int64)
+        if (frame < 0).any():  # the name has a time of day, no count of frames: the place in time instead
+            order = sorted(range(len(images)), key=lambda i: images[i].when)
+            frame[order] = np.arange(len(images))
+        return pid, camid, frame
+
+    def part(images: list[_Image], grouped: bool) -> Part:
+        pid, camid, frame = columns(images)
+        if grouped:
+            tracklets = by_person_and_camera(pid, camid, frame)
+        else:
+            tracklets = items(np.arange(len(images)), camid, frame=frame)
+        paths = [image.path for image in images]
+        return Part(tracklets, Truth(pid), cameras, lambda: ImageFiles(folder, paths))
+
+    n_query = len(query)
+    return Benchmark(
+        name=name,
+        title=title,
+        root=folder,
+        train=part(train, grouped=True),
+        test=part(query + gallery, grouped=False),
+        query=np.arange(n_query),
+        gallery=np.arange(n_query, n_query + len(gallery)),
+        grouped_by_labels=True,
+        published=published,
+        notes=("training tracklets are formed by (person, camera), which uses labels", *notes),
+        skipped=skipped,
+    )

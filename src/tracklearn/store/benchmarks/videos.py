@@ -1,0 +1,310 @@
+"""Video sets: MARS from its tables, PRID 2011 and iLIDS-VID from their folders and splits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
+from tracklearn.store.folders import skip
+from tracklearn.store.images import ImageFiles
+from tracklearn.store.video import IMAGE_SUFFIXES, natural_key
+from tracklearn.types import Array, Truth
+
+N_SPLITS = 10
+MARS = {
+    "train_ids": 625,
+    "train_pairs": 1_955,
+    "train_tracklets": 8_298,
+    "train_images": 509_914,
+    "cameras": 6,
+    "query": 1_980,
+    "gallery": 9_330,
+    "test_tracklets": 12_180,
+    "test_images": 681_089,
+    "junk": 870,
+    "distractors": 3_248,
+}
+PRID = {"train_ids": 89, "train_tracklets": 178, "query": 89, "gallery": 89, "cameras": 2}
+ILIDS = {"train_ids": 150, "train_tracklets": 300, "query": 150, "gallery": 150, "cameras": 2}
+_PRID_SHARED = 200  # persons 1-200 are the same in both cameras, higher numbers are not
+_PRID_FRAMES = 27  # persons with more frames than this in both cameras take part
+
+
+def read_mars(root: Path) -> Benchmark:
+    """MARS (Zheng et al., ECCV 2016), from tables alone; images are looked for when they are wanted.
+
+    The order of the images is that of `info/train_name.txt` and `info/test_name.txt`, or, without these
+    files, that of the names in the folders; names that contradict the tables are refused.
+    """
+    tables = ("tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat")
+    info = locate(root, "MARS", tables, ("info", "MARS-evaluation-master/info", "MARS/info", "mars/info"))
+    folder = info.parent if info.name == "info" else info
+    train, test = _mars_table(info / tables[0]), _mars_table(info / tables[1])
+    query = _mat(info / tables[2]).ravel().astype(np.int64) - 1
+    if not len(query) or query.min() < 0 or query.max() >= len(test):
+        raise ValueError(f"{info / tables[2]} names test tracklets that {tables[1]} does not have")
+    cameras = tuple(f"c{i + 1}" for i in range(int(max(train[:, 3].max(), test[:, 3].max()))))
+    return Benchmark(
+        name="mars",
+        title="MARS",
+        root=folder,
+        train=_mars_part(train, folder / "bbox_train", info / "train_name.txt", cameras),
+        test=_mars_part(test, folder / "bbox_test", info / "test_name.txt", cameras),
+        query=query,
+        gallery=np.arange(len(test)),
+        protocols=PROTOCOLS,
+        published=MARS,
+    )
+
+
+def _mat(file: Path) -> Array:
+    """The one matrix of a MATLAB file."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        found = [value for name, value in loadmat(file).items() if not name.startswith("__")]
+    except (MatReadError, ValueError, NotImplementedError, OSError) as error:
+        raise ValueError(f"{file} is not a MATLAB file that can be read ({error})") from error
+    if len(found) != 1:
+        raise ValueError(f"{file} holds {len(found)} matrices, expected 1")
+    return np.asarray(found[0])
+
+
+def _mars_table(file: Path) -> Array:
+    """(t, 4) int64: first row, end, person, camera; rows from 0, the end exclusive."""
+    table = _mat(file)
+    if table.ndim != 2 or table.shape[1] != 4 or not len(table):
+        raise ValueError(f"{file} has shape {table.shape}, expected (tracklets, 4)")
+    table = table.astype(np.int64)
+    table[:, 0] -= 1
+    if (table[1:, 0] != table[:-1, 1]).any() or table[0, 0] != 0 or (table[:, 1] <= table[:, 0]).any():
+        raise ValueError(f"{file}: its tracklets do not follow one upon another")
+    if table[:, 3].min() < 1:
+        raise ValueError(f"{file}: camera {table[:, 3].min()}, expected 1 or more")
+    return table
+
+
+def _mars_part(table: Array, folder: Path, names: Path, cameras: tuple[str, ...]) -> Part:
+    length = table[:, 1] - table[:, 0]
+    tracklet = np.repeat(np.arange(len(table)), length)
+    frame = np.arange(len(tracklet)) - table[tracklet, 0]
+    truth = Truth(table[tracklet, 2])
+
+    def find() -> ImageFiles:
+        return _mars_images(table[tracklet], folder, names)
+
+    return Part(items(tracklet, table[:, 3] - 1, frame=frame), truth, cameras, find)
+
+
+def _mars_images(row: Array, folder: Path, list_file: Path) -> ImageFiles:
+    """The image of each frame; `row` (n, 4) is the table's row of each.
+
+    Where neither list nor folder is there, the images have numbers for names: tables can still be worked
+    with, and whoever wants a picture is told that the folder is missing.
+    """
+    n = len(row)
+    if list_file.is_file():
+        names, origin = list_file.read_text().split(), str(list_file)
+    elif folder.is_dir():
+        inner = [f.path for f in os.scandir(folder) if f.is_dir()]
+        names = sorted(name for path in inner for name in os.listdir(path) if name.endswith(".jpg"))
+        origin = f"{folder} (without {list_file.name}, which gives their order)"
+    else:
+        return ImageFiles(folder, pa.array([f"{i:06d}.jpg" for i in range(n)], pa.string()))
+    if len(names) != n:
+        raise ValueError(f"{origin} names {len(names)} images, but the tables speak of {n}")
+    name = pa.array(names, pa.string())
+    found = pc.extract_regex(name, r"^(?P<pid>00-1|\d{4})C(?P<cam>\d)T\d+F\d+\.jpg$")
+    pid = pc.replace_substring(pc.struct_field(found, "pid"), "00-1", "-1").cast(pa.int64())
+    camera = pc.struct_field(found, "cam").cast(pa.int64())
+    right = pc.and_(pc.equal(pid, pa.array(row[:, 2])), pc.equal(camera, pa.array(row[:, 3])))
+    wrong = np.flatnonzero(~right.fill_null(False).to_numpy(zero_copy_only=False))
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"{origin}: image {i + 1} is {names[i]!r}, but the tables have person {row[i, 2]} in camera "
+            f"{row[i, 3]} there"
+        )
+    return ImageFiles(folder, pc.binary_join_element_wise(pc.utf8_slice_codeunits(name, 0, 4), name, "/"))
+
+
+def read_prid(root: Path, *, split: int, splits: Path | None) -> Benchmark:
+    """PRID 2011 (Hirzer et al., SCIA 2011): query camera A, gallery camera B, multi-shot.
+
+    Source: Wang et al., "Person Re-Identification by Video Ranking", ECCV 2014 (178 persons, ten splits).
+    """
+    folder = locate(root, "PRID 2011", ("cam_a", "cam_b"), ("multi_shot", "prid_2011/multi_shot"))
+
+    def eligible(files: dict[str, tuple[list[str], list[str]]]) -> list[str]:
+        return [
+            name
+            for name, both in files.items()
+            if _number(name) <= _PRID_SHARED and min(map(len, both)) > _PRID_FRAMES
+        ]
+
+    return _read_two_cameras(
+        "prid2011",
+        "PRID 2011",
+        Path(root),
+        folder,
+        ("cam_a", "cam_b"),
+        split=split,
+        splits=splits,
+        defaults=("splits.json", "splits_prid2011.json"),
+        eligible=eligible,
+        published=PRID,
+    )
+
+
+def read_ilids(root: Path, *, split: int, splits: Path | None) -> Benchmark:
+    """iLIDS-VID (Wang et al., ECCV 2014): query camera 1, gallery camera 2.
+
+    In the authors' split file the first half of each row is for the test.
+    """
+    nested = ("sequences", "i-LIDS-VID/sequences")
+    folder = locate(root, "iLIDS-VID", ("cam1", "cam2"), nested)
+    return _read_two_cameras(
+        "ilidsvid",
+        "iLIDS-VID",
+        Path(root),
+        folder,
+        ("cam1", "cam2"),
+        split=split,
+        splits=splits,
+        defaults=("splits.json", "train-test people splits/train_test_splits_ilidsvid.mat"),
+        eligible=list,
+        published=ILIDS,
+    )
+
+
+def _read_two_cameras(
+    name: str,
+    title: str,
+    root: Path,
+    folder: Path,
+    cameras: tuple[str, str],
+    *,
+    split: int,
+    splits: Path | None,
+    defaults: Sequence[str],
+    eligible: Callable[[dict[str, tuple[list[str], list[str]]]], list[str]],
+    published: dict[str, int],
+) -> Benchmark:
+    both = [_persons(folder / camera) for camera in cameras]
+    files = {person: (both[0][person], both[1][person]) for person in both[0] if person in both[1]}
+    if not files:
+        raise FileNotFoundError(f"only a part of {title} is in {folder}: no person is in both cameras")
+    if splits is not None and not splits.is_file():
+        raise FileNotFoundError(f"no such file: {splits}")
+    places = [place / default for default in defaults for place in (root, folder.parent, folder)]
+    file = splits or next((place for place in places if place.is_file()), None)
+    if file is None:
+        chosen = _draw_splits(sorted(eligible(files), key=natural_key))
+        note = f"ten random splits drawn with seed 0: no {defaults[0]} in {root}, so not the published ones"
+    else:
+        chosen, note = _read_splits(file, list(files)), f"splits of {file.name}"
+    if not 0 <= split < len(chosen):
+        raise ValueError(f"split {split} does not exist: {title} has splits 0 to {len(chosen) - 1}")
+    train, test = chosen[split]
+    absent = [person for person in train + test if person not in files]
+    pid = {person: _number(person) for person in files}
+
+    def part(people: list[str]) -> Part:
+        people = [person for person in people if person in files]
+        paths = [
+            [f"{camera}/{person}/{file}" for file in files[person][camid]]
+            for camid, camera in enumerate(cameras)
+            for person in people
+        ]
+        length = np.array([len(own) for own in paths], np.int64)
+        tracklet = np.repeat(np.arange(len(paths)), length)
+        frame = np.arange(len(tracklet)) - (np.cumsum(length) - length)[tracklet]
+        who = np.array([pid[person] for person in people] * 2, np.int64)
+        tracklets = items(tracklet, np.repeat([0, 1], len(people)), frame=frame)
+        flat = [path for own in paths for path in own]
+        return Part(tracklets, Truth(who[tracklet]), cameras, lambda: ImageFiles(folder, flat))
+
+    tested = part(test)
+    n = len(tested.tracklets) // 2
+    return Benchmark(
+        name=name,
+        title=title,
+        root=folder,
+        train=part(train),
+        test=tested,
+        query=np.arange(n),
+        gallery=np.arange(n, 2 * n),
+        published=published,
+        split=split,
+        n_splits=len(chosen),
+        notes=(note,),
+        skipped=tuple(skip(person, "a person of the split who is not in both cameras") for person in absent),
+    )
+
+
+def _persons(folder: Path) -> dict[str, list[str]]:
+    """The images of each person's folder, in natural order; persons in natural order; empty folders not."""
+    found = {}
+    for person in sorted((f.name for f in os.scandir(folder) if f.is_dir()), key=natural_key):
+        names = [f for f in os.listdir(folder / person) if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+        if names and re.search(r"\d$", person):
+            found[person] = sorted(names, key=natural_key)
+    return found
+
+
+def _number(person: str) -> int:
+    """The number at the end of a folder's name: person_0017 is 17."""
+    return int(re.findall(r"\d+", person)[-1])
+
+
+def _draw_splits(people: list[str]) -> list[tuple[list[str], list[str]]]:
+    generator = np.random.default_rng(0)
+    half = len(people) // 2
+    drawn = [generator.permutation(people).tolist() for _ in range(N_SPLITS)]
+    return [(sorted(order[:half]), sorted(order[half:])) for order in drawn]
+
+
+def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[str]]]:
+    """Splits as folder names: from JSON, a list of {"train", "test"}, persons by number or folder name; or
+    from the .mat file of iLIDS-VID, rows of places in the sorted list of persons, the test's first."""
+    if file.suffix == ".mat":
+        place = _mat(file).astype(np.int64)
+        if place.ndim != 2 or place.size == 0 or place.min() < 1 or place.max() > len(people):
+            raise ValueError(
+                f"{file}: a table of places 1 to {place.max() if place.size else 0}, but there are "
+                f"{len(people)} persons in both cameras"
+            )
+        half = place.shape[1] // 2
+        return [
+            ([people[i - 1] for i in row[half:]], [people[i - 1] for i in row[:half]])
+            for row in place.tolist()
+        ]
+    form = f'{file} is not a list of splits: expected [{{"train": [persons], "test": [persons]}}, ...]'
+    try:
+        value: Any = json.loads(file.read_text())
+        pairs = [(entry["train"], entry["test"]) for entry in value]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(form) from error
+    folder = {_number(person): person for person in people}
+
+    def names(given: Any) -> list[str]:
+        if not isinstance(given, list) or not all(isinstance(p, int) or re.search(r"\d", p) for p in given):
+            raise ValueError(form)
+        numbers = [p if isinstance(p, int) else _number(p) for p in given]
+        return [folder.get(number, f"person {number}") for number in numbers]
+
+    chosen = [(names(train), names(test)) for train, test in pairs]
+    for i, (train, test) in enumerate(chosen):
+        if shared := set(train) & set(test):
+            raise ValueError(f"{file}: split {i} has {min(shared)} in training and in the test")
+    return chosen
