@@ -108,6 +108,7 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
     value (n, capacity). A row whose candidates do not fit gets the count −1.
     """
     heap = np.empty(k, np.float32)
+    capacity = index.shape[1]
     height, width = tile.shape
     if first_row == first_column:
         opposite = np.full(width, np.inf, np.float32)
@@ -128,26 +129,29 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
                     continue
             for c in range(lo, min(width, lo + _LANES)):
                 similarity = tile[r, c]
-                j = first_column + c
+                # Written out twice: handing the arrays to a function costs more than the work.
                 if similarity >= floor[i]:
-                    _push(i, j, similarity, heap, slack, floor, count, index, value)
+                    if count[i] == capacity:
+                        _make_room(i, heap, slack, floor, count, index, value)
+                    if similarity >= floor[i]:
+                        at = count[i]
+                        index[i, at] = first_column + c
+                        value[i, at] = similarity
+                        count[i] = at + 1
                 if similarity >= opposite[c]:
-                    _push(j, i, similarity, heap, slack, floor, count, index, value)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _push(i, j, similarity, heap, slack, floor, count, index, value):
-    if count[i] == index.shape[1] and not _make_room(i, heap, slack, floor, count, index, value):
-        return
-    if similarity >= floor[i]:
-        index[i, count[i]] = j
-        value[i, count[i]] = similarity
-        count[i] += 1
+                    j = first_column + c
+                    if count[j] == capacity:
+                        _make_room(j, heap, slack, floor, count, index, value)
+                    if similarity >= opposite[c]:
+                        at = count[j]
+                        index[j, at] = i
+                        value[j, at] = similarity
+                        count[j] = at + 1
 
 
 @njit(cache=True, nogil=True)
 def _make_room(i, heap, slack, floor, count, index, value):
-    """Raises the floor of row i to what its candidates say and drops those below it; was it of use?"""
+    """Raises the floor of row i to what its candidates say and drops those below it."""
     heap[:] = -np.inf
     for c in range(count[i]):
         if value[i, c] > heap[0]:
@@ -164,30 +168,37 @@ def _make_room(i, heap, slack, floor, count, index, value):
         # Too many lie within the slack of the k-th: the caller looks at this row in another way.
         count[i] = -1
         floor[i] = np.inf
-        return False
-    return True
 
 
 @njit(cache=True, nogil=True)
 def settle(query, gallery, slack, count, candidate, value, low, high, index, squared):
     """Fills rows low..high−1 of `index` and `squared` from the candidates, computed again in float64.
 
-    `candidate` (q, c) holds `count` (q,) gallery rows for each query. `value` is exact to within `slack` / 2:
-    once the largest left cannot reach the k-th nearest found, nothing can. Rows with the count −1 are passed
-    over.
+    `candidate` (q, c) holds `count` (q,) gallery rows for each query, at least k or −1: those queries are
+    passed over. `value` is exact to within `slack` / 2: what cannot reach the k-th nearest of the k largest
+    is left alone.
     """
     k = index.shape[1]
     best = np.empty(k, np.float64)
+    heap = np.empty(k, np.float32)
     for i in range(low, high):
         if count[i] < 0:
             continue
-        order = np.argsort(-value[i, : count[i]])
+        heap[:] = -np.inf
+        for c in range(count[i]):
+            if value[i, c] > heap[0]:
+                _keep_largest(heap, value[i, c])
+        row = query[i]
+        line = index[i]
         found = 0
-        for o in order:
-            if found == k and value[i, o] + slack[i] / 2 < 1.0 - best[k - 1] / 2:
-                break
-            j = candidate[i, o]
-            found = _insert(best, index[i], found, _comparable_distance(query[i], gallery[j]), j)
+        for c in range(count[i]):
+            if value[i, c] >= heap[0]:
+                j = candidate[i, c]
+                found = _insert(best, line, found, _comparable_distance(row, gallery[j]), j)
+        for c in range(count[i]):
+            if value[i, c] < heap[0] and value[i, c] + slack[i] / 2 >= 1.0 - best[k - 1] / 2:
+                j = candidate[i, c]
+                found = _insert(best, line, found, _comparable_distance(row, gallery[j]), j)
         for c in range(k):
             squared[i, c] = max(best[c], 0.0)
 
