@@ -470,6 +470,35 @@ def test_progress_is_reported(easy):
     assert said[-1] == ("training", 3, 3)
 
 
+@pytest.mark.parametrize("eps_intra", [0.6, "auto"])
+def test_features_as_tensors_train_the_same(easy, monkeypatch, eps_intra):
+    """What a CUDA device gets, here on the CPU: isolation and association of tensors, to the bit."""
+    features = np.ones((4, 2), np.float32)
+    assert train._near(features, torch.device("cpu")) is features
+    want = run(easy, isolate=True, eps_intra=eps_intra, epochs=2)
+    given = []
+    monkeypatch.setattr(train, "_near", lambda x, device: given.append(device) or torch.from_numpy(x))
+    got = run(easy, isolate=True, eps_intra=eps_intra, epochs=2)
+    assert given == [torch.device("cpu")] * 3
+    same(got[-1].arrays, want[-1].arrays)
+    np.testing.assert_array_equal(got[0].part, want[0].part)
+
+
+def test_only_methods_that_say_so_get_tensors(easy, monkeypatch):
+    plain = method(epochs=1)
+    kinds = []
+
+    def assign(features, *rest):
+        kinds.append(type(features))
+        return plain.stages[0].assign(features, *rest)
+
+    stage = dataclasses.replace(plain.stages[0], assign=assign)
+    monkeypatch.setattr(train, "_near", lambda x, device: torch.from_numpy(x))
+    for tensors in (True, False):
+        run(easy, chosen=dataclasses.replace(plain, stages=(stage,), tensors=tensors))
+    assert kinds == [torch.Tensor, np.ndarray]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda(easy):
@@ -482,3 +511,18 @@ def test_on_cuda(easy):
     assert events[-2].losses["total"] < events[1].losses["total"]
     again = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda"))
     same(events[-1].arrays, again[-1].arrays)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_features_on_cuda_train_the_same(easy, monkeypatch):
+    tracklets, crops, _, network = easy
+    chosen = method(isolate=True, epochs=2)
+    features = np.ones((4, 2), np.float32)
+    assert train._near(features, torch.device("cuda")).is_cuda
+    got = list(train.train(chosen, network, tracklets, crops, device="cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    assert train._near(features, torch.device("cuda")) is features
+    want = list(train.train(chosen, network, tracklets, crops, device="cuda"))
+    np.testing.assert_array_equal(got[0].part, want[0].part)
+    same(got[-1].arrays, want[-1].arrays)

@@ -112,9 +112,12 @@ class Method:
             tracklets as they are.
         stages: run one after the other on the same networks.
         networks: number of students, each with a teacher of its own.
+        tensors: whether `prepare` and every `assign` also take the features as a torch tensor. On a CUDA
+            device they then get one there, unless it would fill a quarter of the free memory.
     """
 
     name: str
     prepare: Callable[[Array, Tracklets], Array] | None
     stages: tuple[Stage, ...]
     networks: int = 1
+    tensors: bool = False

@@ -233,7 +233,7 @@ class _Training:
         began = time.perf_counter()
         features = self._extract("isolation", self.teachers[0], self.original.crop)
         if self.method.prepare is not None:
-            self.part = np.asarray(self.method.prepare(features, self.original), np.int64)
+            self.part = np.asarray(self.method.prepare(self._given(features), self.original), np.int64)
         tracklets = self.original.split(self.part)
         return Prepared(
             tracklets=tracklets,
@@ -266,6 +266,10 @@ class _Training:
             unit=post_bn,
         )
 
+    def _given(self, features: Array) -> Any:
+        """The features as `prepare` and `assign` get them."""
+        return _near(features, self.device) if self.method.tensors else features
+
     def _features(self, stage: Stage) -> Array:
         """(t, d) unit features of the tracklets: the mean over the teachers."""
         row, group = sample.clips(self.tracklets, stage.frames_cluster, self.rng)
@@ -284,7 +288,7 @@ class _Training:
         clock = [time.perf_counter()]
         features = self._features(stage)
         clock.append(time.perf_counter())
-        assigned = stage.assign(features, self.tracklets, self.memory)
+        assigned = stage.assign(self._given(features), self.tracklets, self.memory)
         labels = assigned.labels
         n_clusters = labels.n_clusters
         if n_clusters < 2:
@@ -436,6 +440,13 @@ def bn_group(n_tracklets: int, samples_per_bn: int) -> int:
     """
     n_groups = max(1, n_tracklets // samples_per_bn)
     return -(-n_tracklets // n_groups)
+
+
+def _near(features: Array, device: torch.device) -> Array | Tensor:
+    """The features on a CUDA device that has room to work with them; otherwise as they are."""
+    if device.type != "cuda" or features.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
+        return features
+    return torch.from_numpy(features).to(device)
 
 
 def _view(network: Network, head: nn.Module, pixels: Tensor, n_frames: int) -> View:

@@ -169,6 +169,7 @@ def method(config: Config | None = None) -> Method:
         name="tmc" if config.isolate else "tmc-",
         prepare=partial(_isolate, config) if config.isolate else None,
         stages=(stage,),
+        tensors=True,
     )
 
 
@@ -203,7 +204,7 @@ def adam(
     return [torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)]
 
 
-def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
+def _isolate(config: Config, features: Array | Tensor, tracklets: Tracklets) -> Array:
     if config.eps_intra == "auto":
         similarity = isolation.adjacent_similarity(features, tracklets.tracklet)
         eps = isolation.typical_step(similarity, metric=config.metric)
@@ -223,7 +224,7 @@ def _isolate(config: Config, features: Array, tracklets: Tracklets) -> Array:
 
 
 def _associate(
-    config: Config, features: Array, tracklets: Tracklets, memory: Mapping[str, Array]
+    config: Config, features: Array | Tensor, tracklets: Tracklets, memory: Mapping[str, Array]
 ) -> Assignment:
     """Clusters of the tracklets; eps comes from the first epoch's distances and then stays.
 
