@@ -34,7 +34,11 @@ from tracklearn.core.jaccard import jaccard_distance
 
 Array = NDArray[Any]
 
-METHODS: dict[str, dict[str, Any]] = {"exact": {}}  # ways to find neighbours, as arguments of `associate`
+# Ways to find neighbours, as arguments of `associate`.
+METHODS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "int8": {"neighbors": "int8"},
+}
 TEXTBOOK = "textbook"
 SIZES = (2_000, 4_000, 8_298, 16_000, 22_000, 45_000, 100_000)
 SMALL_SIZES = (1_000, 2_000)
