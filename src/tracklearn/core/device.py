@@ -28,7 +28,7 @@ _SPARE = 32  # candidates of a row beyond twice its neighbours
 _NUMBERS = 1 << 25  # float64 numbers of tracklets, their frames and similarities, held at a time: 256 MB
 _BLOCK = 1 << 22  # numbers looked at in float64 at a time
 _COMPARED = 4096  # rows whose distances are computed together in float64
-_SORTED = 1 << 24  # distances sorted at a time: 64 MB, and four times that while they are
+_SORTED = 1 << 24  # distances sorted at a time: with all that goes with them up to 600 MB
 
 
 def candidates(
@@ -254,7 +254,7 @@ def distance(query: Tensor, gallery: Tensor) -> Tensor:
     Returns:
         (q, g) float32. Memory: the result, two blocks of 4,096 rows in float64 and their distances.
     """
-    out = torch.empty(len(query), len(gallery), device=query.device)
+    out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=query.device)
     for top in range(0, len(query), _COMPARED):
         a = query[top : top + _COMPARED].to(torch.float64)
         for low in range(0, len(gallery), _COMPARED):
@@ -266,10 +266,8 @@ def distance(query: Tensor, gallery: Tensor) -> Tensor:
     return out
 
 
-def rows_of(
-    given: Tensor | tuple[Any, Any],
-) -> tuple[Callable[[slice], Tensor], tuple[int, int], type, int]:
-    """What `rank._rows_of` gives, of a matrix or of features of which the first are a tensor."""
+def rows_of(given: Any) -> tuple[Callable[[slice], Tensor], tuple[int, int], type, int]:
+    """What `rank._rows_of` gives, of a matrix, or of a tuple of features that begins with a tensor."""
     if isinstance(given, tuple):
         query, gallery = check_pair(*given)
         step = max(1, _SORTED // max(1, len(gallery)))
