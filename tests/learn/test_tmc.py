@@ -28,6 +28,7 @@ def test_defaults_are_the_papers():
         "k2": 6,
         "rho": 1.6e-3,
         "min_samples": 4,
+        "neighbors": "exact",
         "fit_to_size": True,
         "epochs": 40,
         "iterations": "auto",
