@@ -238,7 +238,7 @@ def check(benchmark: Benchmark, *, images: str = "names", progress: Progress | N
         if published is not None and found != published:
             problems.append(f"{name}: {found:,} of {published:,}")
             usable &= abs(found - published) <= SLACK * published
-    problems += [f"{entry['item']}: {entry['reason']}" for entry in benchmark.skipped if entry["n"] == 1]
+    problems += benchmark.missing
     looked: dict[str, dict[str, Any]] = {}
     for name, part in (("train", benchmark.train), ("test", benchmark.test)):
         if images == "none":

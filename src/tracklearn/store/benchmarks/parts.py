@@ -94,7 +94,8 @@ class Benchmark:
         published: counts as the authors give them, under the names of `counts`.
         split: which of `n_splits` this is, from 0.
         notes: what a reader of scores must know.
-        skipped: what was left out of the parts, as of `folders.skip`.
+        skipped: what was left out of the parts as the protocol wants it, as of `folders.skip`.
+        missing: what tables or splits name and the folder lacks, a line each.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Benchmark:
     n_splits: int = 1
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def query_row(self) -> Array:
@@ -235,4 +237,4 @@ def locate(root: str | Path, title: str, needed: Sequence[str], nested: Sequence
     missing = ", ".join(name for name in needed if not (best / name).exists())
     if most == 0:
         raise FileNotFoundError(f"{root} is not {title}: it has no {missing}; see `tracklearn datasets`")
-    raise FileNotFoundError(f"only a part of {title} is in {best}: {missing} is missing")
+    raise FileNotFoundError(f"only a part of {title} is in {best}: there is no {missing}")

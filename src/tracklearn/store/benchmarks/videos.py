@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
-from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.video import IMAGE_SUFFIXES, natural_key
 from tracklearn.types import Array, Truth
@@ -248,7 +247,7 @@ def _read_two_cameras(
         split=split,
         n_splits=len(chosen),
         notes=(note,),
-        skipped=tuple(skip(person, "a person of the split who is not in both cameras") for person in absent),
+        missing=tuple(f"{person} is in the split, but not in both cameras" for person in absent),
     )
 
 
