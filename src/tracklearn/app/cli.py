@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from tracklearn.app.commands import main_job
+from tracklearn.app.commands import main_job, noise
 
 app = typer.Typer(
     name="tracklearn",
@@ -31,6 +31,7 @@ for command in (
     main_job.demo,
 ):
     app.command()(command)
+app.add_typer(noise.app)
 
 STOPPED = 130  # the exit code of a program stopped with Ctrl-C
 
