@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from tracklearn.app.commands import main_job, noise
+from tracklearn.app.commands import datasets, main_job, noise
 
 app = typer.Typer(
     name="tracklearn",
@@ -29,6 +29,7 @@ for command in (
     main_job.report,
     main_job.run,
     main_job.demo,
+    datasets.datasets,
 ):
     app.command()(command)
 app.add_typer(noise.app)
