@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from tracklearn.app.commands import datasets, main_job, noise
+from tracklearn.app.commands import datasets, evaluate, main_job, noise
 
 app = typer.Typer(
     name="tracklearn",
@@ -30,6 +30,7 @@ for command in (
     main_job.run,
     main_job.demo,
     datasets.datasets,
+    evaluate.evaluate,
 ):
     app.command()(command)
 app.add_typer(noise.app)

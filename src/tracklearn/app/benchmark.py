@@ -1,0 +1,572 @@
+"""A network judged on a benchmark: features of the test part, scores by protocol, pictures.
+
+Only this and the demo's judging open ground truth, and only after training; nothing of a run is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracklearn.core import rank
+from tracklearn.store.crops import GREY, resize
+from tracklearn.types import Array, Scores
+
+if TYPE_CHECKING:
+    from tracklearn.app.model import Model
+    from tracklearn.store.benchmarks import Benchmark, Part
+
+Progress = Callable[[str, int, "int | None"], None]
+
+SCORES = ("mAP", "rank1", "rank5", "rank10", "rank20")
+SLACK = 0.01  # share of a test that may be missing before it is another test
+_CHUNK = 4096  # images whose features are held at once: whole batches, as one long extraction has
+_MAX_RANK = 50
+_LISTED = 100  # unreadable images named in a record
+_DRAWN = 10  # queries shown
+_SHOWN = 10  # results shown of each
+
+
+def evaluate(
+    model: Model,
+    name: str,
+    root: str | Path,
+    *,
+    out: str | Path | None = None,
+    protocol: str | None = None,
+    rerank: bool = False,
+    ap: str = "hits",
+    split: int | None = None,
+    splits: str | Path | None = None,
+    partial: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Judge a model on a benchmark and write scores.json, cmc.png and ranked.png.
+
+    A benchmark with several splits is judged on all of them and gives means; a run that was trained on one
+    of them, on that one. Scores are those of every protocol the benchmark has, from one extraction.
+
+    Args:
+        model: of `model.open_model`.
+        name, root, split, splits: as `benchmarks.read` takes them.
+        out: folder to write; by default in the run's folder, or beside the .onnx file.
+        protocol: whose scores come first; the benchmark's default for None.
+        rerank: re-rank by k-reciprocal neighbours (`core.rank.rerank` with its defaults), among the rows
+            that the protocol leaves in the gallery.
+        ap: variant of AP.
+        partial: take what is there of a test of which more than one in a hundred is missing.
+        seed: draws the queries shown.
+        resume: write over an evaluation in `out`.
+        progress: told as ("features", images done, images in all).
+        tell: shown what a reader of the scores must know.
+
+    Returns:
+        The contents of scores.json: `mAP`, `rank1`, `rank5`, `rank10`, `rank20` (fractions; means over the
+        splits), `n_valid`, `n_skipped` (sums over the splits), `protocol`; `sd` (over splits, n − 1 in the
+        denominator); `protocols`, the same by protocol with `cmc`; `splits`, the same by split; and what was
+        judged, on what, what could not be read, and `seconds`.
+
+    Raises:
+        FileExistsError: `out` holds something and `resume` is off.
+        FileNotFoundError, ValueError: as `benchmarks.read`; an unknown protocol or AP; a test that is not
+            complete, or that holds people the run was trained on; no query or no gallery left.
+    """
+    variant = next((known for known in rank.AP if known == ap), None)
+    if variant is None:
+        raise ValueError(f"--ap is {ap!r}, expected one of {', '.join(rank.AP)}")
+    tests = read_tests(model, name, root, split=split, splits=splits)
+    first = tests[0]
+    chosen = first.protocol(protocol)
+    suffix = _suffix(model, first, chosen, rerank=rerank, ap=ap, split=split)
+    folder = Path(out) if out is not None else model.folder / f"{model.stem}-{first.name}{suffix}"
+    if folder.exists() and not resume and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists: replace it with --resume, or choose another --out")
+    problems = [problem for test in tests for problem in problems_of(test)]
+    problems = list(dict.fromkeys(problems))
+    if problems and not partial:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ValueError(
+            f"{first.title} in {first.root} is not complete: {problems[0]}{more}; --partial takes what "
+            "is there"
+        )
+    for line in [*first.notes, *problems]:
+        tell(f"note: {line}")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    began = time.perf_counter()
+    features = extract(model, tests, progress=progress)
+    seconds = {"features": time.perf_counter() - began, "distances": 0.0, "scores": 0.0}
+    judged, shown = _judge(tests, features, chosen, rerank=rerank, ap=variant, seconds=seconds)
+    result = {
+        **judged[chosen],
+        "protocol": chosen,
+        "ap": ap,
+        "rerank": rerank,
+        "protocols": judged,
+        "benchmark": first.name,
+        "title": first.title,
+        "root": first.root,
+        "split": tests[0].split if len(tests) == 1 and first.n_splits > 1 else None,
+        "n_splits": first.n_splits,
+        "model": model.record,
+        "notes": first.notes,
+        "problems": problems,
+        **features.record(tests),
+        "seconds": seconds,
+    }
+    began = time.perf_counter()
+    result["pictures"] = _write_pictures(folder, shown, features.unreadable[0], result, seed=seed)
+    seconds["pictures"] = time.perf_counter() - began
+
+    from tracklearn.store.runs import write_json
+
+    write_json(folder / "scores.json", result)
+    return {**result, "out": folder}
+
+
+def _judge(
+    tests: Sequence[Benchmark],
+    features: Features,
+    chosen: str,
+    *,
+    rerank: bool,
+    ap: rank.AveragePrecision,
+    seconds: dict[str, float],
+) -> tuple[dict[str, dict[str, Any]], Trial]:
+    """Scores by protocol, the chosen one first, and the trial that pictures show: its first split."""
+    judged: dict[str, dict[str, Any]] = {}
+    trials: list[Trial] = []
+    for protocol in dict.fromkeys((chosen, *tests[0].protocols)):
+        found = []
+        for test, place in zip(tests, features.place, strict=True):
+            began = time.perf_counter()
+            trial = Trial.of(test, place, features, protocol=protocol, rerank=rerank)
+            compared = time.perf_counter()
+            found.append(trial.scores(ap))
+            seconds["distances"] += compared - began
+            seconds["scores"] += time.perf_counter() - compared
+            trials = trials or [trial]  # only the first is kept: re-ranked distances are large
+        judged[protocol] = summary(tests, found)
+    return judged, trials[0]
+
+
+def read_tests(
+    model: Model,
+    name: str,
+    root: str | Path,
+    *,
+    split: int | None = None,
+    splits: str | Path | None = None,
+) -> list[Benchmark]:
+    """The benchmark's splits that the model is to be judged on, the one asked for or all it may be.
+
+    Raises:
+        FileNotFoundError, ValueError: as `benchmarks.read` and `TrainedOn.check`.
+    """
+    from tracklearn.store import benchmarks
+
+    trained = model.trained_on
+    if split is None and trained is not None and trained.benchmark == benchmarks.find(name).name:
+        split = trained.split
+    first = benchmarks.read(name, root, split=split, splits=splits)
+    tests = [first]
+    if split is None and first.n_splits > 1:
+        others = range(1, first.n_splits)
+        tests += [benchmarks.read(name, root, split=i, splits=splits) for i in others]
+    if trained is not None:
+        for test in tests:
+            trained.check(test)
+    return tests
+
+
+def problems_of(benchmark: Benchmark) -> list[str]:
+    """What is missing of a benchmark's test part, a line each; no image is opened."""
+    from tracklearn.store.images import ImageFiles
+
+    lines = []
+    for name, published in benchmark.published.items():
+        found = benchmark.counts[name]
+        if not name.startswith("train") and abs(found - published) > SLACK * published:
+            lines.append(f"{name.replace('_', ' ')}: {found:,} of {published:,}")
+    images = benchmark.test.images
+    if isinstance(images, ImageFiles):
+        missing = np.flatnonzero(~images.present())
+        if len(missing) > SLACK * len(images):
+            example = images.file(int(missing[0]))
+            lines.append(
+                f"{len(missing):,} of {len(images):,} test images are missing, the first is {example}"
+            )
+    return lines
+
+
+def _suffix(
+    model: Model, benchmark: Benchmark, protocol: str, *, rerank: bool, ap: str, split: int | None
+) -> str:
+    """What sets a folder apart from that of the usual evaluation."""
+    parts = [
+        protocol if protocol != benchmark.protocols[0] else "",
+        "reranked" if rerank else "",
+        ap if ap != "hits" else "",
+        "" if split is None else f"split{split}",
+        "start" if model.record.get("weights") == "start" else "",
+    ]
+    return "".join(f"-{part}" for part in parts if part)
+
+
+# --------------------------------------------------------------------------------------------- features
+
+
+class Pictures:
+    """The images of a part at one size, each decoded when read, on threads; none is kept.
+
+    An image that cannot be read comes back grey; `unreadable` has its row and the reason.
+    """
+
+    def __init__(self, part: Part, height: int, width: int) -> None:
+        self._part, self._height, self._width = part, height, width
+        self.unreadable: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._part.truth.pid)
+
+    def read(self, indices: Sequence[int] | Array) -> Array:
+        """(b, height, width, 3) uint8 RGB; see `types.Crops`."""
+        rows = np.asarray(indices, np.int64).tolist()
+        if len(rows) < 16:
+            return np.stack([self._one(row) for row in rows])
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="pictures") as pool:
+            return np.stack(list(pool.map(self._one, rows)))
+
+    def _one(self, row: int) -> Array:
+        try:
+            return resize(self._part.image(row), self._height, self._width)
+        except FileNotFoundError:
+            self.unreadable[row] = "missing"
+        except ValueError:
+            self.unreadable[row] = "cannot be decoded"
+        return np.full((self._height, self._width, 3), GREY, np.uint8)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Unit features of the distinct items of one or several tests.
+
+    Args:
+        feature: (m, d) float32; zeros for an item of which no image could be read.
+        readable: (m,) bool, whether any could.
+        place: for each test, (t,) int64, the row of each item; −1 for junk, which needs none.
+        unreadable: for each test, image row -> why it could not be read; each image in one test only.
+        n_images: images of the m items.
+    """
+
+    feature: Array
+    readable: Array
+    place: tuple[Array, ...]
+    unreadable: tuple[dict[int, str], ...]
+    n_images: int
+
+    def record(self, tests: Sequence[Benchmark]) -> dict[str, Any]:
+        """Counts of images, and which could not be read, for scores.json."""
+        reason = {
+            _name_of(test.test, row): why
+            for test, unreadable in zip(tests, self.unreadable, strict=True)
+            for row, why in unreadable.items()
+        }
+        lost = [
+            {
+                "split": test.split,
+                "query": int((~kept[test.query]).sum()),
+                "gallery": int((~kept[test.gallery]).sum()),
+            }
+            for test, place in zip(tests, self.place, strict=True)
+            for kept in [self.readable[place] | (place < 0)]
+        ]
+        return {
+            "n_items": len(self.feature),
+            "n_images": self.n_images,
+            "skipped_images": len(reason),
+            "dropped_items": int((~self.readable).sum()),
+            "dropped": [entry for entry in lost if entry["query"] or entry["gallery"]],
+            "unreadable": [{"item": item, "reason": why} for item, why in sorted(reason.items())[:_LISTED]],
+        }
+
+
+def extract(model: Model, tests: Sequence[Benchmark], *, progress: Progress | None = None) -> Features:
+    """The feature of every item that takes part, once where several splits share it (METHODS 2.6).
+
+    It is the mean over all images of their unit features, unit again; of a single image its own. Images that
+    cannot be read are left out. Memory: the result, and the features of 4,096 images, or of the longest item
+    where that has more.
+    """
+    known: dict[Any, int] = {}
+    place: list[Array] = []
+    jobs: list[Array] = []
+    for test in tests:
+        needed = test.test.pid >= 0
+        needed[test.query] = True
+        items = np.flatnonzero(needed)
+        names = _identities(test.test, items)
+        unknown = []
+        for item, name in zip(items.tolist(), names, strict=True):
+            if name not in known:
+                known[name] = len(known)
+                unknown.append(item)
+        at = np.full(len(needed), -1)
+        at[items] = [known[name] for name in names]
+        place.append(at)
+        jobs.append(np.array(unknown, np.int64))
+    total = sum(int(test.test.tracklets.length[new].sum()) for test, new in zip(tests, jobs, strict=True))
+    done, unreadable = 0, []
+    feature, readable = np.zeros((0, 0), np.float32), np.zeros(len(known), bool)
+    row = 0
+    for test, new in zip(tests, jobs, strict=True):
+        pictures = Pictures(test.test, model.height, model.width)
+        for made, kept, n_images in _stream(model, test.test, new, pictures):
+            if not feature.size:
+                feature = np.zeros((len(known), made.shape[1]), np.float32)
+            feature[row : row + len(made)], readable[row : row + len(made)] = made, kept
+            row, done = row + len(made), done + n_images
+            if progress is not None:
+                progress("features", done, total)
+        unreadable.append(pictures.unreadable)
+    return Features(feature, readable, tuple(place), tuple(unreadable), total)
+
+
+def _identities(part: Part, items: Array) -> list[Any]:
+    """What tells an item from those of other splits: its first image and its length."""
+    from tracklearn.store.images import ImageFiles
+
+    if not isinstance(part.images, ImageFiles):
+        return items.tolist()
+    tracklets = part.tracklets
+    first = part.images.paths.take(tracklets.crop[tracklets.start[items]]).to_pylist()
+    return list(zip(first, tracklets.length[items].tolist(), strict=True))
+
+
+def _stream(model: Model, part: Part, items: Array, pictures: Pictures) -> Any:
+    """Of these items in turn, some at a time: (b, d) features, (b,) whether readable, images just read."""
+    from tracklearn.learn import embed
+
+    tracklets = part.tracklets
+    rows = np.flatnonzero(np.isin(tracklets.tracklet, items))
+    owner = np.searchsorted(items, tracklets.tracklet[rows])
+    crop = tracklets.crop[rows]
+    held, begun = np.zeros((0, 0), np.float32), 0  # features of rows begun.. that are not given yet
+    for low in range(0, len(rows), _CHUNK):
+        high = min(low + _CHUNK, len(rows))
+        made = model.extract(pictures, crop[low:high])
+        held = np.concatenate([held, made]) if len(held) else made
+        # The last item may go on in the next chunk.
+        end = high if high == len(rows) else int(np.searchsorted(owner, owner[high]))
+        good = ~np.isin(crop[begun:end], list(pictures.unreadable))
+        group = owner[begun:end]
+        first, count = (group[0], group[-1] + 1 - group[0]) if len(group) else (0, 0)
+        kept = np.bincount(group[good] - first, minlength=count) > 0
+        out = np.zeros((count, made.shape[1]), np.float32)
+        number = np.cumsum(kept) - 1
+        out[kept] = embed.pool(held[: end - begun][good], number[group[good] - first], int(kept.sum()))
+        yield out, kept, high - low
+        held, begun = held[end - begun :], end
+
+
+def _name_of(part: Part, row: int) -> str:
+    from tracklearn.store.images import ImageFiles
+
+    images = part.images
+    return images.paths[row].as_py() if isinstance(images, ImageFiles) else f"crop {row}"
+
+
+# ----------------------------------------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The queries and the gallery of one test under one protocol, ready to be compared.
+
+    Args:
+        benchmark: the test.
+        protocol: its name.
+        query, gallery: items of the test part: those with features; without junk and, where the protocol
+            says so, without the queries.
+        query_row: (q,) the gallery row of each query, −1 where it is not there.
+        features: of queries and gallery, (q, d) and (g, d).
+        reranked: (q, g) distances in place of the features' own.
+    """
+
+    benchmark: Benchmark
+    protocol: rank.Protocol
+    query: Array
+    gallery: Array
+    query_row: Array
+    features: tuple[Array, Array]
+    reranked: Array | None
+
+    @classmethod
+    def of(
+        cls, benchmark: Benchmark, place: Array, features: Features, *, protocol: str, rerank: bool
+    ) -> Trial:
+        """The trial of a test whose items have the rows `place` of the features.
+
+        Raises:
+            ValueError: no query or no gallery is left.
+        """
+        there = (place >= 0) & features.readable[place]
+        query = benchmark.query[there[benchmark.query]]
+        there &= benchmark.test.pid >= 0
+        if protocol == "gallery-excludes-queries":
+            there[benchmark.query] = False
+        gallery = benchmark.gallery[there[benchmark.gallery]]
+        if not len(query) or not len(gallery):
+            what = "query" if not len(query) else "gallery item"
+            raise ValueError(
+                f"{benchmark.title} in {benchmark.root}: no {what} with an image that can be read"
+            )
+        row = np.full(len(place), -1)
+        row[gallery] = np.arange(len(gallery))
+        pair = features.feature[place[query]], features.feature[place[gallery]]
+        name: rank.Protocol = next(known for known in rank.PROTOCOLS if known == protocol)
+        return cls(benchmark, name, query, gallery, row[query], pair, rank.rerank(*pair) if rerank else None)
+
+    def scores(self, ap: rank.AveragePrecision, *, only: Array | None = None) -> Scores:
+        """CMC and mAP of all queries, or of the rows `only`."""
+        some = np.arange(len(self.query)) if only is None else only
+        pid, camid = self.benchmark.test.pid, self.benchmark.test.camid
+        query, gallery = self.query[some], self.gallery
+        return rank.evaluate(
+            (self.features[0][some], self.features[1]) if self.reranked is None else self.reranked[some],
+            pid[query],
+            pid[gallery],
+            camid[query],
+            camid[gallery],
+            protocol=self.protocol,
+            query_row=self.query_row[some],
+            ap=ap,
+            max_rank=_MAX_RANK,
+        )
+
+    def top(self, row: int, k: int) -> tuple[Array, Array]:
+        """Of one query the k nearest items that count for it, and whether each is the same person."""
+        pid, camid = self.benchmark.test.pid, self.benchmark.test.camid
+        item = self.query[row]
+        if self.reranked is None:
+            near = rank.distance(self.features[0][row : row + 1], self.features[1])[0]
+        else:
+            near = self.reranked[row]
+        right = pid[self.gallery] == pid[item]
+        counts = ~(right & (camid[self.gallery] == camid[item]))
+        counts &= np.arange(len(self.gallery)) != self.query_row[row]
+        order = np.lexsort((right, near))  # as scores take ties: a right one behind the wrong ones
+        found = order[counts[order]][:k]
+        return self.gallery[found], right[found]
+
+
+def summary(tests: Sequence[Benchmark], found: Sequence[Scores]) -> dict[str, Any]:
+    """Scores over splits: means, sums of queries, `sd`, the mean `cmc`, and each split's own."""
+    each = [scores.to_dict() for scores in found]
+    values = np.array([[entry[name] for name in SCORES] for entry in each])
+    length = min(len(scores.cmc) for scores in found)
+    out: dict[str, Any] = {
+        **dict(zip(SCORES, values.mean(0).tolist(), strict=True)),
+        "n_valid": sum(scores.n_valid for scores in found),
+        "n_skipped": sum(scores.n_skipped for scores in found),
+        "conditions": found[0].protocol,
+        "cmc": np.mean([scores.cmc[:length] for scores in found], axis=0),
+    }
+    if len(found) > 1:
+        out["sd"] = dict(zip(SCORES, values.std(0, ddof=1).tolist(), strict=True))
+        out["splits"] = [
+            {"split": test.split, **{name: entry[name] for name in (*SCORES, "n_valid", "n_skipped")}}
+            for test, entry in zip(tests, each, strict=True)
+        ]
+    return out
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """What `evaluate` found, for a terminal."""
+    several = f", {len(result['splits'])} splits" if "splits" in result else ""
+    if result["split"] is not None:
+        several = f", split {result['split']} of 0-{result['n_splits'] - 1}"
+    lines = [
+        f"{result['title']}{several}: {result['n_valid']:,} queries, {result['n_skipped']:,} skipped for "
+        f"want of a match, {result['n_images']:,} images",
+        f"{'protocol':<28}{'mAP':>12}{'rank-1':>12}{'rank-5':>12}{'rank-10':>12}{'rank-20':>12}",
+    ]
+    for protocol, found in result["protocols"].items():
+        sd = found.get("sd")
+        cells = [f"{found[name] * 100:.1f}" + (f" ± {sd[name] * 100:.1f}" if sd else "") for name in SCORES]
+        lines.append(f"{protocol:<28}" + "".join(f"{cell:>12}" for cell in cells))
+    again = ", re-ranked" if result["rerank"] else ""
+    lines.append(f"percent; AP by {result['ap']}, matches in other cameras only{again}")
+    for protocol, found in result["protocols"].items():
+        if found["n_valid"] != result["n_valid"]:
+            lines.append(f"{protocol}: {found['n_valid']:,} queries, {found['n_skipped']:,} skipped")
+    if result["skipped_images"]:
+        lines.append(
+            f"{result['skipped_images']:,} of {result['n_images']:,} images could not be read and were left "
+            f"out; {result['dropped_items']:,} of {result['n_items']:,} items had no other"
+        )
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items() if value)
+    return "\n".join([*lines, f"seconds: {spent}"])
+
+
+# --------------------------------------------------------------------------------------------- pictures
+
+
+def _write_pictures(
+    folder: Path, trial: Trial, unreadable: Mapping[int, str], result: Mapping[str, Any], *, seed: int
+) -> dict[str, str]:
+    """Write cmc.png and ranked.png; their names."""
+    from tracklearn.app import figures
+    from tracklearn.store.atomic import write_atomic
+
+    again = ", re-ranked" if result["rerank"] else ""
+    heading = f"{result['title']}, {trial.protocol}{again}"
+    curves = {
+        f"{by} · mAP {found['mAP']:.1%}": np.asarray(found["cmc"])
+        for by, found in result["protocols"].items()
+    }
+    write_atomic(folder / "cmc.png", figures.cmc_picture(curves, title=f"{result['title']}{again}"))
+    picture = _portraits(trial.benchmark.test, set(unreadable))
+    camera = trial.benchmark.test.cameras
+    camid = trial.benchmark.test.camid
+    rows: list[Any] = []
+    for row in np.random.default_rng(seed).permutation(len(trial.query)).tolist():
+        if len(rows) == _DRAWN:
+            break
+        alone = trial.scores(result["ap"], only=np.array([row]))
+        if not alone.n_valid:
+            continue
+        found, right = trial.top(row, _SHOWN)
+        item = int(trial.query[row])
+        results = [
+            (picture(i), camera[camid[i]], bool(same)) for i, same in zip(found.tolist(), right, strict=True)
+        ]
+        rows.append((picture(item), f"{camera[camid[item]]}\nAP {alone.mAP:.0%}", results))
+    split = f", split {trial.benchmark.split}" if trial.benchmark.n_splits > 1 else ""
+    title = f"{heading}{split} · {len(rows)} queries drawn with seed {seed}"
+    write_atomic(folder / "ranked.png", figures.ranked_lists(rows, title=title))
+    return {"cmc": "cmc.png", "ranked": "ranked.png"}
+
+
+def _portraits(part: Part, unreadable: set[int]) -> Callable[[int], Array]:
+    """The picture of an item: its representative one, or the first that can be read."""
+    from tracklearn.store.gallery import representative
+
+    tracklets = part.tracklets
+    best, start = tracklets.crop[representative(tracklets)], tracklets.start
+
+    def portrait(item: int) -> Array:
+        rows = [int(best[item]), *tracklets.crop[start[item] : start[item + 1]].tolist()]
+        return part.image(next(row for row in rows if row not in unreadable))
+
+    return portrait

@@ -1,0 +1,99 @@
+"""Judging a network on a benchmark with its official protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracklearn.app.commands.options import Bars, Device, Json, done
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train, or an .onnx file.")],
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Data set, of those that tracklearn datasets lists.")
+    ],
+    root: Annotated[
+        Path, typer.Option("--root", help="Folder that holds it; of the world, the demo's folder.")
+    ],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol", help="official (the default) or gallery-excludes-queries; named in the result."
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours (20, 6, 0.3).")
+    ] = False,
+    ap: Annotated[
+        str, typer.Option("--ap", help="Average precision: hits (the default), trapezoid or sklearn.")
+    ] = "hits",
+    split: Annotated[
+        int | None,
+        typer.Option(
+            "--split",
+            help="Which split, from 0; all of them by default, but of a run that was trained on a split's "
+            "training half that split.",
+        ),
+    ] = None,
+    splits: Annotated[Path | None, typer.Option("--splits", help="File of splits (.json or .mat).")] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="weights (trained) or start (before training).")
+    ] = "weights",
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Pixel mean of an .onnx file, R,G,B of 0-1 [ImageNet's].")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Pixel deviation of an .onnx file, R,G,B of 0-1 [ImageNet's].")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write; RUN/evaluation-NAME, or beside the .onnx file."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take what is there of an incomplete data set.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed that draws the queries shown.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Replace an evaluation that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a trained network on a benchmark: mAP and CMC by protocol, ranked lists, CMC curve."""
+    from tracklearn.app import benchmark as app
+    from tracklearn.app.model import open_model
+
+    with Bars() as bars:
+        model = open_model(
+            run, which=weights, device=device, mean=_three("--mean", mean), std=_three("--std", std)
+        )
+        result = app.evaluate(
+            model,
+            benchmark,
+            root,
+            out=out,
+            protocol=protocol,
+            rerank=rerank,
+            ap=ap,
+            split=split,
+            splits=splits,
+            partial=partial,
+            seed=seed,
+            resume=resume,
+            progress=bars,
+            tell=bars.note,
+        )
+    done(result["out"], result, as_json, app.table(result))
+
+
+def _three(option: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(number) for number in text.replace(",", " ").split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3:
+        raise ValueError(f"{option} is {text!r}, expected three numbers R,G,B such as 0.485,0.456,0.406")
+    return numbers

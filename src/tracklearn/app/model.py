@@ -1,0 +1,177 @@
+"""What can be judged: a run's network, trained or as it was before, or the one in an .onnx file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracklearn.types import Array, Crops
+
+if TYPE_CHECKING:
+    from tracklearn.store.benchmarks import Benchmark
+    from tracklearn.store.runs import Run
+
+WEIGHTS = ("weights", "start")
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is judged: something that turns crops into unit features.
+
+    Args:
+        height, width: size of the crops it takes, pixels.
+        extract: (crops, rows) -> (n, d) float32 unit features.
+        record: what a record says of it.
+        folder: where its evaluations are written unless told otherwise, and stem of their names.
+        trained_on: benchmark, split and persons of its training set, where these are known.
+    """
+
+    height: int
+    width: int
+    extract: Callable[[Crops, Array], Array]
+    record: dict[str, Any]
+    folder: Path
+    stem: str
+    trained_on: TrainedOn | None = None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The benchmark's part that a run has seen.
+
+    Args:
+        benchmark: its name. split: of its training half.
+        pid: the persons in it, None where their truth is not there.
+    """
+
+    benchmark: str
+    split: int
+    pid: Array | None
+
+    def check(self, benchmark: Benchmark) -> None:
+        """Refuse a test that holds people of the training set.
+
+        Raises:
+            ValueError: it does.
+        """
+        if benchmark.name != self.benchmark:
+            return
+        if self.pid is None:
+            shared = self.split != benchmark.split
+        else:
+            tested = np.unique(benchmark.test.pid)
+            shared = bool(np.isin(tested[tested > 0], self.pid).any())
+        if shared:
+            raise ValueError(
+                f"the run was trained on split {self.split} of {benchmark.title}, and the test of split "
+                f"{benchmark.split} holds people of its training half: leave --split out, or judge a "
+                "run that was trained on that split"
+            )
+
+
+def open_model(
+    path: str | Path,
+    *,
+    which: str = "weights",
+    device: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """The model of a run folder or of an .onnx file.
+
+    Args:
+        path: either.
+        which: "weights" for a run's trained network, "start" for the one before training.
+        device: where a run's network computes; an .onnx file runs on the CPU.
+        mean, std: pixel normalisation of an .onnx file, as `ExportedModel` takes it.
+
+    Raises:
+        FileNotFoundError: neither is there, or a run has no weights.
+        ValueError: an option that belongs to the other kind; as `ExportedModel` and `Run`.
+    """
+    path = Path(path)
+    if which not in WEIGHTS:
+        raise ValueError(f"--weights is {which!r}, expected weights (trained) or start (before training)")
+    if path.suffix.lower() == ".onnx":
+        return _exported(path, which=which, device=device, mean=mean, std=std)
+    if mean is not None or std is not None:
+        raise ValueError("--mean and --std belong to .onnx files: a run knows its own normalisation")
+
+    from tracklearn.app.pipeline import load_network, pick_device
+    from tracklearn.learn import embed
+    from tracklearn.store.runs import Run
+
+    run, where = Run(path), pick_device(device)
+    network = load_network(run, which)
+
+    def extract(crops: Crops, rows: Array) -> Array:
+        return embed.extract(network, crops, rows, device=where, batch=_BATCH)
+
+    return Model(
+        height=network.config.height,
+        width=network.config.width,
+        extract=extract,
+        record={
+            "kind": "run",
+            "path": str(path),
+            "digest": run.manifest["digest"],
+            "method": run.manifest["method"],
+            "seed": run.manifest["seed"],
+            "weights": which,
+            "device": where,
+        },
+        folder=path,
+        stem="evaluation",
+        trained_on=_trained_on(run) if which == "weights" else None,
+    )
+
+
+def _exported(
+    path: Path,
+    *,
+    which: str,
+    device: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Model:
+    from tracklearn.app.exported import ExportedModel
+
+    if which != "weights":
+        raise ValueError(f"--weights {which} belongs to runs: an .onnx file holds one network")
+    if device not in (None, "auto", "cpu"):
+        raise ValueError(f"--device {device}: an .onnx file is run on the CPU; leave --device out")
+    model = ExportedModel(path, mean=mean, std=std)
+    return Model(
+        height=model.height,
+        width=model.width,
+        extract=model.extract,
+        record={
+            "kind": "onnx",
+            "path": str(path),
+            "mean": model.mean,
+            "std": model.std,
+            "normalisation": model.pixels_from,
+            "device": "cpu",
+        },
+        folder=path.parent,
+        stem=f"{path.stem}-evaluation",
+    )
+
+
+def _trained_on(run: Run) -> TrainedOn | None:
+    """What a run's training set says of its origin; None where it is not a benchmark's, or has gone."""
+    from tracklearn.store.tracklets import open_set, read_truth, truth_path
+
+    where = run.path / run.manifest["set"]["path"]
+    if not (where / "manifest.json").is_file():
+        return None
+    settings = open_set(where).manifest["settings"]
+    if "benchmark" not in settings:
+        return None
+    pid = np.unique(read_truth(where).pid) if truth_path(where).is_file() else None
+    return TrainedOn(settings["benchmark"], int(settings["split"]), pid)

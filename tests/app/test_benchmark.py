@@ -1,0 +1,674 @@
+"""Judging on benchmarks: folders of generated JPEGs, a hand-made .onnx file, the run of a random network."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from tracklearn.app import benchmark as module
+from tracklearn.app import cli, evaluate, pipeline
+from tracklearn.app.exported import ExportedModel
+from tracklearn.app.model import Model, TrainedOn, open_model
+from tracklearn.core import rank
+from tracklearn.store import benchmarks, referenced
+from tracklearn.store.crops import decode_image, encode_jpeg, resize
+from tracklearn.store.runs import RunWriter, write_json
+from tracklearn.store.tracklets import open_set
+from tracklearn.types import ArrayCrops, Scores
+
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+COLOURS = np.random.default_rng(3).integers(40, 216, (64, 3))
+KEYS = {"mAP", "rank1", "rank5", "rank10", "rank20", "n_valid", "n_skipped", "protocol"}
+
+
+# ------------------------------------------------------------------- an .onnx file, byte by byte
+
+
+def _field(number, value):
+    """One field of a protocol buffer: an integer, or bytes with their length before them."""
+
+    def varint(n):
+        out = b""
+        while n > 127:
+            out, n = out + bytes([n & 127 | 128]), n >> 7
+        return out + bytes([n])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def _value(name, shape, kind):
+    dims = b"".join(_field(1, _field(2 if isinstance(d, str) else 1, d)) for d in shape)
+    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, dims)))
+
+
+def write_onnx(path, shape=("n", 3, 16, 8), *, notes=None, kind=1, pool="GlobalAveragePool", inputs=1):
+    """A model whose feature is the mean of each channel, by the tables of onnx.proto."""
+    nodes = [("x", "mean", pool), ("mean", "y", "Flatten")]
+    graph = b"".join(_field(1, _field(1, a) + _field(2, b) + _field(4, op)) for a, b, op in nodes)
+    graph += _field(2, "means")
+    graph += b"".join(_field(11, _value("xz"[i], shape, kind)) for i in range(inputs))
+    graph += _field(12, _value("y", (shape[0], 3), kind))
+    data = _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13))
+    data += b"".join(_field(14, _field(1, k) + _field(2, v)) for k, v in (notes or {}).items())
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    pytest.importorskip("onnxruntime")
+    return write_onnx(tmp_path / "means.onnx")
+
+
+def channel_means(file, mean=MEAN, std=STD, size=(16, 8)):
+    """What the model makes of one image, by hand."""
+    image = resize(decode_image(file.read_bytes()), *size).astype(np.float32) / 255
+    feature = ((image - mean) / std).mean((0, 1))
+    return feature / np.linalg.norm(feature)
+
+
+# ------------------------------------------------------------------------------- small benchmarks
+
+
+def put(file, person, seed):
+    """A JPEG of a person's colour, disturbed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shift = np.random.default_rng(seed).normal(0, 25, 3)
+    image = np.broadcast_to(np.clip(COLOURS[person] + shift, 0, 255), (20, 10, 3)).astype(np.uint8)
+    file.write_bytes(encode_jpeg(np.ascontiguousarray(image), quality=95))
+
+
+@pytest.fixture
+def market(tmp_path):
+    """Six persons, of whom 6 has no match, three distractors, two junk images."""
+    root = tmp_path / "Market"
+    number = 0
+    for folder, people, cameras in (
+        ("bounding_box_train", (50, 51), (1, 2)),
+        ("query", (1, 2, 3, 4, 5), (1, 2)),
+        ("query", (6,), (3,)),
+        ("bounding_box_test", (1, 2, 3, 4, 5), (1, 2, 3)),
+        ("bounding_box_test", (6,), (3,)),
+        ("bounding_box_test", (0,), (1, 2, 3)),
+        ("bounding_box_test", (-1,), (1, 2)),
+    ):
+        for pid in people:
+            for camera in cameras:
+                number += 1
+                name = f"{pid:04d}" if pid >= 0 else "-1"
+                put(root / folder / f"{name}_c{camera}s1_{number:06d}_00.jpg", pid % 64, number)
+    return root
+
+
+MARS_TEST = [
+    (1, 2, -1, 1),
+    (3, 3, 0, 4),
+    (4, 6, 2, 1),
+    (7, 7, 2, 3),
+    (8, 9, 2, 3),
+    (10, 10, 4, 5),
+    (11, 14, 2, 1),
+]
+
+
+@pytest.fixture
+def mars(tmp_path):
+    """Queries: person 2 in cameras 1 and 3 (tracklets 3 and 4), person 4 (6), who is alone."""
+    root = tmp_path / "MARS"
+    (root / "info").mkdir(parents=True)
+    for part, table in (("train", [(1, 2, 1, 1)]), ("test", MARS_TEST)):
+        savemat(root / "info" / f"tracks_{part}_info.mat", {"t": np.array(table, np.int32)})
+        names = []
+        for number, (start, end, pid, cam) in enumerate(table, 1):
+            person = "00-1" if pid < 0 else f"{pid:04d}"
+            for i in range(end - start + 1):
+                names.append(f"{person}C{cam}T{number:04d}F{i + 1:03d}.jpg")
+                put(root / f"bbox_{part}" / person / names[-1], pid % 64, 100 * number + i)
+        (root / "info" / f"{part}_name.txt").write_text("\n".join(names))
+    savemat(root / "info" / "query_IDX.mat", {"q": np.array([[3, 4, 6]], np.int32)})
+    return root
+
+
+@pytest.fixture
+def prid(tmp_path):
+    """Eight persons in both cameras, three splits 4/4, three frames each."""
+    root = tmp_path / "prid"
+    for pid in range(1, 9):
+        for camera in "ab":
+            for frame in range(3):
+                file = root / "multi_shot" / f"cam_{camera}" / f"person_{pid:04d}" / f"{frame:04d}.png"
+                put(file, pid, 1000 * pid + 10 * ord(camera) + frame)
+    halves = [[1, 2, 3, 4], [5, 6, 7, 8], [1, 3, 5, 7]]
+    splits = [{"train": [p for p in range(1, 9) if p not in half], "test": half} for half in halves]
+    (root / "splits.json").write_text(json.dumps(splits))
+    return root
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a finished run of a random network, trained on the set it is given."""
+    from tracklearn.learn import backbone
+
+    def make(set_path, name="run"):
+        config = backbone.Config(backbone="tiny", height=64, width=32)
+        network, start = backbone.build(config, seed=1), backbone.build(config, seed=2)
+        manifest = {
+            "digest": "0" * 64,
+            "method": "tmc",
+            "seed": 0,
+            "network": config.model_dump(),
+            "set": {"path": os.path.relpath(set_path, tmp_path / name), "digest": open_set(set_path).digest},
+        }
+        writer = RunWriter(tmp_path / name, manifest)
+        writer.write_start(start.arrays(), start.metadata())
+        writer.finish(network.arrays(), network.metadata(), seconds={})
+        return tmp_path / name
+
+    return make
+
+
+def judge(model, name, root, **options):
+    return module.evaluate(model, name, root, partial=True, tell=lambda _: None, **options)
+
+
+def by_hand(features, query, gallery, pid, camid, *, exclude=()):
+    """mAP, rank-1, valid and skipped queries, by loops; items by number, a query never its own match."""
+    precisions, firsts, skipped = [], [], 0
+    for q in query:
+        allowed = [
+            g
+            for g in gallery
+            if g != q and pid[g] >= 0 and g not in exclude and not (pid[g] == pid[q] and camid[g] == camid[q])
+        ]
+        order = sorted(allowed, key=lambda g: np.linalg.norm(features[q].astype(float) - features[g]))
+        right = [pid[g] == pid[q] for g in order]
+        if not any(right):
+            skipped += 1
+            continue
+        places = [i + 1 for i, same in enumerate(right) if same]
+        precisions.append(np.mean([(i + 1) / place for i, place in enumerate(places)]))
+        firsts.append(places[0] == 1)
+    return np.mean(precisions), np.mean(firsts), len(precisions), skipped
+
+
+# ---------------------------------------------------------------------------------------- scores
+
+
+def test_image_items_are_scored_by_their_own_feature(onnx, market):
+    result = judge(open_model(onnx), "Market-1501", market)
+    read = benchmarks.read("market1501", market)
+    test = read.test
+    features = np.stack([channel_means(test.images.file(i)) for i in range(len(test.tracklets))])
+    mAP, rank1, valid, skipped = by_hand(features, read.query, read.gallery, test.pid, test.camid)
+    assert 0.2 < mAP < 1
+    assert result["mAP"] == pytest.approx(mAP, abs=1e-9)
+    assert result["rank1"] == pytest.approx(rank1)
+    assert (result["n_valid"], result["n_skipped"]) == (valid, skipped) == (10, 1)
+    assert result["protocol"] == "official"
+    assert result["n_items"] == result["n_images"] == 11 + 15 + 1 + 3
+    assert result["skipped_images"] == result["dropped_items"] == 0
+    assert "sd" not in result
+    assert result["split"] is None
+
+
+def test_both_mars_protocols_come_from_one_extraction(onnx, mars):
+    """Official: the queries of one person find each other. Without the queries, two of three are skipped."""
+    result = judge(open_model(onnx), "mars", mars)
+    read = benchmarks.read("mars", mars)
+    images = read.test.images
+    start = read.test.tracklets.start
+    features = []
+    for a, b in pairwise(start):
+        mean = np.mean([channel_means(images.file(row)) for row in range(a, b)], axis=0)
+        features.append(mean / np.linalg.norm(mean))
+    arguments = np.array(features), [2, 3, 5], range(7), read.test.pid, read.test.camid
+    for protocol, exclude in (("official", ()), ("gallery-excludes-queries", (2, 3, 5))):
+        mAP, rank1, valid, skipped = by_hand(*arguments, exclude=exclude)
+        found = result["protocols"][protocol]
+        assert found["mAP"] == pytest.approx(mAP, abs=1e-9)
+        assert found["rank1"] == pytest.approx(rank1)
+        assert (found["n_valid"], found["n_skipped"]) == (valid, skipped) == (2, 1)
+    assert result["n_images"] == 12  # not the two of junk
+    named = judge(open_model(onnx), "mars", mars, protocol="gallery-excludes-queries")
+    assert named["protocol"] == "gallery-excludes-queries"
+    assert named["mAP"] == result["protocols"]["gallery-excludes-queries"]["mAP"]
+    assert named["out"].name == "means-evaluation-mars-gallery-excludes-queries"
+
+
+def test_the_protocols_of_mars_on_its_own_tables(data):
+    """1,980 valid queries, or 1,840 and 140 skipped (METHODS 7), whatever the features."""
+    read = benchmarks.read("mars", data / "mars")
+    there = read.test.pid >= 0
+    n = int(there.sum())
+    feature = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
+    feature /= np.linalg.norm(feature, axis=1, keepdims=True)
+    place = np.where(there, np.cumsum(there) - 1, -1)
+    features = module.Features(feature, np.ones(n, bool), (place,), ({},), n)
+    for protocol, expected in (("official", (1980, 0)), ("gallery-excludes-queries", (1840, 140))):
+        scores = module.Trial.of(read, place, features, protocol=protocol, rerank=False).scores("hits")
+        assert (scores.n_valid, scores.n_skipped) == expected
+
+
+def test_re_ranking_is_that_of_the_core_among_what_the_protocol_leaves(onnx, mars):
+    model = open_model(onnx)
+    read = benchmarks.read("mars", mars)
+    features = module.extract(model, [read])
+    place, test = features.place[0], read.test
+    for protocol, gallery in (("official", [1, 2, 3, 4, 5, 6]), ("gallery-excludes-queries", [1, 4, 6])):
+        query = read.query
+        distance = rank.rerank(features.feature[place[query]], features.feature[place[gallery]])
+        row = [gallery.index(q) if q in gallery else -1 for q in query]
+        expected = rank.evaluate(
+            distance,
+            test.pid[query],
+            test.pid[gallery],
+            test.camid[query],
+            test.camid[gallery],
+            query_row=np.array(row),
+        )
+        found = judge(model, "mars", mars, rerank=True, resume=True)["protocols"][protocol]
+        assert found["mAP"] == expected.mAP
+        assert found["n_valid"] == expected.n_valid
+
+
+def test_ap_variants_are_named_and_differ(onnx, market):
+    found = {ap: judge(open_model(onnx), "market1501", market, ap=ap) for ap in rank.AP}
+    assert found["trapezoid"]["mAP"] < found["hits"]["mAP"]
+    assert found["sklearn"]["mAP"] == pytest.approx(found["hits"]["mAP"])
+    assert [found[ap]["ap"] for ap in rank.AP] == list(rank.AP)
+    assert found["trapezoid"]["out"] != found["hits"]["out"]
+
+
+def test_splits_give_mean_and_deviation(onnx, prid):
+    result = judge(open_model(onnx), "prid2011", prid)
+    single = [judge(open_model(onnx), "prid2011", prid, split=i) for i in range(3)]
+    for name in module.SCORES:
+        values = [one[name] for one in single]
+        assert result[name] == pytest.approx(np.mean(values))
+        assert result["sd"][name] == pytest.approx(np.std(values, ddof=1))
+        assert [one[name] for one in result["splits"]] == values
+    assert (result["n_valid"], result["n_skipped"]) == (12, 0)
+    assert [one["split"] for one in single] == [0, 1, 2]
+    assert [one["n_valid"] for one in single] == [4, 4, 4]
+    # Sixteen tracklets of three frames serve all splits.
+    assert (result["n_items"], result["n_images"]) == (16, 48)
+    assert "±" in module.table(result)
+    assert "split 1 of 0-2" in module.table(single[1])
+
+
+def test_features_do_not_depend_on_what_is_held_at_once(onnx, mars, monkeypatch):
+    read = [benchmarks.read("mars", mars)]
+    whole, told = module.extract(open_model(onnx), read), []
+    for size in (1, 3, 4, 5):
+        monkeypatch.setattr(module, "_CHUNK", size)
+        told.clear()
+        found = module.extract(open_model(onnx), read, progress=lambda *now: told.append(now))
+        np.testing.assert_array_equal(found.feature, whole.feature)
+        assert found.readable.all()
+        assert told[-1] == ("features", 12, 12)
+        assert [now[1] for now in told] == sorted(now[1] for now in told)
+
+
+# ------------------------------------------------------------------------------ images that fail
+
+
+def test_unreadable_images_are_left_out_counted_and_listed(onnx, mars):
+    folder = mars / "bbox_test" / "0002"
+    (folder / "0002C1T0003F001.jpg").unlink()
+    (folder / "0002C1T0003F003.jpg").write_bytes(b"no picture")
+    (folder / "0002C3T0005F001.jpg").unlink()
+    (folder / "0002C3T0005F002.jpg").write_bytes(b"")
+    result = judge(open_model(onnx), "mars", mars)
+    assert (result["skipped_images"], result["dropped_items"]) == (4, 1)
+    assert result["dropped"] == [{"split": 0, "query": 0, "gallery": 1}]
+    assert {entry["reason"] for entry in result["unreadable"]} == {"missing", "cannot be decoded"}
+    assert any("4 of 14 test images" in line or "2 of 14" in line for line in result["problems"])
+    assert "4 of 12 images could not be read" in module.table(result)
+
+    read = benchmarks.read("mars", mars)
+    features = module.extract(open_model(onnx), [read])
+    left = channel_means(folder / "0002C1T0003F002.jpg")
+    np.testing.assert_allclose(features.feature[features.place[0][2]], left, atol=1e-6)
+    assert not features.feature[features.place[0][4]].any()
+    # Tracklet 5 was the only match of tracklet 3 outside of the queries.
+    assert result["protocols"]["gallery-excludes-queries"]["n_valid"] == 1
+
+
+def test_a_query_without_images_is_dropped_not_scored(onnx, market):
+    next((market / "query").glob("0001_c1*")).write_bytes(b"")
+    result = judge(open_model(onnx), "market1501", market)
+    assert (result["n_valid"], result["n_skipped"]) == (9, 1)
+    assert result["dropped"] == [{"split": 0, "query": 1, "gallery": 0}]
+
+
+def test_nothing_readable_is_said(onnx, market):
+    for file in (market / "query").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="no query with an image"):
+        judge(open_model(onnx), "market1501", market)
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def files_of(folder):
+    return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_on_the_world_gets_the_scores_of_the_demo(run, mars, tmp_path):
+    """A demo's folder: set and judge with their truth; scored as `demo` does, and the run left as it is."""
+    read = benchmarks.read("mars", mars)
+    clean = read.test.tracklets.split(np.where(read.test.truth.pid > 0, 0, -1))
+    root = tmp_path / "demo"
+    root.mkdir()
+    for name in ("set", "judge"):
+        referenced.write(
+            root / name,
+            tracklets=clean,
+            paths=read.test.images.paths,
+            root=read.test.images.root,
+            cameras=read.test.cameras,
+            pid=read.test.truth.pid,
+            settings={},
+        )
+    path = run(root / "set")
+    before = files_of(path)
+    judged = open_set(root / "judge")
+    for which in ("weights", "start"):
+        result = judge(open_model(path, which=which, device="cpu"), "world", root)
+        network = pipeline.load_network(pipeline.Run(path), which)
+        features = pipeline.tracklet_features(network, judged, judged.tracklets, device="cpu")
+        part = benchmarks.read("world", root).test
+        expected = evaluate.retrieval(features, part.pid, part.camid).to_dict()
+        assert {name: result[name] for name in (*module.SCORES, "n_valid", "n_skipped")} == {
+            name: expected[name] for name in (*module.SCORES, "n_valid", "n_skipped")
+        }
+        assert result["model"]["weights"] == which
+    assert {p: digest for p, digest in files_of(path).items() if p in before} == before
+    assert {p.name for p in path.iterdir() if p.is_dir()} == {"evaluation-world", "evaluation-world-start"}
+
+
+def test_a_run_is_judged_on_the_split_it_was_trained_on(run, prid, tmp_path):
+    training = benchmarks.read("prid2011", prid, split=1)
+    path = run(training.write_train(tmp_path / "half"))
+    model = open_model(path, device="cpu")
+    assert (model.trained_on.benchmark, model.trained_on.split) == ("prid2011", 1)
+    assert [test.split for test in module.read_tests(model, "prid2011", prid)] == [1]
+    assert [test.split for test in module.read_tests(model, "PRID-2011", prid, split=1)] == [1]
+    with pytest.raises(ValueError, match="test of split 0 holds people of its training half"):
+        module.read_tests(model, "prid2011", prid, split=0)
+    # The truth beside the set says so of other splits' files too; without it the number must do.
+    (tmp_path / "half.truth.parquet").unlink()
+    blind = open_model(path, device="cpu")
+    assert blind.trained_on.pid is None
+    with pytest.raises(ValueError, match="trained on split 1"):
+        module.read_tests(blind, "prid2011", prid, split=2)
+    # Before training a network has seen nobody; nor has one whose set is gone said whom.
+    assert len(module.read_tests(open_model(path, which="start", device="cpu"), "prid2011", prid)) == 3
+    shutil.rmtree(tmp_path / "half")
+    assert open_model(path, device="cpu").trained_on is None
+
+
+def test_people_are_compared_where_splits_are_drawn_anew(prid):
+    test = benchmarks.read("prid2011", prid, split=0)
+    TrainedOn("prid2011", 2, np.array([5, 6, 7, 8])).check(test)
+    TrainedOn("market1501", 0, np.array([1])).check(test)
+    with pytest.raises(ValueError, match="holds people"):
+        TrainedOn("prid2011", 0, np.array([-1, 0, 4])).check(test)
+
+
+# -------------------------------------------------------------------------------------- pictures
+
+
+def test_ranked_lists_frame_what_is_right_in_green(onnx, market):
+    result = judge(open_model(onnx), "market1501", market, seed=5)
+    picture = cv2.imread(str(result["out"] / "ranked.png"))[:, :, ::-1].astype(int)
+    read = benchmarks.read("market1501", market)
+    features = module.extract(open_model(onnx), [read])
+    trial = module.Trial.of(read, features.place[0], features, protocol="official", rerank=False)
+    right = wrong = 0
+    for row in range(11):  # ten of the eleven queries have a match, and ten are drawn
+        items, same = trial.top(row, 10)
+        if trial.scores("hits", only=np.array([row])).n_valid:
+            assert len(items) == 10
+            right, wrong = right + same.sum(), wrong + (~same).sum()
+            assert trial.query[row] not in items
+            query = read.query[row]
+            close = (read.test.pid[items] == read.test.pid[query]) & (
+                read.test.camid[items] == read.test.camid[query]
+            )
+            assert not close.any()
+    frame = 2 * 4 * (72 + 8 + 144)  # pixels of one
+    for colour, n in (((46, 139, 87), right), ((192, 57, 43), wrong), ((47, 93, 138), 10)):
+        assert (np.abs(picture - colour).max(2) < 3).sum() == pytest.approx(n * frame, rel=0.02)
+
+
+def test_pictures_and_scores_are_files(onnx, prid):
+    result = judge(open_model(onnx), "prid2011", prid, rerank=True)
+    out = result.pop("out")
+    assert {p.name for p in out.iterdir()} == {"scores.json", "cmc.png", "ranked.png"}
+    written = json.loads((out / "scores.json").read_text())
+    assert set(written) >= KEYS
+    assert written["mAP"] == result["mAP"]
+    assert written["rerank"] is True
+    assert set(written["seconds"]) == {"features", "distances", "scores", "pictures"}
+    assert written["model"]["path"] == str(onnx)
+    assert all(cv2.imread(str(out / name)).shape[2] == 3 for name in written["pictures"].values())
+
+
+def test_summary_averages_curves_of_the_shortest_gallery(prid):
+    tests = [benchmarks.read("prid2011", prid, split=i) for i in range(2)]
+    found = [Scores(0.5, np.array([0.2, 0.6]), 4, 1, "p"), Scores(0.7, np.array([0.4, 0.8, 1]), 3, 0, "p")]
+    result = module.summary(tests, found)
+    assert result["mAP"] == pytest.approx(0.6)
+    assert result["sd"]["mAP"] == pytest.approx(0.1 * 2**0.5)
+    np.testing.assert_allclose(result["cmc"], [0.3, 0.7])
+    assert (result["n_valid"], result["n_skipped"]) == (7, 1)
+
+
+# --------------------------------------------------------------------------------------- exported
+
+
+def test_batches_of_any_size_give_the_same(onnx, market, tmp_path):
+    fixed = {n: write_onnx(tmp_path / f"{n}.onnx", (n, 3, 16, 8)) for n in (1, 3, 16)}
+    crops = module.Pictures(benchmarks.read("market1501", market).test, 16, 8)
+    rows = np.arange(21)
+    expected = ExportedModel(onnx).extract(crops, rows)
+    for path in fixed.values():
+        np.testing.assert_allclose(ExportedModel(path).extract(crops, rows), expected, atol=1e-6)
+    assert ExportedModel(onnx).extract(crops, rows[:0]).shape[0] == 0
+
+
+def test_size_and_normalisation_are_the_files_own(tmp_path):
+    pytest.importorskip("onnxruntime")
+    free = ExportedModel(write_onnx(tmp_path / "a.onnx", ("n", 3, "h", "w")))
+    assert (free.height, free.width) == (256, 128)
+    assert (free.mean, free.pixels_from) == ((0.485, 0.456, 0.406), "ImageNet")
+    notes = {"pixel_mean": "[0.5, 0.5, 0.25]", "std": "0.5, 0.5 1.0"}
+    noted = write_onnx(tmp_path / "b.onnx", notes=notes)
+    assert ExportedModel(noted).mean == (0.5, 0.5, 0.25)
+    assert ExportedModel(noted).std == (0.5, 0.5, 1.0)
+    assert ExportedModel(noted).pixels_from == "metadata"
+    given = ExportedModel(noted, mean=(0, 0, 0))
+    assert (given.mean, given.std) == ((0, 0, 0), (0.5, 0.5, 1.0))
+    assert given.pixels_from == "options and metadata"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": ("n", 16, 8, 3)}, "expected .batch, 3, height, width"),
+        ({"kind": 7, "pool": "Identity"}, "expected float or float16"),
+        ({"pool": "NoSuchLayer"}, "not a model onnxruntime can load"),
+        ({"inputs": 2}, "2 inputs, expected 1"),
+        ({"notes": {"mean": "123.7 116.3 103.5"}}, "mean is .*three numbers of 0-1"),
+        ({"notes": {"std": "0.5 half"}}, "std is .*three numbers of 0-1"),
+        ({"notes": {"std": "0 0.5 0.5"}}, "above 0"),
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path, options, message):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match=message):
+        ExportedModel(write_onnx(tmp_path / "odd.onnx", **options))
+
+
+def test_a_model_that_cannot_run_or_gives_nothing_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    black, row = ArrayCrops(np.zeros((1, 16, 8, 3), np.uint8)), np.arange(1)
+    model = ExportedModel(write_onnx(tmp_path / "a.onnx"), mean=(0, 0, 0))
+    with pytest.raises(ValueError, match="not finite or all zero"):
+        model.extract(black, row)
+    with pytest.raises(ValueError, match=r"does not run on .1, 3, 8, 8."):
+        model.extract(ArrayCrops(np.zeros((1, 8, 8, 3), np.uint8)), row)
+    turned = ExportedModel(write_onnx(tmp_path / "b.onnx", ("n", 3, 16, 8), pool="Transpose"))
+    with pytest.raises(ValueError, match=r"output has shape .8, 48., expected .1, width"):
+        turned.extract(black, row)
+
+
+def test_onnxruntime_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install \"tracklearn\[onnx\]\""):
+        ExportedModel(write_onnx(tmp_path / "a.onnx"))
+
+
+def test_the_shared_network_takes_its_fixed_batch_of_one(data, market):
+    pytest.importorskip("onnxruntime")
+    model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
+    crops = module.Pictures(benchmarks.read("market1501", market).test, model.height, model.width)
+    assert (model.height, model.width) == (256, 128)
+    features = model.extract(crops, np.array([3, 1, 3]))
+    assert features.shape == (3, 512)
+    np.testing.assert_array_equal(features[0], features[2])
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_shared_network_on_the_whole_of_market(data, tmp_path):
+    """The published scores of torchreid's OSNet x0.25, trained on MSMT17 and tested on Market-1501."""
+    root = os.environ.get("MARKET1501_ROOT")
+    if not root:
+        pytest.skip("MARKET1501_ROOT is not set")
+    model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
+    result = module.evaluate(model, "market1501", root, out=tmp_path / "out")
+    assert result["mAP"] == pytest.approx(0.247, abs=0.003)
+    assert result["rank1"] == pytest.approx(0.497, abs=0.005)
+    assert (result["n_valid"], result["n_skipped"]) == (3368, 0)
+
+
+# ----------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `tracklearn evaluate`; returns (exit code, standard output, standard error)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["tracklearn", "evaluate", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def test_the_command_prints_a_table_or_one_json_object(call, onnx, market):
+    given = (onnx, "--benchmark", "market1501", "--root", market, "--partial")
+    code, out, err = call(*given)
+    assert code == 0
+    assert "official" in out
+    assert "rank-1" in out
+    assert out.splitlines()[-1] == str(onnx.parent / "means-evaluation-market1501")
+    assert "of 3,368" in err
+    code, out, _ = call(*given, "--json", "--resume", "--rerank", "--ap", "trapezoid")
+    result = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert set(result) >= KEYS
+    assert result["rerank"] is True
+    assert Path(result["out"]).name == "means-evaluation-market1501-reranked-trapezoid"
+
+
+def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
+    set_path = benchmarks.read("market1501", market).write_train(tmp_path / "train")
+    path = run(set_path)
+    unfinished = run(set_path, "unfinished")
+    manifest = json.loads((unfinished / "manifest.json").read_text())
+    write_json(unfinished / "manifest.json", {**manifest, "status": "training"})
+    bare = run(set_path, "bare")
+    (bare / "weights.safetensors").unlink()
+    half = tmp_path / "half"
+    shutil.copytree(market, half)
+    shutil.rmtree(half / "query")
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "mine.txt").write_text("mine")
+    on = ("--benchmark", "market1501", "--root", market, "--partial")
+    for arguments, line in (
+        ((onnx, "--benchmark", "markt1501", "--root", market), "did you mean market1501"),
+        ((onnx, "--benchmark", "cuhk", "--root", market), "known are mars"),
+        ((onnx, "--benchmark", "market1501", "--root", tmp_path / "no"), "no such folder"),
+        ((onnx, "--benchmark", "mars", "--root", market), "is not MARS"),
+        ((onnx, "--benchmark", "market1501", "--root", half), "only a part of Market-1501"),
+        ((onnx, "--benchmark", "market1501", "--root", market), "not complete: query: 11 of 3,368"),
+        ((onnx, *on, "--protocol", "gallery-excludes-queries"), "its gallery holds no queries"),
+        ((onnx, *on, "--protocol", "offical"), 'protocol "offical" does not exist'),
+        ((onnx, *on, "--ap", "coco"), "expected one of hits, trapezoid, sklearn"),
+        ((onnx, *on, "--split", "3"), "one fixed split"),
+        ((onnx, "--benchmark", "prid2011", "--root", prid, "--split", "3"), "splits 0 to 2"),
+        ((onnx, "--benchmark", "prid2011", "--root", prid, "--split", "-1"), "splits 0 to 2"),
+        ((onnx, *on, "--out", there), "exists: replace it with --resume"),
+        ((onnx, *on, "--mean", "0.5"), "--mean is '0.5', expected three numbers"),
+        ((onnx, *on, "--std", "a,b,c"), "--std is 'a,b,c', expected three numbers"),
+        ((onnx, *on, "--std", "0,1,1"), "above 0"),
+        ((onnx, *on, "--weights", "start"), "an .onnx file holds one network"),
+        ((onnx, *on, "--device", "cuda"), "leave --device out"),
+        ((tmp_path / "no.onnx", *on), "no such file"),
+        ((tmp_path / "no", *on), "no such run"),
+        ((set_path, *on), "not a run"),
+        ((unfinished, *on, "--device", "cpu"), "is not finished"),
+        ((bare, *on, "--device", "cpu"), "no weights at"),
+        ((path, *on, "--weights", "best"), "expected weights (trained) or start"),
+        ((path, *on, "--mean", "0,0,0"), "belong to .onnx files"),
+        ((path, *on, "--device", "tpu"), "--device 'tpu' is unknown"),
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert err.splitlines()[-1].startswith("tracklearn: ")
+        assert line in err.splitlines()[-1], (arguments, err)
+    assert not list(tmp_path.glob("means-evaluation-*"))
+
+
+def test_unknown_weights_and_images_gone_since_the_check(tmp_path, onnx, market):
+    with pytest.raises(ValueError, match="expected weights"):
+        open_model(onnx, which="best")
+    shutil.rmtree(market / "bounding_box_test")
+    (market / "bounding_box_test").mkdir()
+    with pytest.raises(FileNotFoundError):
+        judge(open_model(onnx), "market1501", market)
+
+
+def test_a_model_is_anything_that_makes_features(market, tmp_path):
+    """Every feature alike: a true match ranks behind all wrong entries, the worst score there is."""
+
+    def extract(crops, rows):
+        return np.tile(np.float32([[1, 0]]), (len(crops.read(rows)), 1))
+
+    model = Model(8, 4, extract, {"kind": "constant"}, tmp_path, "evaluation")
+    result = judge(model, "market1501", market)
+    assert result["rank1"] == 0
+    assert result["mAP"] < 0.2
