@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from tracklearn.app.commands import datasets, evaluate, main_job, noise
+from tracklearn.app.commands import datasets, evaluate, experiment, main_job, noise
 
 app = typer.Typer(
     name="tracklearn",
@@ -31,6 +31,7 @@ for command in (
     main_job.demo,
     datasets.datasets,
     evaluate.evaluate,
+    experiment.experiment,
 ):
     app.command()(command)
 app.add_typer(noise.app)

@@ -1,0 +1,73 @@
+"""The papers' experiments: a grid of trainings, and its table with published figures beside the measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracklearn.app.commands.options import Bars, Device, Json, Resume, round_line
+
+
+def experiment(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE.toml|NAME]", help="Grid, or the name of one that is shipped."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for everything; the grid's name by default.")
+    ] = None,
+    root: Annotated[
+        list[str] | None,
+        typer.Option("--root", metavar="NAME=DIR", help="Folder of a benchmark; may be repeated."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the grids that are shipped.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be run, and what is missing.")
+    ] = False,
+    device: Device = "auto",
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of trainings and print its table, published figures beside the measured."""
+    from tracklearn.app import experiment as app
+    from tracklearn.app.experiments import files
+    from tracklearn.store.runs import plain_json
+
+    if name is None or list_:
+        found = app.listing()
+        print(plain_json({"experiments": found}) if as_json else app.listed(found))
+        return
+    path = files.find(name)
+    grid = files.read(path)
+    out = out or Path(path.stem)
+    roots = _roots(root or [])
+    if dry_run:
+        lines = app.outline(grid, out, roots)
+        print(plain_json({"outline": lines}) if as_json else "\n".join(lines))
+        return
+    with Bars() as bars:
+        result = app.run(
+            grid,
+            out,
+            roots=roots,
+            resume=resume,
+            device=device,
+            progress=bars,
+            on_round=round_line(bars),
+            tell=bars.note,
+        )
+    print(plain_json(result) if as_json else f"{result['table']}\n{out / 'table.md'}")
+    if result["failed"]:
+        raise typer.Exit(2)
+
+
+def _roots(given: list[str]) -> dict[str, Path]:
+    found = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"--root {text!r} is not of the form NAME=DIR, for example mars=/data/MARS")
+        found[name] = Path(folder)
+    return found

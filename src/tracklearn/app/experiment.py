@@ -1,0 +1,264 @@
+"""Experiments: a grid of data × noise × variants × seeds trained, judged, and set beside published figures.
+
+OUT/data/NAME/               clean set and what it is judged on, shared by all cells
+OUT/cells/NAME/              one training: set (with noise), run, scores.json, stages.json
+OUT/table.md, OUT/table.json the table, written anew after every cell
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracklearn import __version__
+from tracklearn.app import pipeline
+from tracklearn.app.experiments import files, table
+from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
+from tracklearn.app.experiments.sources import Benchmark, Progress, Source, World, purity
+from tracklearn.app.stages import Stages
+from tracklearn.store import benchmarks
+from tracklearn.store import config as settings_store
+from tracklearn.store.runs import Run, read_json, write_json
+
+if TYPE_CHECKING:
+    from tracklearn.learn.train import Round
+
+Tell = Callable[[str], None]
+REFUSALS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
+
+
+def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
+    """The folders of a grid's benchmarks by their plain names, once it is clear that the grid can be run.
+
+    Raises:
+        ValueError: a method that this program does not have; a folder is not given, or given for what the
+            grid does not use; the folder does not hold the data set.
+        FileNotFoundError: no such folder, or a part of the data set is missing.
+    """
+    folders = {benchmarks.find(name).name: Path(root) for name, root in roots.items()}
+    for name in folders:
+        if name not in grid.needs:
+            used = ", ".join(grid.needs) or "no folder"
+            raise ValueError(f"--root {name}: this experiment does not use it; it needs {used}")
+    for cell in grid.cells():
+        if cell.lacks:
+            raise ValueError(f"{grid.title}: {cell.lacks}")
+    for line in missing(grid, folders):
+        raise ValueError(line)
+    for name, root in folders.items():
+        found = benchmarks.read(name, root)
+        for data in grid.data:
+            if benchmarks.find(data.name).name == name:
+                found.protocol(data.protocol)
+    return folders
+
+
+def missing(grid: Grid, roots: Mapping[str, Path]) -> list[str]:
+    """A line for each benchmark whose folder is not given."""
+    return [
+        f"data {name} needs its folder: --root {name}=DIR (`tracklearn datasets {name}` says what is in it)"
+        for name in grid.needs
+        if name not in roots
+    ]
+
+
+def outline(grid: Grid, out: Path, roots: Mapping[str, Path]) -> list[str]:
+    """What a call would do, a line a cell, and what it lacks."""
+    known = {benchmarks.find(name).name: Path(root) for name, root in roots.items()}
+    cells = list(grid.cells())
+    lines = [f"{grid.title}: {len(cells)} cells, table in {out / 'table.md'}"]
+    for cell in cells:
+        entries = Stages(out / "cells" / cell.name).entries
+        state = "to do"
+        if cell.lacks:
+            state = "cannot be run"
+        elif entries.get("judge", {}).get("done"):
+            state = "done, kept while its inputs are the same"
+        elif entries:
+            state = "begun"
+        lines.append(f"  {cell.name}: {state}")
+    lines += dict.fromkeys(cell.lacks for cell in cells if cell.lacks)
+    return [*lines, *missing(grid, known)]
+
+
+def run(
+    grid: Grid,
+    out: str | Path,
+    *,
+    roots: Mapping[str, Path] | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Progress | None = None,
+    on_round: Callable[[Round], None] | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Run a grid cell by cell and write its table to `out`.
+
+    A cell whose set, settings, weights, seed, device and judging are unchanged is not run again; one that was
+    stopped goes on where it was. A cell that is refused with a clear error is counted, and the next begins.
+
+    Args:
+        grid: the experiment.
+        out: folder for everything.
+        roots: folders of the benchmarks by name.
+        resume: go on in an existing folder.
+        device: as `pick_device` takes it.
+        on_round: told of every epoch.
+        tell: told a line before and after every cell.
+
+    Returns:
+        `title`, `cells` (labels, seed, `status`, `scores` or `error`, `seconds`), `rows` as of `table.rows`,
+        `failed`, `table` (the Markdown), `out`; the same is in `out`/table.json.
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+        ValueError, FileNotFoundError: as `check`.
+    """
+    out = Path(out)
+    if out.exists() and not resume:
+        raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+    folders = check(grid, roots or {})
+    device = pipeline.pick_device(device)
+    tell = tell or (lambda line: None)
+    cells = list(grid.cells())
+    results = [_labels(cell) | {"status": "open"} for cell in cells]
+    record: dict[str, Any] = {}
+    for i, cell in enumerate(cells):
+        where = f"[{i + 1}/{len(cells)}] {cell.name}"
+        tell(where)
+        source = _source(cell, out, folders)
+        try:
+            found = run_cell(
+                cell, out / "cells" / cell.name, source, device=device, progress=progress, on_round=on_round
+            )
+        except REFUSALS as error:
+            results[i] |= {"status": "failed", "error": " ".join(str(error).split())}
+            tell(f"{where} failed: {results[i]['error']}")
+        except RuntimeError as error:
+            # torch's own; any other is a defect, as on the command line.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            results[i] |= {"status": "failed", "error": "the device is out of memory"}
+            tell(f"{where} failed: {results[i]['error']}")
+        else:
+            results[i] |= {"status": "done", **found}
+            tell(f"{where} done: {_brief(grid, found['scores'])}")
+        record = _write(grid, results, out)
+    return record
+
+
+def run_cell(
+    cell: Cell,
+    folder: Path,
+    source: Source,
+    *,
+    device: str,
+    progress: Progress | None = None,
+    on_round: Callable[[Round], None] | None = None,
+) -> dict[str, Any]:
+    """Noise, training and judging of one cell; what is there already of equal inputs is kept.
+
+    Returns:
+        `scores`, by the names of `table.METRICS` and more; `seconds` by stage; `threads` of the training.
+    """
+    from tracklearn.app import noise
+    from tracklearn.store.tracklets import open_set
+
+    source.prepare(progress)
+    stages, set_path, run_path = Stages(folder), source.train, folder / "run"
+    if (level := cell.level) is not None:
+        asked = settings_store.digest([open_set(source.train).digest, vars(level), cell.seed, __version__])
+        set_path = folder / "set"
+        with stages.stage("noise", asked, set_path) as needed:
+            if needed and not set_path.exists():
+                noise.simulate(source.train, set_path, level, seed=cell.seed)
+    training = pipeline.plan_training(
+        set_path,
+        method=cell.method,
+        weights=cell.weights,
+        preset=cell.grid.preset,
+        device=device,
+        seed=cell.seed,
+        extra=cell.settings,
+        progress=progress,
+    )
+    trained = settings_store.digest([training.digest, __version__])
+    with stages.stage("train", trained, run_path) as needed:
+        if needed:
+            for event in pipeline.train(training, run_path, resume=True, progress=progress):
+                if on_round:
+                    on_round(event)
+    opened, product = Run(run_path), folder / "scores.json"
+    with stages.stage("judge", settings_store.digest([trained, source.judging]), product) as needed:
+        if needed:
+            scores = source.judge(opened, device=device, progress=progress)
+            write_json(product, {**scores, **purity(opened, set_path)})
+    return {
+        "scores": read_json(product),
+        "seconds": stages.seconds,
+        "threads": opened.manifest.get("threads"),
+    }
+
+
+def _source(cell: Cell, out: Path, roots: Mapping[str, Path]) -> Source:
+    data, name = cell.data, benchmarks.find(cell.data.name).name
+    if name == WORLD:
+        return World(out / "data" / f"{WORLD}{data.seed}", data.seed)
+    split = f"-split{cell.split}" if cell.split is not None else ""
+    folder = out / "data" / f"{slug(name)}{split}"
+    return Benchmark(folder, name, roots[name], split=cell.split, protocol=data.protocol)
+
+
+def _labels(cell: Cell) -> dict[str, Any]:
+    data, noise, variant = cell.row
+    return {"data": data, "noise": noise, "variant": variant, "seed": cell.seed}
+
+
+def _brief(grid: Grid, scores: Mapping[str, Any]) -> str:
+    shown = [name for name in grid.metrics if scores.get(name) is not None]
+    return ", ".join(f"{table.METRICS[name].heading} {table.number(name, scores[name])}" for name in shown)
+
+
+def _write(grid: Grid, results: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    from tracklearn.store.atomic import write_atomic
+
+    text = table.markdown(grid, results)
+    record = {
+        "title": grid.title,
+        "tracklearn": __version__,
+        "out": str(out),
+        "failed": sum(r["status"] == "failed" for r in results),
+        "rows": table.rows(grid, results),
+        "cells": results,
+        "table": text,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "table.md", text.encode())
+    write_json(out / "table.json", record)
+    return record
+
+
+def listing() -> list[dict[str, Any]]:
+    """The shipped grids: `name`, `title`, `cells`, `needs` (benchmarks), `lacks` (why it cannot be run)."""
+    found = []
+    for name, path in files.shipped().items():
+        grid = files.read(path)
+        cells = list(grid.cells())
+        lacks = next((cell.lacks for cell in cells if cell.lacks), "")
+        entry = {"name": name, "title": grid.title, "cells": len(cells), "needs": grid.needs, "lacks": lacks}
+        found.append(entry)
+    return found
+
+
+def listed(entries: list[dict[str, Any]]) -> str:
+    """A line for each entry of `listing`."""
+    width = max(len(entry["name"]) for entry in entries)
+    lines = []
+    for entry in entries:
+        needs = ", ".join(f"--root {name}=DIR" for name in entry["needs"]) or "nothing"
+        lacks = f"; {entry['lacks']}" if entry["lacks"] else ""
+        lines.append(
+            f"{entry['name']:<{width}}  {entry['title']} ({entry['cells']} cells; needs {needs}{lacks})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""Where an experiment's data come from: a clean training set made once, and how a run is judged after it.
+
+Both open ground truth: the world's and the benchmarks' noise is simulated with it, and runs are judged by it.
+Training is given the path of a set alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tracklearn import __version__, world
+from tracklearn.app import demo, evaluate, pipeline
+from tracklearn.app.stages import Stages
+from tracklearn.store import config as settings_store
+from tracklearn.store.runs import Run
+from tracklearn.types import Array
+
+Progress = Callable[[str, int, "int | None"], None]
+Scores = dict[str, Any]
+
+
+class Source(Protocol):
+    """Data of an experiment below a folder of its own."""
+
+    @property
+    def train(self) -> Path:
+        """The clean training set, its truth beside it; there once `prepare` has returned."""
+        ...
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """What decides the scores besides the run."""
+        ...
+
+    def prepare(self, progress: Progress | None) -> None:
+        """Make what is not there yet."""
+        ...
+
+    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+        """The scores of a finished run, under the names of `Scores.to_dict` and of `table.METRICS`."""
+        ...
+
+
+@dataclass(frozen=True)
+class World:
+    """The generated world: tracklets along its true boxes to learn from, other people to be judged on.
+
+    A person's visit to a camera is a tracklet; all are clean.
+
+    Args:
+        folder: for films and sets.
+        seed: of the world, as the demo takes it.
+    """
+
+    folder: Path
+    seed: int = 0
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "train"
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        from tracklearn.store.tracklets import open_set
+
+        return {"judge": open_set(self.folder / "judge").digest}
+
+    def prepare(self, progress: Progress | None) -> None:
+        stages = Stages(self.folder)
+        for name, config in zip(("train", "judge"), demo.worlds(self.seed), strict=True):
+            films, digest = self.folder / f"{name}-films", settings_store.digest([vars(config), __version__])
+            with stages.stage(films.name, digest, films) as needed:
+                if needed:
+                    demo.write_videos(config, films, progress=progress)
+            with stages.stage(name, digest, self.folder / name) as needed:
+                if needed:
+                    _cut(films, world.make(config).cameras, self.folder / name, progress)
+
+    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+        from tracklearn.store.tracklets import open_set, read_truth
+
+        opened = open_set(self.folder / "judge")
+        pid = evaluate.tracklet_pid(opened.tracklets, read_truth(opened.path))
+        scores = {}
+        for name, which in (("untrained", "start"), ("trained", "weights")):
+            features = pipeline.tracklet_features(
+                pipeline.load_network(run, which), opened, opened.tracklets, device=device, progress=progress
+            )
+            scores[name] = evaluate.retrieval(features, pid, opened.tracklets.camid)
+        return {**scores["trained"].to_dict(), "untrained": scores["untrained"].mAP}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark where it lies: its training part as a set that refers to its images, its own protocol.
+
+    Args:
+        folder: for the set.
+        name: as `benchmarks.read` takes it.
+        root: the folder that holds the benchmark.
+        split: of a benchmark that has splits.
+        protocol: its default for None.
+    """
+
+    folder: Path
+    name: str
+    root: Path
+    split: int | None = None
+    protocol: str | None = None
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "train"
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        where = str(self.root.resolve())
+        return {"judge": self.name, "root": where, "split": self.split, "protocol": self.protocol}
+
+    def prepare(self, progress: Progress | None) -> None:
+        from tracklearn.app import datasets
+
+        digest = settings_store.digest([self.judging, __version__])
+        with Stages(self.folder).stage("train", digest, self.train) as needed:
+            if needed and not self.train.exists():
+                datasets.prepare(
+                    self.name,
+                    self.root,
+                    out=self.train,
+                    split=self.split,
+                    progress=progress,
+                    tell=lambda line: None,
+                )
+
+    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+        from tracklearn.app import benchmark, model
+
+        found = benchmark.evaluate(
+            model.open_model(run.path, device=device),
+            self.name,
+            self.root,
+            out=run.path.parent / "evaluation",
+            protocol=self.protocol,
+            split=self.split,
+            resume=True,
+            progress=progress,
+            tell=lambda line: None,
+        )
+        return {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
+
+
+def _cut(films: Path, cameras: tuple[str, ...], out: Path, progress: Progress | None) -> None:
+    """Cut the films along their true boxes into the set `out`, and write who is in it beside it."""
+    from tracklearn.store import ingest
+    from tracklearn.store.mot import read_results
+    from tracklearn.store.tracklets import open_set, write_truth
+
+    sources = [f"{name}={films / name}.gt.txt+{films / name}.mp4" for name in cameras]
+    opened = open_set(ingest.ingest(sources, out, resume=True, progress=progress))
+    truth = evaluate.match_truth(opened, {name: read_results(films / f"{name}.gt.txt") for name in cameras})
+    pid = evaluate.tracklet_pid(opened.tracklets, truth)
+    write_truth(out, pid[opened.tracklets.tracklet])  # one person each, as a benchmark wants them
+
+
+def purity(run: Run, set_path: Path) -> Scores:
+    """How clean the tracklets were that a run was given, and those that it trained on.
+
+    Returns:
+        `n_given`, `n_tracklets`; `impure_given`, `impure`, shares of the crops of a known person that lie in
+        a tracklet of which more crops show another; `dropped`, share of the crops that isolation left out;
+        `r_FM`, `r_SW` of the tracklets trained on.
+    """
+    from tracklearn.core import noise
+    from tracklearn.store.tracklets import open_set, read_truth
+
+    opened = open_set(set_path)
+    truth, given, parts = read_truth(set_path), opened.tracklets, pipeline.isolated(run, opened)
+    found: Scores = {"n_given": len(given), "n_tracklets": len(parts)}
+    for name, tracklets in (("impure_given", given), ("impure", parts)):
+        found[name] = _impure(truth.pid[tracklets.crop], evaluate.tracklet_pid(tracklets, truth), tracklets)
+    rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
+    dropped = 1 - parts.n_crops / max(given.n_crops, 1)
+    return {**found, "dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
+
+
+def _impure(pid: Array, owner: Array, tracklets: Any) -> float:
+    known = pid >= 0
+    return float(np.mean((pid != owner[tracklets.tracklet])[known])) if known.any() else 0.0

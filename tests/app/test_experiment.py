@@ -1,0 +1,389 @@
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from tests.app.conftest import QUICK
+from tracklearn import world
+from tracklearn.app import cli, demo, experiment, noise, pipeline
+from tracklearn.app.experiments import files, sources, table
+from tracklearn.store.runs import Run
+from tracklearn.store.tracklets import open_set, read_truth, truth_path, write_truth
+
+SMALL = """
+title = "Isolation in small"
+data = ["world"]
+noise = ["clean", { fragmentation = 1.5, switch = 1.2 }]
+seeds = [3]
+preset = "cpu"
+weights = "none"
+axis = "isolation"
+metrics = ["mAP", "untrained", "n_given", "n_tracklets", "impure", "dropped"]
+[settings]
+network = { height = 64, width = 32 }
+tmc = { epochs = 2, iterations = 2, clusters_per_batch = 4, frames_cluster = 4 }
+[variant.with]
+[[published]]
+noise = "clean"
+mAP = 0.607
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The generated world, small: six people, two cameras, twenty seconds."""
+    patch = pytest.MonkeyPatch()
+    size = {"n_people": 6, "n_cameras": 2, "seconds": 20}
+    learn = world.Config(people_seed=4, **size)
+    patch.setattr(demo, "worlds", lambda seed: (learn, world.Config(people_seed=5, first_pid=6, **size)))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """The small grid, run: (folder, grid, result)."""
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "small.toml").write_text(SMALL)
+    grid = files.read(folder / "small.toml")
+    return folder / "out", grid, experiment.run(grid, folder / "out", device="cpu")
+
+
+def made(tmp_path, text):
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    return files.read(path)
+
+
+# ------------------------------------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [3]", "seed = [3]", "key seed is unknown: did you mean 'seeds'"),
+        ("seeds = [3]", "", "seeds: Field required"),
+        ("seeds = [3]", "seeds = [3, 3]", "name each once"),
+        ("seeds = [3]", "seeds = [-1]", "seeds.0 = -1"),
+        ('["world"]', '["wrld"]', "no data set is called 'wrld': did you mean world"),
+        ('["world"]', '[{ name = "world", sead = 1 }]', "key data.0.sead is unknown: did you mean 'seed'"),
+        ("switch = 1.2", "swich = 1.2", "swich"),
+        ('["world"]', '[{ name = "world", protocol = "official" }]', "generated world has none"),
+        ('["world"]', '[{ name = "mars", seed = 1 }]', "only the generated world has a seed"),
+        ('"clean"', '"MARS_2.5_1.3"', "noise 'MARS_2.5_1.3' is unknown: did you mean 'MARS_2.5_1.5'"),
+        ('"untrained"', '"rank2"', "metric 'rank2' is unknown: did you mean 'rank20'"),
+        ("epochs = 2", "epoch = 2", "setting tmc.epoch is unknown: did you mean 'epochs'"),
+        ("epochs = 2", "epochs = -2", "tmc.epochs = -2"),
+        ("tmc = {", "tcm = {", "settings: section 'tcm' is unknown: did you mean 'tmc'"),
+        ('preset = "cpu"', 'preset = "tpu"', "preset 'tpu' is unknown"),
+        ("[variant.with]", "[variant.with]\nsetings = {}", "key variant.with.setings is unknown"),
+        ("[variant.with]", '[variant.a]\n[variant."A "]', "two names that make one folder"),
+        ("[[published]]\nnoise", "[[published]]\nnosie", "key published.0.nosie is unknown: did you mean"),
+        ('noise = "clean"\nmAP', 'noise = "claen"\nmAP', "published: noise 'claen' is unknown: did you mean"),
+        ("mAP = 0.607", "mAP = 60.7", "published.0.mAP = 60.7"),
+        ("[settings]", '[noise_settings."MARS_2.5_1.5"]\n[settings]', "noise_settings: noise"),
+        ("title =", "title", "not a TOML file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_in_one_line(tmp_path, old, new, message):
+    assert old in SMALL
+    with pytest.raises(ValueError) as raised:
+        made(tmp_path, SMALL.replace(old, new, 1))
+    assert message in str(raised.value)
+    assert str(tmp_path / "grid.toml") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_grid_is_a_file_or_the_name_of_a_shipped_one(tmp_path):
+    assert files.find("tmc-table3-small").name == "tmc-table3-small.toml"
+    (tmp_path / "mine.toml").write_text(SMALL)
+    assert files.find(tmp_path / "mine.toml") == tmp_path / "mine.toml"
+    with pytest.raises(FileNotFoundError, match="did you mean 'tmc-table3'"):
+        files.find("tmc-tabel3")
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*other\.toml"):
+        files.find(tmp_path / "other.toml")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        files.read(tmp_path / "other.toml")
+
+
+def test_the_shipped_grids_are_sound_and_hold_the_published_figures():
+    found = {name: files.read(path) for name, path in files.shipped().items()}
+    assert {"tmc-table2", "tmc-table3", "tmc-table4", "tmc-table5", "tmc-table3-small"} <= set(found)
+    assert {"tmc-table4-small", "msplr-adaptation", "uga-mars-prid"} <= set(found)
+    table3 = found["tmc-table3"]
+    assert table3.published_for("mars", "MARS_2.5_1.5", "with") == {"mAP": 0.534, "rank1": 0.637}
+    assert table3.published_for("mars", "MARS_1.7_1.2", "without") == {"mAP": 0.080, "rank1": 0.173}
+    small = found["tmc-table3-small"]
+    assert small.needs == ()
+    assert len(list(small.cells())) == 16
+    for row in {cell.row for cell in small.cells()}:
+        assert small.published_for(*row) == table3.published_for("mars", *row[1:])
+    radii = found["tmc-table4"]
+    assert radii.published_for("mars", "MARS_1.7_1.2", "0.5") == {
+        "n_tracklets": 13847,
+        "impure": 0.0084,
+        "mAP": 0.545,
+        "rank1": 0.662,
+    }
+    mild, strong = (
+        next(c for c in table3.cells() if c.row[1:] == (level, "with"))
+        for level in ("MARS_1.7_1.2", "MARS_2.5_1.5")
+    )
+    assert mild.settings["tmc"]["eps_intra"] == 0.5
+    assert strong.settings["tmc"]["eps_intra"] == 0.6
+    assert found["tmc-table5"].needs == ("prid2011",)
+    assert [c.split for c in found["tmc-table5"].cells()] == list(range(10))
+    assert found["msplr-adaptation"].needs == ("market1501", "dukemtmc")
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
+    for name, message in (
+        ("uga-mars-prid", "method 'uga' is not there yet"),
+        ("msplr-adaptation", "method 'msplr' is not there yet"),
+        ("tmc-table3", "data mars needs its folder: --root mars=DIR"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            experiment.run(files.read(files.find(name)), tmp_path / "out")
+        assert any(message in line for line in experiment.outline(files.read(files.find(name)), tmp_path, {}))
+    table3 = files.read(files.find("tmc-table3"))
+    with pytest.raises(FileNotFoundError, match="is not MARS"):
+        experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path})
+    with pytest.raises(ValueError, match="--root prid2011: this experiment does not use it; it needs mars"):
+        experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path, "PRID-2011": tmp_path})
+    adapting = SMALL.replace('["world"]', '[{ name = "world", source = "market1501" }]')
+    with pytest.raises(ValueError, match="'tmc' does not learn from a labelled source set"):
+        experiment.run(made(tmp_path, adapting), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------- the table
+
+
+def result(noise, seed, status="done", **scores):
+    scores = {"protocol": "p", "n_valid": 4, "n_skipped": 1, **scores}
+    labels = {"data": "world", "noise": noise, "variant": "with", "seed": seed, "status": status}
+    return labels | (
+        {"scores": scores} if status == "done" else {"error": "the reason"} if status == "failed" else {}
+    )
+
+
+def test_published_and_measured_figures_stand_side_by_side(tmp_path):
+    text = SMALL.replace("seeds = [3]", "seeds = [3, 4]").replace(
+        'metrics = ["mAP", "untrained", "n_given", "n_tracklets", "impure", "dropped"]',
+        'metrics = ["mAP", "n_tracklets"]',
+    )
+    grid = made(tmp_path, text + '[[beside]]\nname = "BUC"\nmAP = 0.294\n')
+    results = [
+        result("clean", 3, mAP=0.5, n_tracklets=1000),
+        result("clean", 4, mAP=0.7, n_tracklets=1200),
+        result("1.5_1.2", 3, mAP=0.25, n_tracklets=900),
+        result("1.5_1.2", 4, "failed"),
+    ]
+    lines = table.markdown(grid, results).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[0] == ["noise", "isolation", "mAP published", "mAP measured", "tracklets"]
+    assert rows[2:] == [
+        ["clean", "with", "60.7", "60.0 ± 14.1", "1,100 ± 141"],
+        ["1.5_1.2", "with", "–", "25.0 (1 failed)", "900 (1 failed)"],
+        ["–", "BUC", "29.4", "–", "–"],
+    ]
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1
+    assert any("Failed: world, 1.5_1.2, with, seed 4: the reason" in line for line in lines)
+    assert any("Protocol: p; valid queries: 4 (1 skipped)" in line for line in lines)
+
+
+def test_a_row_without_any_seed_says_whether_it_failed_or_is_open(tmp_path):
+    grid = made(tmp_path, SMALL)
+    text = table.markdown(grid, [result("clean", 3, "failed"), result("1.5_1.2", 3, "open")])
+    clean, noisy = [line for line in text.splitlines() if "| with " in line]
+    assert clean.count("failed") == 6
+    assert "failed" not in noisy
+    assert noisy.count("–") == 7
+    assert "1 of 2 cells are open" in text
+
+
+def test_a_single_value_has_no_deviation():
+    assert table.summary([]) is None
+    assert table.summary([0.5]) == {"mean": 0.5, "sd": None, "values": [0.5]}
+    assert table.summary([1.0, 2.0, 3.0])["sd"] == 1.0
+
+
+# -------------------------------------------------------------------------------------------- running
+
+
+def test_every_cell_is_trained_judged_and_in_the_table(finished):
+    out, _, found = finished
+    assert found["failed"] == 0
+    assert [cell["status"] for cell in found["cells"]] == ["done", "done"]
+    clean, noisy = (cell["scores"] for cell in found["cells"])
+    assert 0 < clean["mAP"] <= 1
+    assert clean["impure_given"] == 0
+    assert noisy["impure_given"] > 0
+    achieved = open_set(out / "cells" / "world-1.5_1.2-with-seed3" / "set").manifest["settings"]["noise"]
+    assert achieved["achieved"]["r_FM"] == pytest.approx(1.5, abs=0.05)
+    assert (out / "table.md").read_text() == found["table"]
+    assert json.loads((out / "table.json").read_text())["rows"][0]["published"] == {"mAP": 0.607}
+    assert len(list((out / "data").iterdir())) == 1
+
+
+def test_purity_counts_what_lies_with_another_person(finished):
+    """Against a count by hand, crop by crop."""
+    out, _, found = finished
+    cell = out / "cells" / "world-1.5_1.2-with-seed3"
+    tracklets = pipeline.isolated(Run(cell / "run"), open_set(cell / "set"))
+    pid = read_truth(cell / "set").pid
+    held = defaultdict(Counter)
+    for tracklet, row in zip(tracklets.tracklet.tolist(), tracklets.crop.tolist(), strict=True):
+        held[tracklet][int(pid[row])] += 1
+    strangers = sum(sum(c.values()) - max(c.values()) for c in held.values())
+    figures = sources.purity(Run(cell / "run"), cell / "set")
+    assert figures["impure"] == pytest.approx(strangers / tracklets.n_crops)
+    assert figures["n_tracklets"] == len(held)
+    assert figures["r_SW"] == pytest.approx(np.mean([len(c) for c in held.values()]))
+    assert figures["dropped"] == pytest.approx(1 - tracklets.n_crops / open_set(cell / "set").n_crops)
+    assert found["cells"][1]["scores"]["impure"] == figures["impure"]
+
+
+def test_a_finished_cell_is_not_run_again(finished, tmp_path):
+    out, grid, found = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
+    rounds = []
+    with pytest.raises(FileExistsError, match="--resume"):
+        experiment.run(grid, out, device="cpu")
+    again = experiment.run(grid, out, device="cpu", resume=True, on_round=rounds.append)
+    assert rounds == []
+    assert again["rows"] == found["rows"]
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out} == before
+    assert all("done" in line for line in experiment.outline(grid, out, {})[1:])
+
+
+def test_a_stopped_experiment_goes_on_where_it_was(finished, tmp_path):
+    """Stopped in the second cell after its first epoch; weights are those of a run in one go."""
+    whole, grid, found = finished
+    out = tmp_path / "out"
+    seen = []
+
+    def stop_at(n):
+        def on_round(event):
+            seen.append(event.index)
+            if len(seen) == n:
+                raise KeyboardInterrupt
+
+        return on_round
+
+    (out / "data").mkdir(parents=True)
+    (out / "data" / "world0").symlink_to(whole / "data" / "world0")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(grid, out, device="cpu", resume=True, on_round=stop_at(3))
+    assert "1 of 2 cells are open" in (out / "table.md").read_text()
+    seen.clear()
+    again = experiment.run(grid, out, device="cpu", resume=True, on_round=stop_at(99))
+    assert 1 <= len(seen) <= 2
+    assert again["rows"] == found["rows"]
+    for cell in ("world-clean-with-seed3", "world-1.5_1.2-with-seed3"):
+        name = f"cells/{cell}/run/weights.safetensors"
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_level_out_of_reach_costs_its_own_cells_only(finished, tmp_path):
+    whole, _, found = finished
+    text = SMALL.replace('"clean", {', '{ fragmentation = 2.0, switch = 9.0 }, "clean", {')
+    out = tmp_path / "out"
+    (out / "data").mkdir(parents=True)
+    (out / "data" / "world0").symlink_to(whole / "data" / "world0")
+    (out / "cells").symlink_to(whole / "cells")
+    lines = []
+    got = experiment.run(made(tmp_path, text), out, device="cpu", resume=True, tell=lines.append)
+    assert got["failed"] == 1
+    assert "r_SW 9 cannot be reached" in got["cells"][0]["error"]
+    assert "at most" in got["cells"][0]["error"]
+    assert [row["measured"] for row in got["rows"][1:]] == [row["measured"] for row in found["rows"]]
+    assert "| failed" in got["table"]
+    assert sum("failed" in line for line in lines) == 1
+    assert not (whole / "cells" / "world-2_9-with-seed3").exists()
+
+
+def test_training_is_the_same_with_the_truth_shuffled_or_gone(finished, tmp_path):
+    """Clean and noisy sets: truth beside the set, shuffled, deleted; three times the same weights."""
+    whole, _, _ = finished
+    base = whole / "data" / "world0" / "train"
+    for level in (None, noise.level(fragmentation=1.5, switch=1.2)):
+        name = "clean" if level is None else "noisy"
+        path = tmp_path / name
+        noise.simulate(base, path, level or noise.level(fragmentation=1.0, switch=1.0), seed=1)
+        sums = {}
+        for state in ("present", "shuffled", "deleted"):
+            if state == "shuffled":
+                write_truth(path, np.random.default_rng(0).permutation(read_truth(path).pid))
+            if state == "deleted":
+                truth_path(path).unlink()
+            plan = pipeline.plan_training(
+                path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, "tmc.epochs=1"]
+            )
+            run = tmp_path / f"{name}-{state}"
+            assert len(list(pipeline.train(plan, run))) == 1
+            sums[state] = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
+        assert len(set(sums.values())) == 1, sums
+        assert not truth_path(path).exists()
+
+
+# --------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["tracklearn", "experiment", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def test_the_command_lists_outlines_and_refuses(call, tmp_path):
+    code, out, _ = call()
+    assert code == 0
+    assert len(out.splitlines()) == len(files.shipped())
+    assert "needs --root mars=DIR" in out
+    code, out, _ = call("--list", "--json")
+    assert {e["name"] for e in json.loads(out)["experiments"]} == set(files.shipped())
+    code, out, _ = call("tmc-table3-small", "--dry-run")
+    assert code == 0
+    assert out.count("to do") == 16
+    assert not (tmp_path / "tmc-table3-small").exists()
+    for args, message in (
+        (("tmc-table3",), "--root mars=DIR"),
+        (("tmc-table3", "--root", "mars"), "not of the form NAME=DIR"),
+        (("nothing-like-it",), "known are"),
+    ):
+        code, out, err = call(*args)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
+def test_the_command_prints_the_table_and_counts_failures_in_its_exit_code(finished, call, tmp_path):
+    whole, _, _ = finished
+    (tmp_path / "small.toml").write_text(SMALL)
+    code, out, _ = call("small.toml", "--out", whole, "--resume", "--device", "cpu")
+    assert code == 0
+    assert "mAP published" in out
+    assert out.splitlines()[-1] == str(whole / "table.md")
+    text = SMALL.replace("fragmentation = 1.5, switch = 1.2", "fragmentation = 2.0, switch = 9.0")
+    (tmp_path / "bad.toml").write_text(text.replace('"clean", ', ""))
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "world0").symlink_to(whole / "data" / "world0")
+    code, out, err = call("bad.toml", "--out", "out", "--resume", "--device", "cpu", "--json")
+    assert code == 2
+    assert json.loads(out.splitlines()[-1])["failed"] == 1
+    assert "r_SW 9 cannot be reached" in err
