@@ -14,7 +14,7 @@ import pytest
 from scipy.io import savemat
 
 from tracklearn.app import benchmark as module
-from tracklearn.app import cli, evaluate, pipeline
+from tracklearn.app import cli, evaluate, extract, figures, pipeline
 from tracklearn.app.exported import ExportedModel
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
@@ -254,7 +254,7 @@ def test_the_protocols_of_mars_on_its_own_tables(data):
     feature = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
     feature /= np.linalg.norm(feature, axis=1, keepdims=True)
     place = np.where(there, np.cumsum(there) - 1, -1)
-    features = module.Features(feature, np.ones(n, bool), (place,), ({},), n)
+    features = extract.Features(feature, np.ones(n, bool), (place,), ({},), n)
     for protocol, expected in (("official", (1980, 0)), ("gallery-excludes-queries", (1840, 140))):
         scores = module.Trial.of(read, place, features, protocol=protocol, rerank=False).scores("hits")
         assert (scores.n_valid, scores.n_skipped) == expected
@@ -263,7 +263,7 @@ def test_the_protocols_of_mars_on_its_own_tables(data):
 def test_re_ranking_is_that_of_the_core_among_what_the_protocol_leaves(onnx, mars):
     model = open_model(onnx)
     read = benchmarks.read("mars", mars)
-    features = module.extract(model, [read])
+    features = extract.extract(model, [read])
     place, test = features.place[0], read.test
     for protocol, gallery in (("official", [1, 2, 3, 4, 5, 6]), ("gallery-excludes-queries", [1, 4, 6])):
         query = read.query
@@ -309,11 +309,11 @@ def test_splits_give_mean_and_deviation(onnx, prid):
 
 def test_features_do_not_depend_on_what_is_held_at_once(onnx, mars, monkeypatch):
     read = [benchmarks.read("mars", mars)]
-    whole, told = module.extract(open_model(onnx), read), []
+    whole, told = extract.extract(open_model(onnx), read), []
     for size in (1, 3, 4, 5):
-        monkeypatch.setattr(module, "_CHUNK", size)
+        monkeypatch.setattr(extract, "_CHUNK", size)
         told.clear()
-        found = module.extract(open_model(onnx), read, progress=lambda *now: told.append(now))
+        found = extract.extract(open_model(onnx), read, progress=lambda *now: told.append(now))
         np.testing.assert_array_equal(found.feature, whole.feature)
         assert found.readable.all()
         assert told[-1] == ("features", 12, 12)
@@ -337,7 +337,7 @@ def test_unreadable_images_are_left_out_counted_and_listed(onnx, mars):
     assert "4 of 12 images could not be read" in module.table(result)
 
     read = benchmarks.read("mars", mars)
-    features = module.extract(open_model(onnx), [read])
+    features = extract.extract(open_model(onnx), [read])
     left = channel_means(folder / "0002C1T0003F002.jpg")
     np.testing.assert_allclose(features.feature[features.place[0][2]], left, atol=1e-6)
     assert not features.feature[features.place[0][4]].any()
@@ -404,7 +404,10 @@ def test_a_run_is_judged_on_the_split_it_was_trained_on(run, prid, tmp_path):
     path = run(training.write_train(tmp_path / "half"))
     model = open_model(path, device="cpu")
     assert (model.trained_on.benchmark, model.trained_on.split) == ("prid2011", 1)
-    assert [test.split for test in module.read_tests(model, "prid2011", prid)] == [1]
+    result = judge(model, "prid2011", prid)
+    assert result["model"]["trained_on"] == {"benchmark": "prid2011", "split": 1}
+    assert (result["split"], result["n_valid"]) == (1, 4)
+    assert not any("is not known" in line for line in result["notes"])
     assert [test.split for test in module.read_tests(model, "PRID-2011", prid, split=1)] == [1]
     with pytest.raises(ValueError, match="test of split 0 holds people of its training half"):
         module.read_tests(model, "prid2011", prid, split=0)
@@ -417,7 +420,12 @@ def test_a_run_is_judged_on_the_split_it_was_trained_on(run, prid, tmp_path):
     # Before training a network has seen nobody; nor has one whose set is gone said whom.
     assert len(module.read_tests(open_model(path, which="start", device="cpu"), "prid2011", prid)) == 3
     shutil.rmtree(tmp_path / "half")
-    assert open_model(path, device="cpu").trained_on is None
+    told = []
+    blind, out = open_model(path, device="cpu"), tmp_path / "out"
+    result = module.evaluate(blind, "prid2011", prid, out=out, partial=True, tell=told.append)
+    assert result["model"]["trained_on"] is None
+    assert any("is not known" in line for line in told)
+    assert any("is not known" in line for line in result["notes"])
 
 
 def test_people_are_compared_where_splits_are_drawn_anew(prid):
@@ -435,7 +443,7 @@ def test_ranked_lists_frame_what_is_right_in_green(onnx, market):
     result = judge(open_model(onnx), "market1501", market, seed=5)
     picture = cv2.imread(str(result["out"] / "ranked.png"))[:, :, ::-1].astype(int)
     read = benchmarks.read("market1501", market)
-    features = module.extract(open_model(onnx), [read])
+    features = extract.extract(open_model(onnx), [read])
     trial = module.Trial.of(read, features.place[0], features, protocol="official", rerank=False)
     right = wrong = 0
     for row in range(11):  # ten of the eleven queries have a match, and ten are drawn
@@ -467,6 +475,15 @@ def test_pictures_and_scores_are_files(onnx, prid):
     assert all(cv2.imread(str(out / name)).shape[2] == 3 for name in written["pictures"].values())
 
 
+def test_pictures_of_nothing_are_still_pictures():
+    for data in (
+        figures.ranked_lists([], title="none"),
+        figures.cmc_picture({"official": np.full(5, np.nan)}, title="none"),
+        figures.cmc_picture({"a": np.array([0.5]), "b": np.array([1.0, 1.0])}, title="short"),
+    ):
+        assert decode_image(data).shape[2] == 3
+
+
 def test_summary_averages_curves_of_the_shortest_gallery(prid):
     tests = [benchmarks.read("prid2011", prid, split=i) for i in range(2)]
     found = [Scores(0.5, np.array([0.2, 0.6]), 4, 1, "p"), Scores(0.7, np.array([0.4, 0.8, 1]), 3, 0, "p")]
@@ -482,7 +499,7 @@ def test_summary_averages_curves_of_the_shortest_gallery(prid):
 
 def test_batches_of_any_size_give_the_same(onnx, market, tmp_path):
     fixed = {n: write_onnx(tmp_path / f"{n}.onnx", (n, 3, 16, 8)) for n in (1, 3, 16)}
-    crops = module.Pictures(benchmarks.read("market1501", market).test, 16, 8)
+    crops = extract.Pictures(benchmarks.read("market1501", market).test, 16, 8)
     rows = np.arange(21)
     expected = ExportedModel(onnx).extract(crops, rows)
     for path in fixed.values():
@@ -545,7 +562,7 @@ def test_onnxruntime_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 def test_the_shared_network_takes_its_fixed_batch_of_one(data, market):
     pytest.importorskip("onnxruntime")
     model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
-    crops = module.Pictures(benchmarks.read("market1501", market).test, model.height, model.width)
+    crops = extract.Pictures(benchmarks.read("market1501", market).test, model.height, model.width)
     assert (model.height, model.width) == (256, 128)
     features = model.extract(crops, np.array([3, 1, 3]))
     assert features.shape == (3, 512)
@@ -665,10 +682,10 @@ def test_unknown_weights_and_images_gone_since_the_check(tmp_path, onnx, market)
 def test_a_model_is_anything_that_makes_features(market, tmp_path):
     """Every feature alike: a true match ranks behind all wrong entries, the worst score there is."""
 
-    def extract(crops, rows):
+    def same(crops, rows):
         return np.tile(np.float32([[1, 0]]), (len(crops.read(rows)), 1))
 
-    model = Model(8, 4, extract, {"kind": "constant"}, tmp_path, "evaluation")
+    model = Model(8, 4, same, {"kind": "constant"}, tmp_path, "evaluation")
     result = judge(model, "market1501", market)
     assert result["rank1"] == 0
     assert result["mAP"] < 0.2

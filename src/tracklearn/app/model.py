@@ -108,6 +108,7 @@ def open_model(
 
     run, where = Run(path), pick_device(device)
     network = load_network(run, which)
+    seen = _trained_on(run) if which == "weights" else None
 
     def extract(crops: Crops, rows: Array) -> Array:
         return embed.extract(network, crops, rows, device=where, batch=_BATCH)
@@ -124,10 +125,11 @@ def open_model(
             "seed": run.manifest["seed"],
             "weights": which,
             "device": where,
+            "trained_on": None if seen is None else {"benchmark": seen.benchmark, "split": seen.split},
         },
         folder=path,
         stem="evaluation",
-        trained_on=_trained_on(run) if which == "weights" else None,
+        trained_on=seen,
     )
 
 
