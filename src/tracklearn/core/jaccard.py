@@ -142,7 +142,7 @@ def reciprocal_encoding(
     rows = check_unit(features) if is_tensor(features) else features
     encoding = _encode(rows, index, squared, scale, width, half)
     if k2 > 1:
-        encoding = _mean_of_nearest(encoding, index[:, :k2])
+        return _mean_of_nearest(encoding, index[:, :k2])
     encoding.sort_indices()
     return encoding
 
@@ -201,11 +201,19 @@ def _encode(
 
 
 def _mean_of_nearest(encoding: sparse.csr_array, index: Array) -> sparse.csr_array:
-    """Local query expansion: each row becomes the mean of the rows in its line of `index` (n, k2)."""
+    """Local query expansion: each row becomes the mean of the rows in its line of `index` (n, k2), sorted."""
     n, k = index.shape
-    column = index.astype(np.int32).ravel()
-    mean = sparse.csr_array((np.full(n * k, 1 / k), column, _starts(np.full(n, k))), shape=(n, n))
-    return mean @ encoding
+    column = index.astype(np.int32)
+
+    def part(low: int, high: int) -> sparse.csr_array:
+        size = high - low
+        start = _starts(np.full(size, k))
+        mean = sparse.csr_array((np.full(size * k, 1 / k), column[low:high].ravel(), start), shape=(size, n))
+        rows = mean @ encoding
+        rows.sort_indices()
+        return rows
+
+    return sparse.vstack(_each(part, _ranges(n)), format="csr")
 
 
 def _pairs(encoding: sparse.csr_array, limit: np.float32, ranges: list[tuple[int, int]]) -> list[Any]:
