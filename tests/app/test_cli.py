@@ -27,12 +27,25 @@ def call(monkeypatch, capsys, tmp_path):
     return run
 
 
-COMMANDS = ["ingest", "train", "index", "search", "report", "run", "demo"]
+COMMANDS = [
+    "ingest",
+    "train",
+    "index",
+    "search",
+    "report",
+    "run",
+    "demo",
+    "datasets",
+    "evaluate",
+    "experiment",
+]
+GROUPS = {"noise": ["measure", "simulate"]}
+WHOLE = [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", WHOLE)
 def test_every_command_has_help_and_json(call, command):
-    code, out, _ = call(command, "--help")
+    code, out, _ = call(*command.split(), "--help")
     assert code == 0
     assert "--json" in out
     assert len(out.splitlines()[2]) > 20
@@ -44,7 +57,9 @@ def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
     assert names == set(COMMANDS)
-    assert all(f"tracklearn {name}" in readme for name in names)
+    groups = {g.name: g.typer_instance.registered_commands for g in cli.app.registered_groups}
+    assert {g: [c.name or c.callback.__name__ for c in commands] for g, commands in groups.items()} == GROUPS
+    assert all(f"tracklearn {name}" in readme for name in WHOLE)
 
 
 def test_the_single_steps_print_one_json_object_each(call, sources, done, tmp_path):
