@@ -57,7 +57,9 @@ def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
     assert names == set(COMMANDS)
-    groups = {g.name: g.typer_instance.registered_commands for g in cli.app.registered_groups}
+    groups = {
+        g.typer_instance.info.name: g.typer_instance.registered_commands for g in cli.app.registered_groups
+    }
     assert {g: [c.name or c.callback.__name__ for c in commands] for g, commands in groups.items()} == GROUPS
     assert all(f"tracklearn {name}" in readme for name in WHOLE)
 
