@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import sys
 from collections import Counter, defaultdict
 
@@ -10,6 +11,8 @@ from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app import cli, demo, experiment, noise, pipeline
 from tracklearn.app.experiments import files, sources, table
+from tracklearn.store.benchmarks import videos
+from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import open_set, read_truth, truth_path, write_truth
 
@@ -34,11 +37,11 @@ mAP = 0.607
 
 @pytest.fixture(scope="module")
 def tiny():
-    """The generated world, small: six people, two cameras, twenty seconds."""
+    """The generated world, small: six people in two cameras to learn from, six others to be judged on."""
     patch = pytest.MonkeyPatch()
-    size = {"n_people": 6, "n_cameras": 2, "seconds": 20}
-    learn = world.Config(people_seed=4, **size)
-    patch.setattr(demo, "worlds", lambda seed: (learn, world.Config(people_seed=5, first_pid=6, **size)))
+    learn = world.Config(n_people=6, n_cameras=2, seconds=20, fps=8, people_seed=4)
+    judge = world.Config(n_people=6, n_cameras=2, seconds=30, fps=8, people_seed=5, first_pid=6)
+    patch.setattr(demo, "worlds", lambda seed: (learn, judge))
     yield
     patch.undo()
 
@@ -301,7 +304,7 @@ def test_a_level_out_of_reach_costs_its_own_cells_only(finished, tmp_path):
     assert "r_SW 9 cannot be reached" in got["cells"][0]["error"]
     assert "at most" in got["cells"][0]["error"]
     assert [row["measured"] for row in got["rows"][1:]] == [row["measured"] for row in found["rows"]]
-    assert "| failed" in got["table"]
+    assert " failed |" in got["table"]
     assert sum("failed" in line for line in lines) == 1
     assert not (whole / "cells" / "world-2_9-with-seed3").exists()
 
@@ -328,6 +331,51 @@ def test_training_is_the_same_with_the_truth_shuffled_or_gone(finished, tmp_path
             sums[state] = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
         assert len(set(sums.values())) == 1, sums
         assert not truth_path(path).exists()
+
+
+PRID = """
+title = "PRID in small"
+data = [{ name = "PRID-2011", protocol = "official" }]
+seeds = [2]
+preset = "cpu"
+weights = "none"
+metrics = ["rank1", "mAP", "n_given"]
+[settings]
+network = { height = 64, width = 32 }
+tmc = { epochs = 1, iterations = 1, clusters_per_batch = 4 }
+[variant."TMC-".settings.tmc]
+isolate = false
+"""
+
+
+def test_a_benchmark_is_trained_and_judged_on_one_split(tmp_path, monkeypatch):
+    """Eight persons in two cameras, each in one colour; seed 2 takes split 2."""
+    monkeypatch.setattr(videos, "PRID", {})  # published counts, which this one has not
+    colours = np.random.default_rng(0).integers(0, 256, (8, 3), np.uint8)
+    halves = [list(range(1, 5)), list(range(5, 9)), [1, 2, 5, 6], *[[1, 3, 5, 7]] * 7]
+    root = tmp_path / "prid"
+    for person in range(1, 9):
+        for camera in "ab":
+            folder = root / "multi_shot" / f"cam_{camera}" / f"person_{person:04d}"
+            folder.mkdir(parents=True)
+            for frame in range(3):
+                noisy = np.random.default_rng([person, ord(camera), frame]).integers(-9, 10, (32, 16, 3))
+                image = np.clip(colours[person - 1] + noisy, 0, 255).astype(np.uint8)
+                (folder / f"{frame:04d}.png").write_bytes(encode_jpeg(image))
+    splits = [{"train": [p for p in range(1, 9) if p not in half], "test": half} for half in halves]
+    (root / "splits.json").write_text(json.dumps(splits))
+    found = experiment.run(made(tmp_path, PRID), tmp_path / "out", roots={"prid2011": root}, device="cpu")
+    (cell,) = found["cells"]
+    assert cell["status"] == "done", cell
+    assert cell["scores"]["n_given"] == 8  # four persons to learn from, in two cameras
+    assert cell["scores"]["n_valid"] == 4
+    assert cell["scores"]["impure"] == 0
+    assert found["rows"][0]["measured"]["rank1"]["values"] == [cell["scores"]["rank1"]]
+    trained = read_truth(tmp_path / "out" / "data" / "prid2011-split2" / "train")
+    assert set(trained.pid.tolist()) == {3, 4, 7, 8}
+    shutil.rmtree(root / "multi_shot" / "cam_b")
+    with pytest.raises(FileNotFoundError, match="cam_b"):
+        experiment.run(made(tmp_path, PRID), tmp_path / "none", roots={"prid2011": root}, device="cpu")
 
 
 # --------------------------------------------------------------------------------------- command line
@@ -380,7 +428,7 @@ def test_the_command_prints_the_table_and_counts_failures_in_its_exit_code(finis
     assert "mAP published" in out
     assert out.splitlines()[-1] == str(whole / "table.md")
     text = SMALL.replace("fragmentation = 1.5, switch = 1.2", "fragmentation = 2.0, switch = 9.0")
-    (tmp_path / "bad.toml").write_text(text.replace('"clean", ', ""))
+    (tmp_path / "bad.toml").write_text(text.replace('"clean", ', "").replace('noise = "clean"\n', ""))
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "world0").symlink_to(whole / "data" / "world0")
     code, out, err = call("bad.toml", "--out", "out", "--resume", "--device", "cpu", "--json")

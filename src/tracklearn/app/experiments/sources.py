@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
     def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
-        """The scores of a finished run, under the names of `Scores.to_dict` and of `table.METRICS`."""
+        """A finished run's scores, named as in `Scores.to_dict` and `table.METRICS`, and `notes` if any."""
         ...
 
 
@@ -151,7 +151,8 @@ class Benchmark:
             progress=progress,
             tell=lambda line: None,
         )
-        return {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
+        scores = {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
+        return {**scores, "notes": [*found["notes"], *found["problems"]]}
 
 
 def _cut(films: Path, cameras: tuple[str, ...], out: Path, progress: Progress | None) -> None:

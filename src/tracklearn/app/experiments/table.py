@@ -147,6 +147,7 @@ def _notes(grid: Grid, results: Sequence[Mapping[str, Any]]) -> list[str]:
         counts = {(s["n_valid"], s["n_skipped"]) for s in done if s["protocol"] == protocol}
         queries = " or ".join(f"{valid:,} ({skipped:,} skipped)" for valid, skipped in sorted(counts))
         notes.append(f"Protocol: {protocol}; valid queries: {queries}.")
+    notes += dict.fromkeys(f"Note: {note}" for s in done for note in s.get("notes", ()))
     if grid.note:
         notes.append(grid.note.strip())
     states = [r["status"] for r in results]
