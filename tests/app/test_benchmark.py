@@ -507,6 +507,29 @@ def test_batches_of_any_size_give_the_same(onnx, market, tmp_path):
     assert ExportedModel(onnx).extract(crops, rows[:0]).shape[0] == 0
 
 
+def test_small_pictures_grow_linearly_and_large_ones_are_averaged():
+    ramp = np.zeros((2, 4, 3), np.uint8)
+    ramp[1] = 200
+    assert extract.bilinear(ramp, 4, 2)[:, 0, 0].tolist() == [0, 50, 150, 200]
+    assert resize(ramp, 4, 2)[:, 0, 0].tolist() != [0, 50, 150, 200]
+    np.testing.assert_array_equal(extract.bilinear(ramp, 1, 2), np.full((1, 2, 3), 100))
+    np.testing.assert_array_equal(extract.bilinear(ramp, 2, 4), ramp)
+
+
+def test_interpolation_is_bilinear_unless_told_otherwise(tmp_path):
+    pytest.importorskip("onnxruntime")
+    plain, noted = (
+        write_onnx(tmp_path / "a.onnx"),
+        write_onnx(tmp_path / "b.onnx", notes={"interpolation": "bicubic"}),
+    )
+    assert ExportedModel(plain).interpolation == "bilinear"
+    assert ExportedModel(noted).interpolation == "bicubic"
+    assert open_model(noted, interpolation="bilinear").interpolation == "bilinear"
+    assert open_model(noted).record["interpolation"] == "bicubic"
+    with pytest.raises(ValueError, match="expected bilinear or bicubic"):
+        ExportedModel(plain, interpolation="nearest")
+
+
 def test_size_and_normalisation_are_the_files_own(tmp_path):
     pytest.importorskip("onnxruntime")
     free = ExportedModel(write_onnx(tmp_path / "a.onnx", ("n", 3, "h", "w")))
@@ -661,6 +684,8 @@ def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
         ((bare, *on, "--device", "cpu"), "no weights at"),
         ((path, *on, "--weights", "best"), "expected weights (trained) or start"),
         ((path, *on, "--mean", "0,0,0"), "belong to .onnx files"),
+        ((path, *on, "--resize", "bilinear"), "belong to .onnx files"),
+        ((onnx, *on, "--resize", "nearest"), "expected bilinear or bicubic"),
         ((path, *on, "--device", "tpu"), "--device 'tpu' is unknown"),
     ):
         code, out, err = call(*arguments)

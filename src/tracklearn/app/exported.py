@@ -14,6 +14,7 @@ from tracklearn.core import threads
 from tracklearn.types import Array, Crops
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+INTERPOLATIONS = ("bilinear", "bicubic")
 _SIZE = (256, 128)
 _PART = 8  # crops a thread reads, normalises and runs at a time
 
@@ -32,18 +33,28 @@ class ExportedModel:
         mean: three numbers of 0-1, by default those of the file's metadata (`pixel_mean` or `mean`: three
             numbers as text), else ImageNet's.
         std: likewise (`pixel_std` or `std`).
+        interpolation: how small pictures were enlarged for its training, "bilinear" or "bicubic"; by default
+            what the metadata say under that name, else bilinear, the usual way of re-ID toolboxes.
 
     Attributes:
         height, width: size of the crops, pixels.
-        mean, std: as used. pixels_from: where they come from, "options", "metadata" or "ImageNet".
+        mean, std, interpolation: as used.
+        pixels_from: where mean and std come from, "options", "metadata" or "ImageNet".
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: onnxruntime is not installed, the file is none it can load, the input is of another form,
-            or mean and std are not three numbers each of 0-1, std above 0.
+            mean and std are not three numbers each of 0-1, std above 0, or the interpolation is unknown.
     """
 
-    def __init__(self, path: str | Path, *, mean: Pixels | None = None, std: Pixels | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mean: Pixels | None = None,
+        std: Pixels | None = None,
+        interpolation: str | None = None,
+    ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no such file: {self.path}")
@@ -66,7 +77,11 @@ class ExportedModel:
         self.std, std_from = self._pixels(std, ("pixel_std", "std"), noted, IMAGENET[1])
         self.pixels_from = mean_from if mean_from == std_from else f"{mean_from} and {std_from}"
         if min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}, expected three numbers above 0")
+            raise ValueError(f"{self.path}: std is {self.std}, expected three numbers above 0")
+        self.interpolation: str = interpolation or noted.get("interpolation", INTERPOLATIONS[0])
+        if self.interpolation not in INTERPOLATIONS:
+            known = " or ".join(INTERPOLATIONS)
+            raise ValueError(f"{self.path}: interpolation is {self.interpolation!r}, expected {known}")
 
     def extract(self, crops: Crops, rows: Array) -> Array:
         """(n, d) float32 unit feature of every row of `crops`.

@@ -32,13 +32,21 @@ class Pictures:
     Args:
         part: whose images.
         height, width: size of what `read` returns, pixels.
+        interpolation: "bicubic" or "bilinear", for an axis that grows; one that shrinks is averaged.
         told: called with the number of images of every read, from the thread that read them.
     """
 
     def __init__(
-        self, part: Part, height: int, width: int, *, told: Callable[[int], None] | None = None
+        self,
+        part: Part,
+        height: int,
+        width: int,
+        *,
+        interpolation: str = "bicubic",
+        told: Callable[[int], None] | None = None,
     ) -> None:
         self._part, self._height, self._width, self._told = part, height, width, told
+        self._resize = {"bicubic": resize, "bilinear": bilinear}[interpolation]
         self.unreadable: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -58,12 +66,23 @@ class Pictures:
 
     def _one(self, row: int) -> Array:
         try:
-            return resize(self._part.image(row), self._height, self._width)
+            return self._resize(self._part.image(row), self._height, self._width)
         except FileNotFoundError:
             self.unreadable[row] = "missing"
         except ValueError:
             self.unreadable[row] = "cannot be decoded"
         return np.full((self._height, self._width, 3), GREY, np.uint8)
+
+
+def bilinear(image: Array, height: int, width: int) -> Array:
+    """`crops.resize`, but linear where an axis grows: what networks trained elsewhere mostly have seen."""
+    import cv2
+
+    h, w = image.shape[:2]
+    image = resize(image, min(h, height), min(w, width))
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,9 @@ def extract(model: Model, tests: Sequence[Benchmark], *, progress: Progress | No
     feature, readable = np.zeros((0, 0), np.float32), np.zeros(len(known), bool)
     row = 0
     for test, new in zip(tests, jobs, strict=True):
-        pictures = Pictures(test.test, model.height, model.width, told=count.add)
+        pictures = Pictures(
+            test.test, model.height, model.width, interpolation=model.interpolation, told=count.add
+        )
         for made, kept in _stream(model, test.test, new, pictures):
             if not feature.size:
                 feature = np.zeros((len(known), made.shape[1]), np.float32)

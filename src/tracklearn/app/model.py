@@ -28,6 +28,7 @@ class Model:
         extract: (crops, rows) -> (n, d) float32 unit features.
         record: what a record says of it.
         folder: where its evaluations are written unless told otherwise, and stem of their names.
+        interpolation: how crops are enlarged to that size, as `extract.Pictures` takes it.
         trained_on: benchmark, split and persons of its training set, where these are known.
     """
 
@@ -37,6 +38,7 @@ class Model:
     record: dict[str, Any]
     folder: Path
     stem: str
+    interpolation: str = "bicubic"
     trained_on: TrainedOn | None = None
 
 
@@ -81,6 +83,7 @@ def open_model(
     device: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    interpolation: str | None = None,
 ) -> Model:
     """The model of a run folder or of an .onnx file.
 
@@ -88,7 +91,7 @@ def open_model(
         path: either.
         which: "weights" for a run's trained network, "start" for the one before training.
         device: where a run's network computes; an .onnx file runs on the CPU.
-        mean, std: pixel normalisation of an .onnx file, as `ExportedModel` takes it.
+        mean, std, interpolation: how an .onnx file wants its pictures, as `ExportedModel` takes them.
 
     Raises:
         FileNotFoundError: neither is there, or a run has no weights.
@@ -98,9 +101,9 @@ def open_model(
     if which not in WEIGHTS:
         raise ValueError(f"--weights is {which!r}, expected weights (trained) or start (before training)")
     if path.suffix.lower() == ".onnx":
-        return _exported(path, which=which, device=device, mean=mean, std=std)
-    if mean is not None or std is not None:
-        raise ValueError("--mean and --std belong to .onnx files: a run knows its own normalisation")
+        return _exported(path, which=which, device=device, mean=mean, std=std, interpolation=interpolation)
+    if (mean, std, interpolation) != (None, None, None):
+        raise ValueError("--mean, --std and --resize belong to .onnx files: a run knows its own")
 
     from tracklearn.app.pipeline import load_network, pick_device
     from tracklearn.learn import embed
@@ -140,6 +143,7 @@ def _exported(
     device: str | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    interpolation: str | None,
 ) -> Model:
     from tracklearn.app.exported import ExportedModel
 
@@ -147,7 +151,7 @@ def _exported(
         raise ValueError(f"--weights {which} belongs to runs: an .onnx file holds one network")
     if device not in (None, "auto", "cpu"):
         raise ValueError(f"--device {device}: an .onnx file is run on the CPU; leave --device out")
-    model = ExportedModel(path, mean=mean, std=std)
+    model = ExportedModel(path, mean=mean, std=std, interpolation=interpolation)
     return Model(
         height=model.height,
         width=model.width,
@@ -158,10 +162,12 @@ def _exported(
             "mean": model.mean,
             "std": model.std,
             "normalisation": model.pixels_from,
+            "interpolation": model.interpolation,
             "device": "cpu",
         },
         folder=path.parent,
         stem=f"{path.stem}-evaluation",
+        interpolation=model.interpolation,
     )
 
 

@@ -48,6 +48,12 @@ def evaluate(
     std: Annotated[
         str | None, typer.Option("--std", help="Pixel deviation of an .onnx file, R,G,B of 0-1 [ImageNet's].")
     ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            "--resize", help="How crops are enlarged for an .onnx file: bilinear (the default) or bicubic."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to write; RUN/evaluation-NAME, or beside the .onnx file."),
@@ -66,7 +72,12 @@ def evaluate(
 
     with Bars() as bars:
         model = open_model(
-            run, which=weights, device=device, mean=_three("--mean", mean), std=_three("--std", std)
+            run,
+            which=weights,
+            device=device,
+            mean=_three("--mean", mean),
+            std=_three("--std", std),
+            interpolation=interpolation,
         )
         result = app.evaluate(
             model,
