@@ -383,6 +383,7 @@ def test_msmt17(tmp_path, folders):
         f"{folders[0]}/0000/0000_001_01_0303noon_0002_1.jpg",
     ]
     assert pid == [[1, 1, 1], [2]]
+    assert msmt.test.pid.tolist() == [3, 3, 4]  # other people than the training's of the same label
     assert msmt.train.cameras == ("c1", "c3", "c15")
     assert msmt.counts["distractors"] == 0
     assert score(msmt, perfect_features(msmt)).n_valid == 1
@@ -479,6 +480,15 @@ def test_prid2011_names_the_people_of_a_split_who_are_missing(tmp_path):
     prid = benchmarks.read("prid2011", root, splits=splits)
     assert prid.train.pid.tolist() == [1, 1]
     assert "person 77 is in the split, but not in both cameras" in benchmarks.check(prid).problems
+
+
+def test_prid2011_has_nobody_above_200_in_both_cameras(tmp_path):
+    """Person 201 of camera A is another one than person 201 of camera B."""
+    root = make_pairs(tmp_path / "multi_shot", ("cam_a", "cam_b"), (1, 2, 201))
+    (root / "splits.json").write_text(json.dumps([{"train": [1], "test": [2, 201]}]))
+    prid = benchmarks.read("prid2011", root)
+    assert prid.test.pid.tolist() == [2, 2]
+    assert prid.missing == ("person 201 is in the split, but not in both cameras",)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ def _read_folders(
 def read_msmt17(root: Path) -> Benchmark:
     """MSMT17 (Wei et al., CVPR 2018), version 1 or 2: training is train and val, as in the papers.
 
-    Persons are counted from 1 here; the training's and the test's are different people of equal numbers.
+    The lists label the training's people and the test's from 0 each, though they are different people: here
+    the training's count from 1 and the test's go on behind them.
     """
     lists = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
     folder = locate(root, "MSMT17", lists, ("MSMT17_V2", "MSMT17_V1", "MSMT17"))
@@ -146,7 +147,9 @@ def read_msmt17(root: Path) -> Benchmark:
             f"only a part of MSMT17 is in {folder}: the folders train and test (version 1) or mask_train_v2 "
             "and mask_test_v2 (version 2) are missing"
         )
-    train, validate, query, gallery = (_read_list(folder / name, masked[name in lists[2:]]) for name in lists)
+    train, validate = (_read_list(folder / name, masked[0], 1) for name in lists[:2])
+    behind = 1 + max(image.pid for image in train + validate)
+    query, gallery = (_read_list(folder / name, masked[1], behind) for name in lists[2:])
     version = 2 if masked == pairs[0] else 1
     return _benchmark(
         "msmt17",
@@ -160,7 +163,8 @@ def read_msmt17(root: Path) -> Benchmark:
     )
 
 
-def _read_list(file: Path, folder: str) -> list[_Image]:
+def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
+    """The images of a list; label 0 is person `first`."""
     found = []
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():
@@ -174,7 +178,7 @@ def _read_list(file: Path, folder: str) -> list[_Image]:
             )
         part = _PARTS_OF_DAY.get(match["part"], len(_PARTS_OF_DAY))
         when = (int(match["day"]), part, int(match["frame"]), int(match["index"]))
-        found.append(_Image(f"{folder}/{path}", int(label) + 1, int(match["cam"]), when, -1))
+        found.append(_Image(f"{folder}/{path}", first + int(label), int(match["cam"]), when, -1))
     if not found:
         raise ValueError(f"{file} is empty")
     return found

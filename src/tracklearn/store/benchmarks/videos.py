@@ -145,11 +145,7 @@ def read_prid(root: Path, *, split: int, splits: Path | None) -> Benchmark:
     folder = locate(root, "PRID 2011", ("cam_a", "cam_b"), ("multi_shot", "prid_2011/multi_shot"))
 
     def eligible(files: dict[str, tuple[list[str], list[str]]]) -> list[str]:
-        return [
-            name
-            for name, both in files.items()
-            if _number(name) <= _PRID_SHARED and min(map(len, both)) > _PRID_FRAMES
-        ]
+        return [name for name, both in files.items() if min(map(len, both)) > _PRID_FRAMES]
 
     return _read_two_cameras(
         "prid2011",
@@ -159,6 +155,7 @@ def read_prid(root: Path, *, split: int, splits: Path | None) -> Benchmark:
         ("cam_a", "cam_b"),
         split=split,
         splits=splits,
+        last=_PRID_SHARED,
         defaults=("splits.json", "splits_prid2011.json"),
         eligible=eligible,
         published=PRID,
@@ -198,9 +195,12 @@ def _read_two_cameras(
     defaults: Sequence[str],
     eligible: Callable[[dict[str, tuple[list[str], list[str]]]], list[str]],
     published: dict[str, int],
+    last: int | None = None,
 ) -> Benchmark:
+    """The split of a set of two cameras; persons of higher numbers than `last` are not the same in both."""
     both = [_persons(folder / camera) for camera in cameras]
-    files = {person: (both[0][person], both[1][person]) for person in both[0] if person in both[1]}
+    shared = [person for person in both[0] if last is None or _number(person) <= last]
+    files = {person: (both[0][person], both[1][person]) for person in shared if person in both[1]}
     if not files:
         raise FileNotFoundError(f"only a part of {title} is in {folder}: no person is in both cameras")
     if splits is not None and not splits.is_file():
