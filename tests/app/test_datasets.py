@@ -135,6 +135,8 @@ def test_the_tables_of_mars_become_a_set_without_images(call, data, tmp_path):
         (["marcet"], "no data set is called 'marcet': did you mean market1501?"),
         (["--root", "market"], "--root needs the name of a data set: mars, prid2011"),
         (["mars", "--out", "x"], "--out needs --root"),
+        (["prid2011", "--split", "3"], "--split needs --root"),
+        (["prid2011", "--splits", "splits.json"], "--splits needs --root"),
         (["mars", "--root", "market"], "market is not MARS: it has no tracks_train_info.mat"),
         (["mars", "--root", "nowhere"], "no such folder: nowhere"),
         (["market1501", "--root", "market", "--split", "4"], "Market-1501 has one fixed split"),

@@ -261,6 +261,8 @@ class TestRefusals:
                 self.call(**{name: bad})
         with pytest.raises(ValueError, match="min_segment is 0"):
             self.call(min_segment=0)
+        with pytest.raises(ValueError, match="seed is -1, expected 0 or more"):
+            self.call(seed=-1)
         for bad in ({}, {2: 5}, {0: 1, 1: 1}, {1: 3, 2: -1}, {1: 0, 2: 4}):
             with pytest.raises(ValueError, match="histogram is"):
                 self.call(histogram=bad)

@@ -86,7 +86,7 @@ def simulate(
 
     Raises:
         ValueError: shapes disagree; a rate is below 1 or cannot be reached (the message says what can); there
-            is nobody; the histogram is unusable; min_segment < 1.
+            is nobody; the histogram is unusable; min_segment < 1; seed < 0.
 
     Example:
         >>> pid = np.repeat(np.arange(10), 20)
@@ -104,6 +104,8 @@ def simulate(
             raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
     if min_segment < 1:
         raise ValueError(f"min_segment is {min_segment}, expected at least 1 row")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more")
     histogram = _checked(OBSERVED if histogram is None else histogram)
     rng = np.random.default_rng(seed)
 

@@ -37,8 +37,9 @@ def datasets(
     from tracklearn.store.benchmarks import DATASETS, find
 
     if root is None:
-        if out is not None:
-            raise ValueError("--out needs --root: the folder that holds the data set")
+        for option, value in (("--out", out), ("--split", split), ("--splits", splits)):
+            if value is not None:
+                raise ValueError(f"{option} needs --root: the folder that holds the data set")
         chosen = [find(name)] if name is not None else list(DATASETS.values())
         if as_json:
             from tracklearn.store.runs import plain_json
