@@ -258,6 +258,32 @@ class TestSimulate:
             assert (np.diff(mine) == 1).all()  # one stretch, in order of time across the old tracklets
             assert new.frame[new.tracklet == t].tolist() == list(range(np.count_nonzero(new.tracklet == t)))
 
+    @pytest.mark.parametrize(("benchmark", "then"), [("toy", [0, 1, 2]), ("world", [2, 0, 1])])
+    def test_order_of_tracklets_whose_first_image_is_missing(self, tmp_path, benchmark, then):
+        """Frames that begin anew in every tracklet do not put the second one before the first."""
+        tracklets = Tracklets(
+            tracklet=[0, 0, 1],
+            frame=[1, 2, 0],
+            time=np.zeros(3),
+            box=np.tile([0, 0, 64, 128], (3, 1)),
+            score=np.ones(3),
+            crop=[0, 1, 2],
+            camid=[0, 0],
+            source=[0, 1],
+        )
+        referenced.write(
+            tmp_path / "few",
+            tracklets=tracklets,
+            paths=["0.jpg", "1.jpg", "2.jpg"],
+            root=tmp_path,
+            cameras=["c1"],
+            pid=np.ones(3, int),
+            settings={"benchmark": benchmark},
+            check="none",
+        )
+        noise.simulate(tmp_path / "few", tmp_path / "made", noise.level(fragmentation=1, switch=1))
+        assert open_set(tmp_path / "made").place["path"].to_pylist() == [f"{i}.jpg" for i in then]
+
     def test_seed(self, clean, call):
         digests = []
         for i, seed in enumerate((0, 0, 1)):

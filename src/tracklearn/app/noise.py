@@ -320,7 +320,7 @@ def simulate(
     made = core.simulate(
         truth.pid[base.tracklets.crop],
         base.tracklets.camid[base.tracklets.tracklet],
-        _chronological(base.tracklets),
+        _chronological(base.tracklets, anew=settings.get("benchmark", "world") != "world"),
         r_FM=noise.r_FM,
         r_SW=noise.r_SW,
         seed=seed,
@@ -343,12 +343,15 @@ def simulate(
     return {"set": str(path), **record, "n_tracklets": len(tracklets), "n_crops": tracklets.n_crops}
 
 
-def _chronological(tracklets: Tracklets) -> Array:
+def _chronological(tracklets: Tracklets, *, anew: bool) -> Array:
     """(n,) place of each crop in time. Tracklets stay in one piece, by first frame and then by number.
 
-    Frame numbers of some benchmarks begin anew in every tracklet; their tracklets are numbered in order.
+    Args:
+        tracklets: the set.
+        anew: frame numbers begin anew in every tracklet, as those of MARS do: then by number alone. A first
+            frame above 0 says only that the images before it are missing.
     """
-    first = tracklets.frame[tracklets.start[tracklets.tracklet]]
+    first = 0 * tracklets.tracklet if anew else tracklets.frame[tracklets.start[tracklets.tracklet]]
     place = np.empty(tracklets.n_crops, np.int64)
     place[np.lexsort((tracklets.frame, tracklets.tracklet, first))] = np.arange(tracklets.n_crops)
     return place
