@@ -248,7 +248,9 @@ class TestSimulate:
         pid = read_truth("noisy").pid
         np.testing.assert_array_equal(pid, read_truth("clean").pid[at])
         np.testing.assert_array_equal(new.camid[new.tracklet], old.camid[old.tracklet[at]])
-        np.testing.assert_array_equal(new.time, old.time[at])
+        made = new.tracklet < 32
+        np.testing.assert_allclose(new.time[made], 0.04 * new.frame[made])  # shows no joint
+        np.testing.assert_array_equal(new.time[~made], old.time[at][~made])
         assert at[new.tracklet == 32].tolist() == list(range(384, 390))
         assert new.frame[new.tracklet == 32].tolist() == list(range(50, 56))
         pairs = {(t, p) for t, p in zip(new.tracklet, pid, strict=True) if p >= 0}
@@ -361,7 +363,7 @@ def test_rearranged_keeps_the_rows_of_nobody_together():
     tracklets = Tracklets(
         tracklet=np.array([0, 0, 1, 2, 2]),
         frame=np.array([7, 8, 3, 0, 4]),
-        time=np.arange(5.0),
+        time=np.array([50.0, 50.5, 20, 0, 0.5]),
         box=np.zeros((5, 4)),
         score=np.ones(5),
         crop=np.array([4, 3, 2, 1, 0]),
@@ -374,6 +376,7 @@ def test_rearranged_keeps_the_rows_of_nobody_together():
     assert new.tracklet.tolist() == [0, 0, 1, 2, 2]
     assert new.frame.tolist() == [0, 1, 7, 0, 4]
     assert new.crop.tolist() == [2, 3, 4, 1, 0]
+    assert new.time.tolist() == [0, 0.5, 50, 0, 0.5]
     assert new.camid.tolist() == [0, 0, 1]
 
 

@@ -360,20 +360,24 @@ def _chronological(tracklets: Tracklets, *, anew: bool) -> Array:
 def rearranged(tracklets: Tracklets, made: Simulated) -> Tracklets:
     """The crops in their new tracklets; those left alone stay together behind them.
 
-    A crop's frame number becomes its place in its new tracklet, whose segments are not in order of time; its
-    time, box, score and picture stay. Crops left alone keep their frame numbers too.
+    A crop's frame number becomes its place in its new tracklet, whose segments are not in order of time, and
+    its time follows from that at the usual step: the pictures' times would show where segments were joined.
+    Box, score and picture stay. Crops left alone keep frame numbers and times.
     """
     alone = made.tracklet < 0
     old, rest = np.unique(tracklets.tracklet[alone], return_inverse=True)
     tracklet, frame = made.tracklet.copy(), made.place.copy()
     tracklet[alone] = len(made.camid) + rest
     frame[alone] = tracklets.frame[alone]
+    step = np.diff(tracklets.time)[np.diff(tracklets.tracklet) == 0]
+    time = frame * (float(np.median(step)) if len(step) else 0.0)
+    time[alone] = tracklets.time[alone]
     order = np.lexsort((frame, tracklet))
     camid = np.r_[made.camid, tracklets.camid[old]]
     return Tracklets(
         tracklet=tracklet[order],
         frame=frame[order],
-        time=tracklets.time[order],
+        time=time[order],
         box=tracklets.box[order],
         score=tracklets.score[order],
         crop=tracklets.crop[order],
