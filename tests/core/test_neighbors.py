@@ -1,5 +1,7 @@
 """k_nearest and the checks on features, against a float64 sort of everything."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -150,6 +152,19 @@ def test_int8_errors_stay_within_their_bound(width):
     if width == 256:  # the bound is of use, and the errors are as small as rounding to 8 bits can be
         assert products.error.max() < 0.04
         assert 1e-4 < error.mean() < 0.004
+
+
+def test_int8_where_8_bit_products_saturate():
+    """Without VNNI instructions pairs of products are added in 16 bits: near-duplicates come out wrong."""
+    code = """
+import numpy as np
+from tracklearn.core.neighbors import k_nearest
+rng = np.random.default_rng(0)
+x = np.sign(rng.normal(size=(20, 33)))[rng.integers(0, 20, 300)] + 0.1 * rng.normal(size=(300, 33))
+x /= np.linalg.norm(x, axis=1, keepdims=True)
+np.testing.assert_array_equal(k_nearest(x, 10, method="int8")[0], k_nearest(x, 10)[0])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
 
 
 def test_int8_leaves_the_number_of_torch_threads():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +49,7 @@ def k_nearest(
             products, 3 to 4 times faster on CPUs with VNNI instructions, and gives the same result: numbers
             are rounded up or down at random, so that the error of a product is a sum of independent
             errors of mean 0, and Hoeffding's inequality bounds all n² of them but for a chance of 1e-12.
+            Where 8-bit products saturate, as they do without those instructions, it is "exact".
             "ann" looks only into the 8 nearest of about 4·√n cells of an inverted file and may miss
             neighbours (measured: 1 in 120 on clustered features): for sets that are too large for the
             other two. Sets of less than 50,000 rows are searched exactly. Needs the extra `ann`.
@@ -55,9 +57,10 @@ def k_nearest(
     Returns:
         index (n, min(k, n)) int64 and squared_distance of the same shape, float32, not negative. The same at
         any number of threads.
-        Memory above input and output: 12 MB a thread and about 16 · k · n bytes; "int8" n · d bytes more;
-        "ann" a copy of the features more. For a tensor: 512 MB on the device, and a copy of the
-        features on the host.
+        Memory above input and output: 12 MB a thread and about (24 · k + 260) · n bytes; "int8" twice that
+        and n · d bytes; "ann" 50 · k · n bytes and a copy of the features. 64 MB more where rows have too
+        many near-duplicates to tell apart, and a copy of features that are not float32 in row order. For a
+        tensor: 512 MB on the device, (16 · k + 260) · n bytes and a copy of the features on the host.
 
     Raises:
         ValueError: k < 1; features not finite, not of unit length (within 1e-3), or all zero: names rows; an
@@ -185,7 +188,8 @@ def _among(
     from tracklearn.core.kernels.neighbors import offer, open_floors
 
     # Few numbers a row leave nothing to gain (and torch's int8 product is wrong for one).
-    products: _Float32 | _Int8 = _Int8(features) if int8 and features.shape[1] >= 8 else _Float32(features)
+    int8 = int8 and features.shape[1] >= 8 and _int8_is_exact()
+    products: _Float32 | _Int8 = _Int8(features) if int8 else _Float32(features)
     slack = 2 * products.error
     # A row's candidates are cut down each time they fill their space; what lies within the slack stays.
     capacity = min(n, products.room * k + 32)
@@ -326,6 +330,19 @@ class _Float32:
         return np.matmul(a, b.T, out=out[: len(a) * len(b)].reshape(len(a), len(b)))
 
 
+@cache
+def _int8_is_exact() -> bool:
+    """Whether torch's 8-bit products are right here.
+
+    Without VNNI instructions oneDNN shifts one factor to 0..255 and adds two products at a time in 16 bits,
+    which saturate.
+    """
+    import torch
+
+    most = torch.full((64, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(most, most.T) == 64 * 127**2).all())
+
+
 class _Int8:
     """Tiles of similarities from features rounded to 8 bits at random."""
 
@@ -350,8 +367,11 @@ class _Int8:
         length = 1.001 + coarsest * math.sqrt(width)
         spread = np.square(self.scale.astype(np.float64) * 1.001) + (coarsest * length) ** 2
         error = np.sqrt(math.log(n * max(n, 2) / _DOUBT) / 2 * spread)
-        # Float32 in the rotation, up to log2(width) additions deep, and in the scales.
-        self.error = (error + (2 * math.log2(width) + 8) * 2.0**-24 + 1e-9).astype(np.float32)
+        # Numbers below 128 plus chance, in float32, are off by up to 2^-18: so much is the mean off 0.
+        bias = 2.0**-17 * coarsest * math.sqrt(width) * (1 + length)
+        # Float32 in the rotation, up to log2(width) additions deep, in the scales, and in the products.
+        rounding = (2 * math.log2(width) + 14 + 4 * length**2) * 2.0**-24
+        self.error = (error + bias + rounding + 1e-9).astype(np.float32)
 
     def __enter__(self) -> None:
         import torch
