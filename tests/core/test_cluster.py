@@ -183,6 +183,21 @@ class TestDataDependentEps:
                 self.dense(d.astype(np.float32), rho), rel=1e-12
             )
 
+    def test_zeros_beside_distances_that_are_almost_zero(self):
+        d = np.full((6, 6), 1e-5)
+        for i, j in ((0, 1), (2, 3), (4, 5), *((i, i) for i in range(6))):
+            d[i, j] = d[j, i] = 0
+        assert data_dependent_eps(stored(d), 6, 0.1) == pytest.approx(1e-5)
+        assert data_dependent_eps(stored(d), 6, 1.0) == pytest.approx(1e-5)
+
+    def test_infinite_distances(self):
+        d = np.full((4, 4), np.inf)
+        np.fill_diagonal(d, 0)
+        d[0, 1] = d[1, 0] = 0.5
+        whole = sparse.csr_array((d.ravel(), (np.repeat(range(4), 4), np.tile(range(4), 4))))
+        assert data_dependent_eps(whole, 4, 0.1) == 0.5
+        assert data_dependent_eps(whole, 4, 1.0) == np.inf
+
     def test_hand_toy(self):
         d = np.ones((4, 4))
         np.fill_diagonal(d, 0)
@@ -515,6 +530,7 @@ class TestHowNeighboursAreFound:
         exact = associate(x, eps=0.5)
         assert associate(x, eps=0.5, neighbors="ann").diagnosis == exact.diagnosis  # few rows: found exactly
         monkeypatch.setattr(neighbors, "_MANY", 1000)
+        assert associate(x, eps=0.5, mode="mmt", neighbors="ann").diagnosis == ()  # always looks exactly
         found = associate(x, eps=0.5, neighbors="ann")
         assert "neighbours of 2000 tracklets were found approximately" in found.diagnosis[0]
         assert adjusted_rand_score(found.label, exact.label) > 0.95

@@ -364,7 +364,7 @@ def associate(
         )
     distance, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
     diagnosis: list[str] = []
-    if approximate(n, neighbors) and not is_tensor(features):
+    if approximate(n, neighbors) and mode != "mmt" and not is_tensor(features):
         diagnosis.append(f"neighbours of {n} tracklets were found approximately (about 1 in 100 is missed)")
     if eps is None and start > EPS_LIMIT:
         diagnosis.append(

@@ -82,8 +82,11 @@ def histogram(start, column, distance):
 
 @njit(cache=True, nogil=True)
 def sum_below(start, column, distance, lower, upper, n_between):
-    """Sum of the pairs' distances below `lower`, and the `n_between` of them in [lower, upper)."""
-    between = np.empty(n_between, np.float64)
+    """Sum of the pairs' distances below `lower`, and the `n_between` of them in [lower, upper).
+
+    Exact zeros are in neither; infinity is above every `upper`, and fills what stays empty for it.
+    """
+    between = np.full(n_between, np.inf)
     found = 0
     total = 0.0
     for i in range(start.shape[0] - 1):
@@ -91,7 +94,7 @@ def sum_below(start, column, distance, lower, upper, n_between):
         for e in range(d.shape[0]):
             value = d[e]
             if value < upper and others[e] > i:  # in this order: few are below
-                if value < lower:
+                if value < lower or value == 0:
                     total += value
                 else:
                     between[found] = value
