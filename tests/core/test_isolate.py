@@ -352,7 +352,9 @@ def test_refusals_and_input_unchanged():
         ({"time": frame[:5]}, r"time has shape \(5,\)"),
         ({"box": np.zeros((8, 2))}, r"box has shape \(8, 2\), expected \(8, 4\)"),
         ({"tracklet": tracklet[::-1]}, "tracklet decreases"),
+        ({"tracklet": tracklet[::-1].astype(np.uint32)}, "tracklet decreases"),
         ({"frame": frame[::-1]}, "frame decreases inside a tracklet at row 1"),
+        ({"frame": frame[::-1].astype(np.uint32)}, "frame decreases inside a tracklet at row 1"),
         ({"method": "hdbscan"}, 'method is "hdbscan"'),
         ({"metric": "manhattan"}, 'metric is "manhattan", expected one of euclidean, cosine, jaccard'),
         ({"eps": 0}, "eps is 0"),
@@ -387,6 +389,12 @@ def test_typical_step_is_the_median_adjacent_distance():
 @pytest.mark.parametrize("similarity", [np.zeros(0), np.full(3, np.nan), np.array([np.nan, 1.0, 1.0])])
 def test_typical_step_falls_back_where_adjacent_frames_tell_nothing(similarity):
     assert typical_step(similarity.astype(np.float32)) == 0.6
+
+
+def test_no_jaccard_distance_is_above_one():
+    features, tracklet, frame = np.repeat(np.eye(2), 6, axis=0), np.zeros(12, int), np.arange(12)
+    assert isolate(features, tracklet, frame=frame, eps=0.99, metric="jaccard").any()
+    assert not isolate(features, tracklet, frame=frame, eps=1, metric="jaccard").any()
 
 
 def test_typical_step_refuses_jaccard():

@@ -326,7 +326,7 @@ def _jaccard_parts(features: Array | Tensor, edge: Array, eps: float, min_sample
     features, length = row_lengths(features)
     part = np.zeros(len(features), np.int64)
     for lo, hi in pairwise(edge):
-        if hi - lo < max(min_samples, 2):
+        if hi - lo < max(min_samples, 2) or eps >= 1:  # no Jaccard distance is above 1
             continue
         unit = features[lo:hi].astype(np.float64) / length[lo:hi, None]
         k1 = min(30, max(1, len(unit) // 4))
@@ -385,12 +385,14 @@ def _check_rows(
         if value is not None and np.shape(value) != shape:
             raise ValueError(f"{name} has shape {np.shape(value)}, expected {shape}: one row per crop")
     tracklet = np.asarray(tracklet)
-    step = np.diff(tracklet)
-    if (step < 0).any():
+    # Compared, not subtracted: differences of unsigned numbers are never negative.
+    if (tracklet[1:] < tracklet[:-1]).any():
         raise ValueError("tracklet decreases: sort the rows by (tracklet, frame)")
-    if frame is not None and ((step == 0) & (np.diff(frame) < 0)).any():
-        row = int(np.flatnonzero((step == 0) & (np.diff(frame) < 0))[0]) + 1
-        raise ValueError(
-            f"frame decreases inside a tracklet at row {row}: sort the rows by (tracklet, frame)"
-        )
+    if frame is not None:
+        frame = np.asarray(frame)
+        back = np.flatnonzero((frame[1:] < frame[:-1]) & (tracklet[1:] == tracklet[:-1]))
+        if len(back):
+            raise ValueError(
+                f"frame decreases inside a tracklet at row {back[0] + 1}: sort the rows by (tracklet, frame)"
+            )
     return tracklet
