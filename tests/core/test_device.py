@@ -326,7 +326,8 @@ def test_distance_and_search(monkeypatch, device):
     for distance in (None, got):
         found = rank.nearest(tensor(x, device), tensor(y, device), 4, distance=distance)
         np.testing.assert_array_equal(found.index, rank.nearest(x, y, 4).index)
-    for gallery in (y, tensor(y, device)):
+    for gallery in (y, y[::-1].copy()[::-1], y.astype(">f4"), tensor(y, device)):
+        np.testing.assert_array_equal(on_host(rank.distance(tensor(x, device), gallery)), on_host(got))
         same(k_nearest_of(tensor(x, device), gallery, 4), k_nearest_of(x, y, 4))
         again = rank.rerank(tensor(x, device), gallery, k1=6, k2=3)
         np.testing.assert_allclose(again, rank.rerank(x, y, k1=6, k2=3), atol=1e-5)

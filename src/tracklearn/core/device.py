@@ -80,9 +80,12 @@ def candidates(
 
 
 def _placed(value: Array | Tensor, device: torch.device) -> Tensor:
-    # torch warns of arrays that cannot be written to, though nothing here writes to them.
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.require(value, requirements=["W"]))
-    return tensor.detach().to(device)
+    if not isinstance(value, Tensor):
+        # torch refuses steps backwards and foreign byte order, and warns of arrays that cannot be written
+        # to, though nothing here writes to them.
+        value = np.asarray(value)
+        value = torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
+    return value.detach().to(device)
 
 
 @contextmanager
