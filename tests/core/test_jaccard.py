@@ -120,15 +120,22 @@ def test_duplicates_are_at_distance_zero_and_stored():
     np.testing.assert_allclose(dense(stored), textbook(x, 4, 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("k2", [1, 3])
-def test_more_duplicates_than_neighbours(k2):
-    """Beyond k1 + 1 duplicates a row is not in its own list; the result is still defined."""
+@pytest.mark.parametrize(("k2", "distance"), [(1, None), (3, 0), (4, 0), (6, 0.5)])
+def test_more_duplicates_than_neighbours(k2, distance):
+    """Beyond k1 + 1 duplicates a row is not in its own list; the result is still defined.
+
+    Of the k2 nearest the first k1 + 1 have weights, of sum 1: with k2 = 6 the mean has the sum m = 2 / 3, and
+    1 − m / (2 − m) is 0.5.
+    """
     x = np.repeat(np.eye(2, 5, dtype=np.float32), 9, axis=0)
     stored = jaccard_distance(x, 3, k2)
     check_form(stored)
     np.testing.assert_allclose(dense(stored), textbook(x, 3, k2), atol=1e-6)
     apart = dense(stored)[:9, :9][~np.eye(9, dtype=bool)]
-    assert (apart == 0).all() if k2 > 1 else set(dense(stored)[8, :8]) == {1.0}
+    if distance is None:
+        assert set(dense(stored)[8, :8]) == {1.0}
+    else:
+        np.testing.assert_allclose(apart, distance, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", jaccard.MODES)

@@ -53,8 +53,9 @@ def jaccard_distance(
 
     The exception to "itself included": of more than k1 + 1 identical rows the later ones have only the first
     in their lists, not themselves. Step 3 gives them the mean of those, so identical rows are at distance 0
-    there too; with k2 = 1 they are at 1 from everything. (Forcing each row into its own list would put
-    identical rows up to 2/3 apart.)
+    there too; with k2 = 1 they are at 1 from everything, and with k2 above k1 + 1, where the mean takes in
+    rows that have no weights, above 0. (Forcing each row into its own list would put identical rows up to
+    2/3 apart.)
 
     Args:
         features: (n, d) unit rows. A torch tensor's neighbours are found on its device; the distances are
@@ -125,7 +126,8 @@ def reciprocal_encoding(
         known: `k_nearest_and_farthest` of at least `columns_needed` neighbours, where the caller has it.
 
     Returns:
-        (n, n) float64 with sorted indices; rows sum to 1. Memory: O(n · neighbours).
+        (n, n) float64 with sorted indices; rows sum to 1, or to less among more than k1 + 1 identical rows
+        where k2 is 1 or above k1 + 1. Memory: O(n · neighbours).
     """
     n = len(features)
     width = min(n, k1 if mode == "spcl" else k1 + 1)
