@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cache
-from threading import Lock
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -202,26 +201,28 @@ def _among(
     edge = [n * b // blocks for b in range(blocks + 1)]
     locks = [Lock() for _ in range(blocks)]
 
-    def work(pairs: Iterator[tuple[int, int]]) -> None:
-        tile = products.empty(-(-n // blocks))
-        for a, b in pairs:
-            row, column = slice(edge[a], edge[a + 1]), slice(edge[b], edge[b + 1])
-            similarity = products.tile(row, column, tile)
-            if a == b:
-                if exclude_self:
-                    np.fill_diagonal(similarity, np.nan)  # reaches no floor
-                open_floors(similarity, edge[a], k, slack, floor)
-            with locks[a], nullcontext() if a == b else locks[b]:
-                offer(similarity, edge[a], edge[b], k, slack, floor, count, candidate, value)
-                if least is not None:
-                    np.minimum(least[row], similarity.min(1), out=least[row])
-                    np.minimum(least[column], similarity.min(0), out=least[column])
+    mine = local()  # each thread's space for a tile
+
+    def work(pair: tuple[int, int]) -> None:
+        a, b = pair
+        if not hasattr(mine, "tile"):
+            mine.tile = products.empty(-(-n // blocks))
+        row, column = slice(edge[a], edge[a + 1]), slice(edge[b], edge[b + 1])
+        similarity = products.tile(row, column, mine.tile)
+        if a == b:
+            if exclude_self:
+                np.fill_diagonal(similarity, np.nan)  # reaches no floor
+            open_floors(similarity, edge[a], k, slack, floor)
+        with locks[a], nullcontext() if a == b else locks[b]:
+            offer(similarity, edge[a], edge[b], k, slack, floor, count, candidate, value)
+            if least is not None:
+                np.minimum(least[row], similarity.min(1), out=least[row])
+                np.minimum(least[column], similarity.min(0), out=least[column])
 
     # The diagonal first: it gives every row a floor.
     with products:
-        for pairs in ([(b, b) for b in range(blocks)], [(a, b) for b in range(blocks) for a in range(b)]):
-            shared = iter(pairs)
-            each(work, [shared] * min(n_threads(), len(pairs)))
+        each(work, [(b, b) for b in range(blocks)])
+        each(work, [(a, b) for b in range(blocks) for a in range(b)])
 
     own = np.arange(n) if exclude_self else None
     return _settled(features, features, slack, count, candidate, value, k, own)
