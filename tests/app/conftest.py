@@ -1,5 +1,7 @@
 """A small filmed world and a run trained on it, made once for all tests of the application."""
 
+import sys
+
 import pytest
 
 from tracklearn import world
@@ -42,3 +44,27 @@ def done(films, sources, tmp_path_factory):
     arguments = {"ingest_config": Config(), "plan": plan}
     result = pipeline.run(sources, out, **arguments, on_round=rounds.append)
     return {"out": out, "result": result, "arguments": arguments, "rounds": rounds}
+
+
+@pytest.fixture
+def call(request, monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder; returns (exit code, standard output, standard error).
+
+    A test module names the command whose arguments it gives in `COMMAND`.
+    """
+    from tracklearn.app import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        command = getattr(request.module, "COMMAND", [])
+        monkeypatch.setattr(sys, "argv", ["tracklearn", *command, *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run

@@ -14,7 +14,7 @@ import pytest
 from scipy.io import savemat
 
 from tracklearn.app import benchmark as module
-from tracklearn.app import cli, evaluate, extract, figures, pipeline
+from tracklearn.app import evaluate, extract, figures, pipeline
 from tracklearn.app.exported import ExportedModel
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
@@ -610,21 +610,7 @@ def test_the_shared_network_on_the_whole_of_market(data, tmp_path):
 # ----------------------------------------------------------------------------------- command line
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `tracklearn evaluate`; returns (exit code, standard output, standard error)."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tracklearn", "evaluate", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+COMMAND = ["evaluate"]
 
 
 def test_the_command_prints_a_table_or_one_json_object(call, onnx, market):

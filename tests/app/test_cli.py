@@ -8,25 +8,6 @@ import pytest
 from tests.app.conftest import QUICK
 from tracklearn.app import cli
 
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command line; returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tracklearn", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
-
-
 COMMANDS = [
     "ingest",
     "train",

@@ -1,10 +1,8 @@
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from tracklearn.app import cli
 from tracklearn.app.datasets import LABELS, prepare
 from tracklearn.store import benchmarks
 from tracklearn.store.crops import encode_jpeg
@@ -21,22 +19,7 @@ NAMES = [
 ]
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command line; returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tracklearn", "datasets", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+COMMAND = ["datasets"]
 
 
 @pytest.fixture

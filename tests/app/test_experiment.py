@@ -1,7 +1,6 @@
 import hashlib
 import json
 import shutil
-import sys
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from tests.app.conftest import QUICK
 from tracklearn import world
-from tracklearn.app import cli, demo, experiment, noise, pipeline
+from tracklearn.app import demo, experiment, noise, pipeline
 from tracklearn.app.experiments import files, sources, table
 from tracklearn.store.benchmarks import videos
 from tracklearn.store.crops import encode_jpeg
@@ -381,21 +380,7 @@ def test_a_benchmark_is_trained_and_judged_on_one_split(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------- command line
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tracklearn", "experiment", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+COMMAND = ["experiment"]
 
 
 def test_the_command_lists_outlines_and_refuses(call, tmp_path):

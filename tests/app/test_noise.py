@@ -3,36 +3,19 @@
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tracklearn.app import bars, cli, noise
+from tracklearn.app import bars, noise
 from tracklearn.core.simulate import OBSERVED, Simulated
 from tracklearn.store import referenced
 from tracklearn.store.tracklets import open_set, read_truth, truth_path
 from tracklearn.types import NoiseRates, Tracklets
 
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command line in an empty folder; (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["tracklearn", "noise", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
+COMMAND = ["noise"]
 
 
 def refused(result, *words):
