@@ -5,6 +5,8 @@ import pytest
 from tracklearn import world
 from tracklearn.app import demo as module
 
+WHOLE = {"worlds": module.worlds, "SETTINGS": module.SETTINGS}
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
@@ -73,7 +75,9 @@ def test_the_same_seed_gives_the_same_numbers_elsewhere(small, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_whole_demo_learns(tmp_path, seed):
+def test_the_whole_demo_learns(tmp_path, monkeypatch, seed):
+    for name, value in WHOLE.items():  # `small` has put others in their places
+        monkeypatch.setattr(module, name, value)
     result = module.demo(tmp_path / "demo", seed=seed, device="cpu")
     trained, untrained = result["trained"]["mAP"], result["untrained"]["mAP"]
     assert 0.1 <= untrained <= 0.6
