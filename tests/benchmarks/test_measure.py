@@ -68,8 +68,9 @@ def fail(rows):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 def test_peak_memory_counts_the_call_and_not_its_input():
     peak = measure.peak_memory(make_rows, copy_twice, 40)
-    assert 80 * MB <= peak.above < 90 * MB
-    assert peak.total >= peak.above + 40 * MB
+    # The system counts pages in batches: its figures may lag by some hundred kilobytes.
+    assert 79 * MB <= peak.above < 90 * MB
+    assert peak.total >= peak.above + 39 * MB
     with pytest.raises(KeyError, match="3"):
         measure.peak_memory(make_rows, fail, 3)
 
