@@ -72,6 +72,7 @@ def _mat(file: Path) -> Array:
 
     try:
         found = [value for name, value in loadmat(file).items() if not name.startswith("__")]
+    # What scipy raises for damaged, unknown, version 7.3 and cut-off files, in this order.
     except (MatReadError, ValueError, NotImplementedError, OSError) as error:
         raise ValueError(f"{file} is not a MATLAB file that can be read ({error})") from error
     if len(found) != 1:
