@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.app.made_files import put, write_onnx
 from tracklearn import world
 from tracklearn.app import demo, pipeline
 
@@ -68,3 +69,31 @@ def call(request, monkeypatch, capsys, tmp_path):
         return code, out.out, out.err
 
     return run
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    pytest.importorskip("onnxruntime")
+    return write_onnx(tmp_path / "means.onnx")
+
+
+@pytest.fixture
+def market(tmp_path):
+    """Six persons, of whom 6 has no match, three distractors, two junk images."""
+    root = tmp_path / "Market"
+    number = 0
+    for folder, people, cameras in (
+        ("bounding_box_train", (50, 51), (1, 2)),
+        ("query", (1, 2, 3, 4, 5), (1, 2)),
+        ("query", (6,), (3,)),
+        ("bounding_box_test", (1, 2, 3, 4, 5), (1, 2, 3)),
+        ("bounding_box_test", (6,), (3,)),
+        ("bounding_box_test", (0,), (1, 2, 3)),
+        ("bounding_box_test", (-1,), (1, 2)),
+    ):
+        for pid in people:
+            for camera in cameras:
+                number += 1
+                name = f"{pid:04d}" if pid >= 0 else "-1"
+                put(root / folder / f"{name}_c{camera}s1_{number:06d}_00.jpg", pid % 64, number)
+    return root

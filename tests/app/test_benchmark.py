@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,102 +12,21 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from tests.app.made_files import channel_means, put
 from tracklearn.app import benchmark as module
 from tracklearn.app import evaluate, extract, figures, pipeline
-from tracklearn.app.exported import ExportedModel
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
 from tracklearn.store import benchmarks, referenced
-from tracklearn.store.crops import decode_image, encode_jpeg, resize
+from tracklearn.store.crops import decode_image
 from tracklearn.store.runs import RunWriter, write_json
 from tracklearn.store.tracklets import open_set
-from tracklearn.types import ArrayCrops, Scores
+from tracklearn.types import Scores
 
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-COLOURS = np.random.default_rng(3).integers(40, 216, (64, 3))
 KEYS = {"mAP", "rank1", "rank5", "rank10", "rank20", "n_valid", "n_skipped", "protocol"}
 
 
-# ------------------------------------------------------------------- an .onnx file, byte by byte
-
-
-def _field(number, value):
-    """One field of a protocol buffer: an integer, or bytes with their length before them."""
-
-    def varint(n):
-        out = b""
-        while n > 127:
-            out, n = out + bytes([n & 127 | 128]), n >> 7
-        return out + bytes([n])
-
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    value = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def _value(name, shape, kind):
-    dims = b"".join(_field(1, _field(2 if isinstance(d, str) else 1, d)) for d in shape)
-    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, dims)))
-
-
-def write_onnx(path, shape=("n", 3, 16, 8), *, notes=None, kind=1, pool="GlobalAveragePool", inputs=1):
-    """A model whose feature is the mean of each channel, by the tables of onnx.proto."""
-    nodes = [("x", "mean", pool), ("mean", "y", "Flatten")]
-    graph = b"".join(_field(1, _field(1, a) + _field(2, b) + _field(4, op)) for a, b, op in nodes)
-    graph += _field(2, "means")
-    graph += b"".join(_field(11, _value("xz"[i], shape, kind)) for i in range(inputs))
-    graph += _field(12, _value("y", (shape[0], 3), kind))
-    data = _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 13))
-    data += b"".join(_field(14, _field(1, k) + _field(2, v)) for k, v in (notes or {}).items())
-    path.write_bytes(data)
-    return path
-
-
-@pytest.fixture
-def onnx(tmp_path):
-    pytest.importorskip("onnxruntime")
-    return write_onnx(tmp_path / "means.onnx")
-
-
-def channel_means(file, mean=MEAN, std=STD, size=(16, 8)):
-    """What the model makes of one image, by hand."""
-    image = resize(decode_image(file.read_bytes()), *size).astype(np.float32) / 255
-    feature = ((image - mean) / std).mean((0, 1))
-    return feature / np.linalg.norm(feature)
-
-
 # ------------------------------------------------------------------------------- small benchmarks
-
-
-def put(file, person, seed):
-    """A JPEG of a person's colour, disturbed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    shift = np.random.default_rng(seed).normal(0, 25, 3)
-    image = np.broadcast_to(np.clip(COLOURS[person] + shift, 0, 255), (20, 10, 3)).astype(np.uint8)
-    file.write_bytes(encode_jpeg(np.ascontiguousarray(image), quality=95))
-
-
-@pytest.fixture
-def market(tmp_path):
-    """Six persons, of whom 6 has no match, three distractors, two junk images."""
-    root = tmp_path / "Market"
-    number = 0
-    for folder, people, cameras in (
-        ("bounding_box_train", (50, 51), (1, 2)),
-        ("query", (1, 2, 3, 4, 5), (1, 2)),
-        ("query", (6,), (3,)),
-        ("bounding_box_test", (1, 2, 3, 4, 5), (1, 2, 3)),
-        ("bounding_box_test", (6,), (3,)),
-        ("bounding_box_test", (0,), (1, 2, 3)),
-        ("bounding_box_test", (-1,), (1, 2)),
-    ):
-        for pid in people:
-            for camera in cameras:
-                number += 1
-                name = f"{pid:04d}" if pid >= 0 else "-1"
-                put(root / folder / f"{name}_c{camera}s1_{number:06d}_00.jpg", pid % 64, number)
-    return root
 
 
 MARS_TEST = [
@@ -492,119 +410,6 @@ def test_summary_averages_curves_of_the_shortest_gallery(prid):
     assert result["sd"]["mAP"] == pytest.approx(0.1 * 2**0.5)
     np.testing.assert_allclose(result["cmc"], [0.3, 0.7])
     assert (result["n_valid"], result["n_skipped"]) == (7, 1)
-
-
-# --------------------------------------------------------------------------------------- exported
-
-
-def test_batches_of_any_size_give_the_same(onnx, market, tmp_path):
-    fixed = {n: write_onnx(tmp_path / f"{n}.onnx", (n, 3, 16, 8)) for n in (1, 3, 16)}
-    crops = extract.Pictures(benchmarks.read("market1501", market).test, 16, 8)
-    rows = np.arange(21)
-    expected = ExportedModel(onnx).extract(crops, rows)
-    for path in fixed.values():
-        np.testing.assert_allclose(ExportedModel(path).extract(crops, rows), expected, atol=1e-6)
-    assert ExportedModel(onnx).extract(crops, rows[:0]).shape[0] == 0
-
-
-def test_small_pictures_grow_linearly_and_large_ones_are_averaged():
-    ramp = np.zeros((2, 4, 3), np.uint8)
-    ramp[1] = 200
-    assert extract.bilinear(ramp, 4, 2)[:, 0, 0].tolist() == [0, 50, 150, 200]
-    assert resize(ramp, 4, 2)[:, 0, 0].tolist() != [0, 50, 150, 200]
-    np.testing.assert_array_equal(extract.bilinear(ramp, 1, 2), np.full((1, 2, 3), 100))
-    np.testing.assert_array_equal(extract.bilinear(ramp, 2, 4), ramp)
-
-
-def test_interpolation_is_bilinear_unless_told_otherwise(tmp_path):
-    pytest.importorskip("onnxruntime")
-    plain, noted = (
-        write_onnx(tmp_path / "a.onnx"),
-        write_onnx(tmp_path / "b.onnx", notes={"interpolation": "bicubic"}),
-    )
-    assert ExportedModel(plain).interpolation == "bilinear"
-    assert ExportedModel(noted).interpolation == "bicubic"
-    assert open_model(noted, interpolation="bilinear").interpolation == "bilinear"
-    assert open_model(noted).record["interpolation"] == "bicubic"
-    with pytest.raises(ValueError, match="expected bilinear or bicubic"):
-        ExportedModel(plain, interpolation="nearest")
-
-
-def test_size_and_normalisation_are_the_files_own(tmp_path):
-    pytest.importorskip("onnxruntime")
-    free = ExportedModel(write_onnx(tmp_path / "a.onnx", ("n", 3, "h", "w")))
-    assert (free.height, free.width) == (256, 128)
-    assert (free.mean, free.pixels_from) == ((0.485, 0.456, 0.406), "ImageNet")
-    notes = {"pixel_mean": "[0.5, 0.5, 0.25]", "std": "0.5, 0.5 1.0"}
-    noted = write_onnx(tmp_path / "b.onnx", notes=notes)
-    assert ExportedModel(noted).mean == (0.5, 0.5, 0.25)
-    assert ExportedModel(noted).std == (0.5, 0.5, 1.0)
-    assert ExportedModel(noted).pixels_from == "metadata"
-    given = ExportedModel(noted, mean=(0, 0, 0))
-    assert (given.mean, given.std) == ((0, 0, 0), (0.5, 0.5, 1.0))
-    assert given.pixels_from == "options and metadata"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"shape": ("n", 16, 8, 3)}, "expected .batch, 3, height, width"),
-        ({"kind": 7, "pool": "Identity"}, "expected float or float16"),
-        ({"pool": "NoSuchLayer"}, "not a model onnxruntime can load"),
-        ({"inputs": 2}, "2 inputs, expected 1"),
-        ({"notes": {"mean": "123.7 116.3 103.5"}}, "mean is .*three numbers of 0-1"),
-        ({"notes": {"std": "0.5 half"}}, "std is .*three numbers of 0-1"),
-        ({"notes": {"std": "0 0.5 0.5"}}, "above 0"),
-    ],
-)
-def test_files_of_another_form_are_refused(tmp_path, options, message):
-    pytest.importorskip("onnxruntime")
-    with pytest.raises(ValueError, match=message):
-        ExportedModel(write_onnx(tmp_path / "odd.onnx", **options))
-
-
-def test_a_model_that_cannot_run_or_gives_nothing_is_refused(tmp_path):
-    pytest.importorskip("onnxruntime")
-    black, row = ArrayCrops(np.zeros((1, 16, 8, 3), np.uint8)), np.arange(1)
-    model = ExportedModel(write_onnx(tmp_path / "a.onnx"), mean=(0, 0, 0))
-    with pytest.raises(ValueError, match="not finite or all zero"):
-        model.extract(black, row)
-    with pytest.raises(ValueError, match=r"does not run on .1, 3, 8, 8."):
-        model.extract(ArrayCrops(np.zeros((1, 8, 8, 3), np.uint8)), row)
-    turned = ExportedModel(write_onnx(tmp_path / "b.onnx", ("n", 3, 16, 8), pool="Transpose"))
-    with pytest.raises(ValueError, match=r"output has shape .8, 48., expected .1, width"):
-        turned.extract(black, row)
-
-
-def test_onnxruntime_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"pip install \"tracklearn\[onnx\]\""):
-        ExportedModel(write_onnx(tmp_path / "a.onnx"))
-
-
-def test_the_shared_network_takes_its_fixed_batch_of_one(data, market):
-    pytest.importorskip("onnxruntime")
-    model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
-    crops = extract.Pictures(benchmarks.read("market1501", market).test, model.height, model.width)
-    assert (model.height, model.width) == (256, 128)
-    features = model.extract(crops, np.array([3, 1, 3]))
-    assert features.shape == (3, 512)
-    np.testing.assert_array_equal(features[0], features[2])
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_shared_network_on_the_whole_of_market(data, tmp_path):
-    """The published scores of torchreid's OSNet x0.25, trained on MSMT17 and tested on Market-1501."""
-    root = os.environ.get("MARKET1501_ROOT")
-    if not root:
-        pytest.skip("MARKET1501_ROOT is not set")
-    model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
-    result = module.evaluate(model, "market1501", root, out=tmp_path / "out")
-    assert result["mAP"] == pytest.approx(0.247, abs=0.003)
-    assert result["rank1"] == pytest.approx(0.497, abs=0.005)
-    assert (result["n_valid"], result["n_skipped"]) == (3368, 0)
 
 
 # ----------------------------------------------------------------------------------- command line
