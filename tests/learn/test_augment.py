@@ -5,7 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tracklearn.learn.augment import Augment, augment
+from tracklearn.learn import augment
+from tracklearn.learn.augment import Augment
 
 OFF = {"flip": 0.0, "pad": 0, "erase": 0.0}
 
@@ -21,8 +22,12 @@ def plain(images):
 
 def run(images, seed=0, **settings):
     generator = torch.Generator().manual_seed(seed)
-    config = Augment(**{**OFF, **settings})
-    return augment(images, config, normalise=plain, generator=generator)
+    return whole(images, Augment(**{**OFF, **settings}), generator)
+
+
+def whole(images, config, generator):
+    b, h, w, _ = images.shape
+    return augment.apply(images, augment.draw(b, h, w, config, generator), normalise=plain)
 
 
 def test_off_is_only_normalisation():
@@ -128,12 +133,12 @@ def test_generator_goes_on_where_it_was():
     images = pictures()
     config = Augment()
     generator = torch.Generator().manual_seed(1)
-    augment(images, config, normalise=plain, generator=generator)
+    whole(images, config, generator)
     saved = generator.get_state()
-    second = augment(images, config, normalise=plain, generator=generator)
+    second = whole(images, config, generator)
     restored = torch.Generator()
     restored.set_state(saved)
-    assert torch.equal(augment(images, config, normalise=plain, generator=restored), second)
+    assert torch.equal(whole(images, config, restored), second)
 
 
 def test_global_random_state_is_left_alone():
@@ -167,3 +172,13 @@ def test_defaults_are_those_of_the_specification():
         "erase_aspect": (0.3, 3.33),
         "colour": 0.0,
     }
+
+
+def test_a_part_of_a_batch_gets_the_same_as_in_the_whole():
+    images = pictures()
+    drawn = augment.draw(16, 24, 12, Augment(pad=3, colour=0.2), torch.Generator().manual_seed(3))
+    rows = slice(5, 11)
+    part = augment.apply(images[rows], drawn.part(rows), normalise=plain)
+    assert torch.equal(part, augment.apply(images, drawn, normalise=plain)[rows])
+    nothing = augment.draw(16, 24, 12, Augment(**OFF), torch.Generator())
+    assert nothing.part(rows) == (None,) * 4

@@ -122,10 +122,14 @@ def test_association_takes_fit_to_size_and_freezes_eps_before_any_rescue(people)
     assert any(line.startswith("k1 50 ->") for line in fitted.diagnosis)
 
 
+def clusters(n):
+    return PseudoLabels.of(np.arange(n))
+
+
 def test_iterations():
     auto = tmc.method().stages[0].iterations
-    assert [auto(c) for c in (1, 2, 10, 700)] == [1, 1, 6, 420]
-    assert tmc.method(tmc.Config(iterations=400)).stages[0].iterations(7) == 400
+    assert [auto(clusters(c)) for c in (1, 2, 10, 700)] == [1, 1, 6, 420]
+    assert tmc.method(tmc.Config(iterations=400)).stages[0].iterations(clusters(7)) == 400
 
 
 def test_classifier_rows_are_unit_cluster_means():
@@ -186,7 +190,7 @@ def test_isolation_cuts_mixed_tracklets_and_training_sees_the_parts(people, smal
     for i in range(len(prepared.tracklets)):
         rows = prepared.tracklets.crop[prepared.tracklets.tracklet == i]
         assert len(set(pid[rows].tolist())) == 1
-    assert len(events[1].labels.label) == prepared.n_after
+    assert len(events[2].labels.label) == prepared.n_after
     assert prepared.dropped == (prepared.part < 0).sum() == tracklets.n_crops - prepared.tracklets.n_crops
     # resumed, the parts come back from the state and isolation is not run again
     two = tmc.method(config.model_copy(update={"epochs": 2}))
@@ -199,8 +203,8 @@ def test_warnings_of_small_data_come_once(people, small):
     tracklets, crops, _ = people()
     config = tmc.Config(isolate=False, epochs=2, iterations=1, frames_train=1)
     events = list(train.train(tmc.method(config), small(crops), tracklets, crops))
-    assert events[1].diagnosis
-    assert not events[3].diagnosis
+    assert events[2].diagnosis
+    assert not events[4].diagnosis
 
 
 def test_a_short_epoch_of_the_full_size_settings_fits_few_clusters(people, small):
@@ -208,4 +212,4 @@ def test_a_short_epoch_of_the_full_size_settings_fits_few_clusters(people, small
     tracklets, crops, _ = people(n_people=3)
     config = tmc.Config(isolate=False, epochs=1, k1=6, k2=2, min_samples=2)
     events = list(train.train(tmc.method(config), small(crops), tracklets, crops))
-    assert 2 <= events[1].n_clusters < 16
+    assert 2 <= events[2].n_clusters < 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -57,34 +57,68 @@ class Augment(BaseModel):
         return self
 
 
-def augment(
-    images: Tensor,
-    config: Augment,
-    *,
-    normalise: Callable[[Tensor], Tensor],
-    generator: torch.Generator,
-) -> Tensor:
+class Drawn(NamedTuple):
+    """The random numbers of b images, on the CPU; None where that part of the augmentation is off.
+
+    Args:
+        jitter: (b, 6) factors: of red, green, blue, brightness, contrast, and the gamma.
+        flip: (b, 1) bool.
+        offset: (b, 2) int64, rows and columns that the crop is moved by.
+        erase: (b, 4) int64, top, left, height and width of the erased rectangle; height 0 = none.
+    """
+
+    jitter: Tensor | None
+    flip: Tensor | None
+    offset: Tensor | None
+    erase: Tensor | None
+
+    def part(self, rows: slice) -> Drawn:
+        """Those of some of the images."""
+        return Drawn(*(None if value is None else value[rows] for value in self))
+
+
+def draw(b: int, height: int, width: int, config: Augment, generator: torch.Generator) -> Drawn:
+    """Random numbers for b images of one size; each kind is drawn only where it is on.
+
+    They are drawn on the CPU whatever the device, a few for each image, so that every device, and every
+    process of several that share a batch, sees the same augmentation.
+
+    Args:
+        b: number of images.
+        height, width: of the images, pixels.
+        config: what to do.
+        generator: on the CPU; advanced by the call.
+    """
+    jitter = flip = offset = erase = None
+    if config.colour:
+        jitter = _uniform(b, 6, -config.colour, config.colour, generator).exp()
+    if config.flip or config.pad:
+        flip = torch.rand(b, 1, generator=generator) < config.flip
+        offset = torch.randint(-config.pad, config.pad + 1, (2, b), generator=generator).T
+    if config.erase:
+        erase = _rectangles(b, height, width, config, generator)
+    return Drawn(jitter, flip, offset, erase)
+
+
+def apply(images: Tensor, drawn: Drawn, *, normalise: Callable[[Tensor], Tensor]) -> Tensor:
     """Augmented, normalised images (b, 3, h, w) float, each with its own random numbers.
 
     Order: colour jitter, flip, pad and crop, normalise, erase. As in MMT's code, erasing writes the numbers
     (0.485, 0.456, 0.406), ImageNet's mean in 0–1 units, into the normalised image, whatever `normalise` is.
-    The numbers are drawn on the CPU whatever the device, a few for each image, so that every device sees
-    the same augmentation; each kind is drawn only where it is on.
 
     Args:
         images: (b, h, w, 3) uint8.
-        config: what to do.
+        drawn: of these images, from `draw`.
         normalise: the network's own, uint8 (b, h, w, 3) to float (b, 3, h, w).
-        generator: on the CPU; advanced by the call.
 
     Source: METHODS 2.1 [code MMT].
     """
-    if config.colour:
-        images = _jitter(images, config.colour, generator)
-    if config.flip or config.pad:
-        images = _shift(images, config.flip, config.pad, generator)
+    if drawn.jitter is not None:
+        images = _jitter(images, drawn.jitter)
+    if drawn.flip is not None and drawn.offset is not None:
+        images = _shift(images, drawn.flip, drawn.offset)
     out = normalise(images)
-    return _erase(out, config, generator) if config.erase else out
+    return out if drawn.erase is None else _erase(out, drawn.erase)
 
 
 def _uniform(b: int, n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -92,49 +126,52 @@ def _uniform(b: int, n: int, low: float, high: float, generator: torch.Generator
     return torch.rand(b, n, generator=generator) * (high - low) + low
 
 
-def _jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    b = len(images)
-    drawn = _uniform(b, 6, -strength, strength, generator).exp().to(images.device)
+def _jitter(images: Tensor, factor: Tensor) -> Tensor:
+    factor = factor.to(images.device)
     # Brightness is a gain that the three channels share.
-    gain = (drawn[:, :3] * drawn[:, 3:4])[:, None, None, :]
-    contrast, gamma = drawn[:, 4, None, None, None], drawn[:, 5, None, None, None]
+    gain = (factor[:, :3] * factor[:, 3:4])[:, None, None, :]
+    contrast, gamma = factor[:, 4, None, None, None], factor[:, 5, None, None, None]
     x = (images.float() / 255 * gain).clamp_(0, 1).pow_(gamma)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean).mul_(contrast).add_(mean)
     return x.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _shift(images: Tensor, flip: float, pad: int, generator: torch.Generator) -> Tensor:
+def _shift(images: Tensor, flip: Tensor, offset: Tensor) -> Tensor:
     """Flip, then pad with black and crop at a random place: one lookup of rows, one of columns."""
     b, h, w, _ = images.shape
     device = images.device
-    flipped = (torch.rand(b, 1, generator=generator) < flip).to(device)
-    offset = torch.randint(-pad, pad + 1, (2, b, 1), generator=generator).to(device)
-    y = torch.arange(h, device=device) + offset[0]  # (b, h) source row, may lie outside
-    x = torch.arange(w, device=device) + offset[1]
+    flip, offset = flip.to(device), offset.to(device)
+    y = torch.arange(h, device=device) + offset[:, :1]  # (b, h) source row, may lie outside
+    x = torch.arange(w, device=device) + offset[:, 1:]
     inside = ((y >= 0) & (y < h))[:, :, None] & ((x >= 0) & (x < w))[:, None, :]
-    x = torch.where(flipped, w - 1 - x, x)
+    x = torch.where(flip, w - 1 - x, x)
     rows = images[torch.arange(b, device=device)[:, None], y.clamp(0, h - 1)]
     out = rows.gather(2, x.clamp(0, w - 1)[:, None, :, None].expand(b, h, w, 3))
     return out.mul_(inside[..., None])
 
 
-def _erase(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Fill one rectangle in some images; its shape is redrawn until it is smaller than the image."""
-    b, _, h, w = images.shape
+def _rectangles(b: int, h: int, w: int, config: Augment, generator: torch.Generator) -> Tensor:
+    """(b, 4) rectangles to erase; a shape is redrawn until it is smaller than the image."""
     chosen = torch.rand(b, generator=generator) < config.erase
     area = _uniform(b, _ERASE_ATTEMPTS, *config.erase_area, generator) * (h * w)
     aspect = _uniform(b, _ERASE_ATTEMPTS, *config.erase_aspect, generator)
     high, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (high < h) & (wide < w)
     first = fits.float().argmax(1, keepdim=True)
-    high, wide = high.gather(1, first), wide.gather(1, first)  # (b, 1)
-    chosen = chosen[:, None] & fits.any(1, keepdim=True)
-    place = torch.rand(2, b, 1, generator=generator)
-    top = (place[0] * (h - high + 1)).floor()
-    left = (place[1] * (w - wide + 1)).floor()
-    y, x = torch.arange(h), torch.arange(w)
-    rows = (y >= top) & (y < top + high) & chosen  # (b, h)
+    high, wide = high.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
+    place = torch.rand(2, b, generator=generator)
+    top, left = (place[0] * (h - high + 1)).floor(), (place[1] * (w - wide + 1)).floor()
+    high = torch.where(chosen & fits.any(1), high, 0)
+    return torch.stack([top, left, high, wide], 1).long()
+
+
+def _erase(images: Tensor, rectangle: Tensor) -> Tensor:
+    """Fill one rectangle in some images."""
+    h, w = images.shape[2:]
+    top, left, high, wide = rectangle.to(images.device).split(1, 1)  # (b, 1) each
+    y, x = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
+    rows = (y >= top) & (y < top + high)  # (b, h)
     columns = (x >= left) & (x < left + wide)  # (b, w)
-    mask = rows.to(images.device)[:, None, :, None] & columns.to(images.device)[:, None, None, :]
+    mask = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(mask, images.new_tensor(_ERASED)[:, None, None], images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from tracklearn.learn import sample
 from tracklearn.learn.network import Network
 from tracklearn.types import Crops
 
@@ -29,7 +29,7 @@ def extract(
 ) -> NDArray[np.float32]:
     """Feature of every crop, in evaluation mode, without flips.
 
-    The next batch is read by a second thread while this one is computed. Memory: two batches of crops
+    The next batches are read by a second thread while this one is computed. Memory: a few batches of crops
     beside the result.
 
     Args:
@@ -60,13 +60,11 @@ def extract(
     network.eval()
     done = 0
     try:
-        with ThreadPoolExecutor(1) as reader, torch.inference_mode():
-            coming = [reader.submit(crops.read, part) for part in parts[:1]]
-            for i, part in enumerate(parts):
-                images = np.require(coming.pop().result(), requirements=["C", "W"])
-                coming += [reader.submit(crops.read, following) for following in parts[i + 1 : i + 2]]
+        with torch.inference_mode():
+            read = sample.ahead(crops, parts, pin=device.type == "cuda")
+            for part, images in zip(parts, read, strict=True):
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    pixels = network.normalise(torch.from_numpy(images).to(device, non_blocking=True))
+                    pixels = network.normalise(images.to(device, non_blocking=True))
                     feature = network(pixels)
                     feature = network.neck(feature) if post_bn else feature
                 feature = feature.float()

@@ -65,14 +65,16 @@ class Target:
 class Stage:
     """A number of rounds; each extracts features, assigns labels and fits the networks to them.
 
+    The head, and what the optimisers remember, lives as long as its labels: `assign_every` rounds.
+
     Args:
         name: for the record.
         rounds: how many (epochs).
         assign: (features (t, d) unit, tracklets, memory) -> Assignment.
-        head: (features (t, d), labels) -> module on the mean post-BN feature, made anew every round for
-            every student and copied into its teacher.
-        optimise: (student, head) -> optimisers, made anew every round.
-        iterations: number of clusters -> number of batches in the round.
+        head: (features (t, d), labels) -> module on the mean post-BN feature, made for every student and
+            copied into its teacher. Its shape depends on the labels and d alone.
+        optimise: (student, head) -> optimisers, made together with the head.
+        iterations: labels -> number of batches in a round.
         sample: (tracklets, labels, n_iterations, rng) -> Plan.
         objective: (students' views, teachers' views, target) -> named loss terms.
         weights: of each term in the total; terms without one are recorded only.
@@ -82,7 +84,7 @@ class Stage:
             before it as they are [code TMC]. The mean is unit in both.
         samples_per_bn: tracklets in one batch-norm group.
         alpha: the teachers' momentum.
-        precision: arithmetic of forward passes; other than float32 through autocast.
+        assign_every: rounds for which labels stay; in those that keep them nothing is extracted.
     """
 
     name: str
@@ -90,7 +92,7 @@ class Stage:
     assign: Callable[[Array, Tracklets, Mapping[str, Array]], Assignment]
     head: Callable[[Array, PseudoLabels], nn.Module]
     optimise: Callable[[nn.Module, nn.Module], Sequence[torch.optim.Optimizer]]
-    iterations: Callable[[int], int]
+    iterations: Callable[[PseudoLabels], int]
     sample: Callable[[Tracklets, PseudoLabels, int, np.random.Generator], Plan]
     objective: Callable[[Sequence[View], Sequence[View], Target], dict[str, Tensor]]
     weights: Mapping[str, float]
@@ -99,7 +101,7 @@ class Stage:
     cluster_feature: Literal["post_bn", "pre_bn"] = "post_bn"
     samples_per_bn: int = 16
     alpha: float = 0.999
-    precision: torch.dtype = torch.float32
+    assign_every: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Which crops are looked at: clips for clustering, batches for training, decoded one ahead."""
+"""Which crops are looked at: clips for clustering, batches for training, decoded ahead of their use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 
@@ -131,16 +134,31 @@ def batches(
     return Plan(tracklet, _frames(tracklets, tracklet, n_frames, rng))
 
 
-def ahead(crops: Crops, rows: Iterable[Array]) -> Iterator[Array]:
-    """The crops of each entry of `rows`, in order; the next entry is read in a thread meanwhile."""
+def ahead(crops: Crops, rows: Iterable[Array], *, depth: int = 2, pin: bool = False) -> Generator[Tensor]:
+    """The crops of each entry of `rows`, in order, read by a thread that is up to `depth` entries ahead.
+
+    Args:
+        crops: pictures.
+        rows: row numbers of `crops`, one array for each batch.
+        depth: entries held in memory besides the one in use.
+        pin: put them into page-locked memory, from where copying to a CUDA device need not wait.
+
+    Returns:
+        uint8 tensors (b, h, w, 3) on the CPU.
+    """
+
+    def read(entry: Array) -> Tensor:
+        images = torch.from_numpy(np.require(crops.read(entry), requirements=["C", "W"]))
+        return images.pin_memory() if pin else images
+
     pool = ThreadPoolExecutor(1, thread_name_prefix="crops")
+    coming: deque[Future[Tensor]] = deque()
     try:
-        following = None
         for entry in rows:
-            current, following = following, pool.submit(crops.read, entry)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()
+            coming.append(pool.submit(read, entry))
+            if len(coming) > depth:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -251,8 +251,8 @@ def _associate(
     )
 
 
-def _iterations(config: Config, n_clusters: int) -> int:
-    return max(1, round(0.6 * n_clusters)) if config.iterations == "auto" else config.iterations
+def _iterations(config: Config, labels: PseudoLabels) -> int:
+    return max(1, round(0.6 * labels.n_clusters)) if config.iterations == "auto" else config.iterations
 
 
 def _objective(
