@@ -111,7 +111,7 @@ def test_trained_weights_start_another_run(done):
     plan = pipeline.plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
     assert plan.network.backbone == "tiny"
     network = pipeline.load_network(Run(done["out"] / "run"))
-    again = pipeline.starting_network(
+    (again,) = pipeline.starting_networks(
         plan, open_set(plan.set_path).crops(64, 32), open_set(plan.set_path).tracklets
     )
     for name, value in network.arrays().items():

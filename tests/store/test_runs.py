@@ -23,7 +23,7 @@ def filled(path, rounds=2):
 
 def test_a_finished_run_reads_back_whole(tmp_path):
     writer = filled(tmp_path / "run")
-    writer.finish({"w": np.ones(3, np.float32)}, {"architecture": "tiny"}, seconds={"total": 2.0})
+    writer.finish([{"w": np.ones(3, np.float32)}], {"architecture": "tiny"}, seconds={"total": 2.0})
     run = Run(tmp_path / "run")
     assert run.finished
     assert run.manifest["seed"] == 0
@@ -35,7 +35,7 @@ def test_a_finished_run_reads_back_whole(tmp_path):
     np.testing.assert_array_equal(read_arrays(run.weights_path("start"))[0]["w"], 0)
     assert run.seconds == {"fit": 1.0}
     assert run.times[-1] == {"stage": "train", "total": 2.0}
-    assert not (tmp_path / "run" / "state.safetensors").exists()
+    assert not list((tmp_path / "run").glob("state*"))
 
 
 def test_an_existing_folder_needs_resume_and_the_same_settings(tmp_path):
@@ -54,7 +54,7 @@ def test_an_existing_folder_needs_resume_and_the_same_settings(tmp_path):
 
 def test_resume_cuts_the_record_back_to_the_state(tmp_path):
     writer = filled(tmp_path / "run", rounds=2)
-    writer.write_state({"x": np.arange(3)}, {"epoch": 2, "rounds_done": 2})
+    writer.write_state({"x": np.arange(3)}, {"epoch": 2, "step": 40})
     writer.write_round(record(2), np.zeros(3), {})
     again = RunWriter(tmp_path / "run", MANIFEST, resume=True)
     arrays, meta = again.read_state()
@@ -63,6 +63,31 @@ def test_resume_cuts_the_record_back_to_the_state(tmp_path):
     assert [r["index"] for r in Run(tmp_path / "run").rounds] == [0, 1]
     assert again.manifest["isolation"]["n_before"] == 1
     assert RunWriter(tmp_path / "new", MANIFEST).read_state() is None
+
+
+def test_the_last_two_states_are_kept_and_the_older_one_stands_in_for_a_damaged_one(tmp_path):
+    writer = filled(tmp_path / "run", rounds=1)
+    for step in (0, 9, 10, 100):
+        writer.write_state({"x": np.full(2, step)}, {"step": step})
+    (tmp_path / "run" / ".state-000000200.safetensors.ab12.tmp").write_bytes(b"half")
+    files = sorted(p.name for p in (tmp_path / "run").glob("state*"))
+    assert files == ["state-000000010.safetensors", "state-000000100.safetensors"]
+    again = RunWriter(tmp_path / "run", MANIFEST, resume=True)
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    assert again.read_state()[0]["x"].tolist() == [100, 100]
+    newest = tmp_path / "run" / files[1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    assert again.read_state()[0]["x"].tolist() == [10, 10]
+    (tmp_path / "run" / files[0]).write_bytes(b"")
+    assert again.read_state() is None
+
+
+def test_every_teacher_gets_a_file(tmp_path):
+    writer = filled(tmp_path / "run")
+    two = [{"w": np.full(3, i, np.float32)} for i in (1, 2)]
+    writer.finish(two, {"architecture": "tiny"}, seconds={})
+    for name, value in (("weights", 1), ("weights2", 2)):
+        np.testing.assert_array_equal(read_arrays(tmp_path / "run" / f"{name}.safetensors")[0]["w"], value)
 
 
 def test_an_unfinished_run_gives_no_weights(tmp_path):

@@ -20,7 +20,7 @@ from tracklearn.types import Array, Scores
 
 if TYPE_CHECKING:
     from tracklearn.app.model import Model
-    from tracklearn.store.benchmarks import Benchmark, Part
+    from tracklearn.store.benchmarks import Benchmark, Part, Subset
 
 SCORES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 SLACK = 0.01  # share of a test that may be missing before it is another test
@@ -40,6 +40,7 @@ def evaluate(
     ap: str = "hits",
     split: int | None = None,
     splits: str | Path | None = None,
+    subset: Subset | None = None,
     partial: bool = False,
     seed: int = 0,
     resume: bool = False,
@@ -53,7 +54,7 @@ def evaluate(
 
     Args:
         model: of `model.open_model`.
-        name, root, split, splits: as `benchmarks.read` takes them.
+        name, root, split, splits, subset: as `benchmarks.read` takes them.
         out: folder to write; by default in the run's folder, or beside the .onnx file.
         protocol: whose scores come first; the benchmark's default for None.
         rerank: re-rank by k-reciprocal neighbours (`core.rank.rerank` with its defaults), among the rows
@@ -79,7 +80,7 @@ def evaluate(
     variant = next((known for known in rank.AP if known == ap), None)
     if variant is None:
         raise ValueError(f"--ap is {ap!r}, expected one of {', '.join(rank.AP)}")
-    tests = read_tests(model, name, root, split=split, splits=splits)
+    tests = read_tests(model, name, root, split=split, splits=splits, subset=subset)
     first = tests[0]
     chosen = first.protocol(protocol)
     suffix = _suffix(model, first, chosen, rerank=rerank, ap=ap, split=split)
@@ -119,6 +120,7 @@ def evaluate(
         "root": first.root,
         "split": tests[0].split if len(tests) == 1 and first.n_splits > 1 else None,
         "n_splits": first.n_splits,
+        "subset": None if subset is None else vars(subset),
         "model": model.record,
         "tracklearn": __version__,
         "notes": notes,
@@ -169,6 +171,7 @@ def read_tests(
     *,
     split: int | None = None,
     splits: str | Path | None = None,
+    subset: Subset | None = None,
 ) -> list[Benchmark]:
     """The benchmark's splits that the model is to be judged on, the one asked for or all it may be.
 
@@ -180,11 +183,11 @@ def read_tests(
     trained = model.trained_on
     if split is None and trained is not None and trained.benchmark == benchmarks.find(name).name:
         split = trained.split
-    first = benchmarks.read(name, root, split=split, splits=splits)
+    first = benchmarks.read(name, root, split=split, splits=splits, subset=subset)
     tests = [first]
     if split is None and first.n_splits > 1:
         others = range(1, first.n_splits)
-        tests += [benchmarks.read(name, root, split=i, splits=splits) for i in others]
+        tests += [benchmarks.read(name, root, split=i, splits=splits, subset=subset) for i in others]
     if trained is not None:
         for test in tests:
             trained.check(test)
@@ -220,6 +223,7 @@ def _suffix(
         "reranked" if rerank else "",
         ap if ap != "hits" else "",
         "" if split is None else f"split{split}",
+        "" if benchmark.subset is None else benchmark.subset.label,
         "start" if model.record.get("weights") == "start" else "",
     ]
     return "".join(f"-{part}" for part in parts if part)

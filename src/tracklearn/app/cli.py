@@ -45,6 +45,8 @@ def main() -> None:
     # torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and sys.argv[1:2] != ["train"]:
+            raise ValueError("torchrun is for tracklearn train alone: start other commands without it")
         app()
     except SystemExit as stop:
         if stop.code == STOPPED:

@@ -33,7 +33,8 @@ def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
 
     Raises:
         ValueError: a method that this program does not have; a folder is not given, or given for what the
-            grid does not use; the folder does not hold the data set.
+            grid does not use; the folder does not hold the data set, or has fewer persons than are to be
+            drawn.
         FileNotFoundError: no such folder, or a part of the data set is missing.
     """
     folders = {benchmarks.find(name).name: Path(root) for name, root in roots.items()}
@@ -51,6 +52,8 @@ def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
         for data in grid.data:
             if benchmarks.find(data.name).name == name:
                 found.protocol(data.protocol)
+                if data.subset is not None:
+                    benchmarks.draw(found, data.subset)
     return folders
 
 
@@ -206,8 +209,16 @@ def _source(cell: Cell, out: Path, roots: Mapping[str, Path]) -> Source:
     if name == WORLD:
         return World(out / "data" / f"{WORLD}{data.seed}", data.seed)
     split = f"-split{cell.split}" if cell.split is not None else ""
-    folder = out / "data" / f"{slug(name)}{split}"
-    return Benchmark(folder, name, roots[name], split=cell.split, protocol=data.protocol)
+    some = f"-{data.subset.label}" if data.subset is not None else ""
+    return Benchmark(
+        out / "data" / f"{slug(name)}{some}{split}",
+        name,
+        roots[name],
+        split=cell.split,
+        protocol=data.protocol,
+        subset=data.subset,
+        untrained="untrained" in cell.grid.metrics,
+    )
 
 
 def _labels(cell: Cell) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
-from tracklearn.app.plan import TrainPlan, pick_device, starting_network
+from tracklearn.app.plan import TrainPlan, pick_device, starting_networks
 from tracklearn.app.plan import method_module as method_module
 from tracklearn.app.plan import plan_training as plan_training
 from tracklearn.app.plan import setting_models as setting_models
@@ -31,6 +31,7 @@ from tracklearn.types import Array, Tracklets
 if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
     from tracklearn.learn.network import Network
+    from tracklearn.learn.ranks import Ranks
     from tracklearn.learn.train import Prepared, Round
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import TrackletSet
@@ -46,11 +47,22 @@ def train(
 ) -> Iterator[Round]:
     """Train on a tracklet set without labels and write the run to `out`, yielding each round as it ends.
 
+    Where `torchrun` started several processes they share the work, and the first of them writes.
+
     Raises:
         FileExistsError: `out` exists and `resume` is off.
         ValueError: the set is unusable, or training stopped because nothing could be clustered; the message
             holds the diagnosis.
     """
+    from tracklearn.learn.ranks import joined
+
+    with joined(plan.device) as (ranks, device):
+        yield from _train(plan, Path(out), resume, progress, ranks, device)
+
+
+def _train(
+    plan: TrainPlan, out: Path, resume: bool, progress: Progress | None, ranks: Ranks, device: str
+) -> Iterator[Round]:
     import torch
 
     from tracklearn.learn import train as loop
@@ -58,42 +70,59 @@ def train(
 
     tracklet_set = open_set(plan.set_path)
     crops = tracklet_set.crops(plan.network.height, plan.network.width)
-    writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume)
-    if writer.finished:
+    writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume) if ranks.rank == 0 else None
+    if ranks.from_first(writer is not None and writer.finished):
         return
     began = time.perf_counter()
-    network = starting_network(plan, crops, tracklet_set.tracklets)
-    if not (writer.path / "start.safetensors").is_file():
-        writer.write_start(network.arrays(), network.metadata())
-    kept = writer.read_state() if resume else None
-    state = loop.State(*kept) if kept else None
-    last = state
-    method: Any = method_module(plan.method).method(plan.config)
+    # Made once, so that machines which round differently still start from the same numbers.
+    networks = ranks.from_first(
+        starting_networks(plan, crops, tracklet_set.tracklets) if ranks.rank == 0 else []
+    )
+    kept = None
+    if writer is not None:
+        if not (out / "start.safetensors").is_file():
+            writer.write_start(networks[0].arrays(), networks[0].metadata())
+        kept = writer.read_state() if resume else None
+    kept = ranks.from_first(kept)
+    last = state = loop.State(*kept) if kept else None
     events = loop.train(
-        method,
-        network,
+        plan.value(),
+        networks,
         tracklet_set.tracklets,
         crops,
-        device=plan.device,
+        config=plan.compute,
+        device=device,
+        ranks=ranks,
         seed=plan.seed,
         resume=state,
-        progress=progress,
+        progress=progress if ranks.rank == 0 else None,
     )
+    broken = state.meta["broken_crops"] if state else 0
     for event in events:
-        if isinstance(event, loop.Prepared):
-            _write_prepared(writer, event, tracklet_set.tracklets)
-        elif isinstance(event, loop.Round):
-            writer.write_round(_round_record(event), event.labels.label, event.seconds)
+        if isinstance(event, loop.Round):
+            if writer is not None:
+                writer.write_round(_round_record(event), event.labels.label, event.seconds)
             yield event
+        elif writer is None:
+            continue
+        elif isinstance(event, loop.Prepared):
+            _write_prepared(writer, event, tracklet_set.tracklets)
         else:
-            writer.write_state(event.arrays, {**event.meta, "rounds_done": len(writer.rounds)})
+            # Crops that the run met before it was stopped are not all met again.
+            broken = max(broken, getattr(crops, "broken", 0))
+            writer.write_state(event.arrays, {**event.meta, "broken_crops": broken})
             last = event
-    if last is None:
+    if writer is None:
+        return
+    if last is None or not writer.rounds:
         raise ValueError("training ended before its first round: set the number of epochs to 1 or more")
-    writer.manifest["broken_crops"] = getattr(crops, "broken", 0)
+    writer.manifest["broken_crops"] = broken
     writer.manifest["threads"] = torch.get_num_threads()
+    writer.manifest["processes"] = ranks.size
     writer.finish(
-        loop.teacher_arrays(last), network.metadata(), seconds={"total": time.perf_counter() - began}
+        [loop.teacher_arrays(last, k) for k in range(len(networks))],
+        networks[0].metadata(),
+        seconds={"total": time.perf_counter() - began},
     )
 
 
@@ -106,6 +135,7 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "method": plan.method,
         "settings": plan.config.model_dump(mode="json"),
         "network": plan.network.model_dump(mode="json"),
+        "compute": plan.compute.model_dump(mode="json"),
         "weights": plan.weights,
         "preset": plan.preset,
         "device": plan.device,
@@ -303,6 +333,7 @@ def report(
             "device": manifest["device"],
             "threads": manifest.get("threads"),
             "network": manifest["network"],
+            "train": manifest.get("compute", {}),
             manifest["method"]: manifest["settings"],
             "ingest": tracklet_set.manifest.get("settings", {}),
             "versions": manifest["versions"],

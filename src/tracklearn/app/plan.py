@@ -19,13 +19,15 @@ from tracklearn.types import Array, Crops, Tracklets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tracklearn.learn.method import Method
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
+    from tracklearn.learn.train import Config as ComputeConfig
     from tracklearn.store.weights import WeightsInfo
 
     Progress = Callable[[str, int, int | None], None]
 
-METHODS = ("tmc",)
+METHODS = ("tmc", "mmt")
 
 
 def pick_device(name: str | None) -> str:
@@ -63,46 +65,88 @@ def method_module(method: str) -> Any:
 
 
 def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
-    """The settings models by section name: ingest, network, and one section a method."""
+    """The settings models by section name: ingest, network, train, and one section a method."""
     from tracklearn.learn.backbone import Config as NetworkConfig
+    from tracklearn.learn.train import Config as ComputeConfig
     from tracklearn.store.ingest import Config as IngestConfig
 
-    models: dict[str, type[BaseModel]] = {"ingest": IngestConfig, "network": NetworkConfig}
+    models: dict[str, type[BaseModel]] = {
+        "ingest": IngestConfig,
+        "network": NetworkConfig,
+        "train": ComputeConfig,
+    }
     models |= {name: method_module(name).Config for name in METHODS}
     return {name: models[name] for name in sections or models}
 
 
 @dataclass(frozen=True)
+class Start:
+    """Weights that a network starts from: arrays by name, and what is known of them."""
+
+    arrays: dict[str, Any]
+    info: WeightsInfo
+
+
+@dataclass(frozen=True)
 class TrainPlan:
-    """Everything that decides what a training run computes."""
+    """Everything that decides what a training run computes.
+
+    Args:
+        set_path: the tracklet set.
+        method: its name.
+        config: its settings.
+        network: which network.
+        compute: how training is computed.
+        starts: weights of the students, one for each, or one for all.
+        preset: name of the preset that the settings began with.
+        device: where to compute.
+        seed: of every random choice.
+    """
 
     set_path: Path
     method: str
     config: BaseModel
     network: NetworkConfig
-    weights: dict[str, Any]
-    arrays: dict[str, Any]
-    info: WeightsInfo
+    compute: ComputeConfig
+    starts: tuple[Start, ...]
     preset: str
     device: str
     seed: int
 
     @property
+    def weights(self) -> dict[str, Any]:
+        """Name and sha256 of the starting weights, joined by commas where there are several."""
+        infos = [start.info for start in self.starts]
+        if len(infos) == 1:
+            return {"name": infos[0].name, "sha256": infos[0].sha256}
+        return {
+            "name": ",".join(i.name for i in infos),
+            "sha256": ",".join(i.sha256 or "" for i in infos),
+        }
+
+    @property
     def digest(self) -> str:
-        """Same digest, same result (at the same number of threads)."""
+        """Same digest, same result (at the same number of threads and processes)."""
         from tracklearn.store.tracklets import open_set
 
+        compute = self.compute.model_dump(mode="json", include={"precision", "compile"})
         return settings_store.digest(
             {
                 "set": open_set(self.set_path).digest,
                 "method": self.method,
                 "settings": self.config.model_dump(mode="json"),
                 "network": self.network.model_dump(mode="json"),
+                "compute": compute,
                 "weights": self.weights,
                 "seed": self.seed,
                 "device": self.device.split(":")[0],
             }
         )
+
+    def value(self) -> Method:
+        """The method with its settings, as `learn.train.train` runs it."""
+        value: Method = method_module(self.method).method(self.config)
+        return value
 
 
 def plan_training(
@@ -123,7 +167,8 @@ def plan_training(
     """Settings, weights and device resolved, before anything is written.
 
     `config` and `network`, where given, are taken as they are; otherwise preset, `extra` (laid over the
-    preset), file and overrides decide.
+    preset), file and overrides decide. `weights` may name one file for each network of the method, separated
+    by commas.
     The backbone is the network setting's; when only the weights are named it is inferred from them, and with
     `weights="none"` the CPU preset takes the tiny network.
 
@@ -147,20 +192,28 @@ def plan_training(
         backbone = "tiny" if preset == "cpu" else "resnet50"
     if backbone is None and weights == "imagenet":
         backbone = "mobilenet_v2" if preset == "cpu" else "resnet50"
-    arrays, info = weight_store.load(weights, backbone=backbone, progress=progress)
-    chosen = chosen.model_copy(update={"backbone": info.backbone or backbone})
-    return TrainPlan(
+    starts = []
+    for spec in [weights] if Path(weights).is_file() else weights.split(","):
+        starts.append(Start(*weight_store.load(spec, backbone=backbone, progress=progress)))
+        # The first file decides which backbone the others must be of.
+        backbone = backbone or starts[0].info.backbone
+    plan = TrainPlan(
         set_path=Path(set_path),
         method=method,
         config=config or resolved[method],
-        network=chosen,  # type: ignore[arg-type]
-        weights={"name": info.name, "sha256": info.sha256},
-        arrays=arrays,
-        info=info,
+        network=chosen.model_copy(update={"backbone": backbone}),  # type: ignore[arg-type]
+        compute=resolved["train"],  # type: ignore[arg-type]
+        starts=tuple(starts),
         preset=preset,
         device=device,
         seed=seed,
     )
+    if len(starts) not in (1, plan.value().networks):
+        raise ValueError(
+            f"weights {weights!r} are {len(starts)} files, method {method} trains {plan.value().networks} "
+            "network(s): give one for each, or one for all"
+        )
+    return plan
 
 
 def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[str]) -> bool:
@@ -174,23 +227,28 @@ def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[st
     return "backbone" in tomllib.loads(Path(file).read_text()).get("network", {})
 
 
-def starting_network(plan: TrainPlan, crops: Crops, tracklets: Tracklets) -> Network:
-    """The network as training starts from it: seed, weights, and norms measured on the crops where needed.
+def starting_networks(plan: TrainPlan, crops: Crops, tracklets: Tracklets) -> list[Network]:
+    """The networks as training starts from them: seed, weights, and norms measured where needed.
 
     Folded weights get their batch norms back (METHODS 2.1); a random start gets running statistics, neck
-    included, since without them all its features are alike.
+    included, since without them all its features are alike. Further networks of a method have seeds of their
+    own; what weights leave open, or all of a random start, differs between them.
     """
     from tracklearn.learn import backbone
 
-    network = backbone.build(plan.network, seed=plan.seed)
-    random_start = plan.info.name == "none"
-    if not random_start:
-        network.load_weights(plan.arrays, info=plan.info)
-    if random_start or plan.info.folded:
-        rows = tracklets.crop[_spread(tracklets.n_crops, 1024)]
-        batches = [crops.read(rows[i : i + 128]) for i in range(0, len(rows), 128)]
-        network.calibrate(batches, neck=random_start)
-    return network
+    networks = []
+    for k in range(plan.value().networks):
+        start = plan.starts[min(k, len(plan.starts) - 1)]
+        network = backbone.build(plan.network, seed=plan.seed + k)
+        random_start = start.info.name == "none"
+        if not random_start:
+            network.load_weights(start.arrays, info=start.info)
+        if random_start or start.info.folded:
+            rows = tracklets.crop[_spread(tracklets.n_crops, 1024)]
+            batches = [crops.read(rows[i : i + 128]) for i in range(0, len(rows), 128)]
+            network.calibrate(batches, neck=random_start)
+        networks.append(network)
+    return networks
 
 
 def _spread(n: int, most: int) -> Array:

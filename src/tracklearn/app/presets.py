@@ -1,8 +1,8 @@
 """What a machine can do in reasonable time: settings below the user's own, by preset name.
 
 `paper` is the published setting (the models' defaults). `gpu` is the same with GeM pooling and last stride 1,
-which peers' users report as better. `cpu` fits two cores without a GPU: small crops, short batches, few
-iterations; its numbers are not comparable with published ones.
+which peers' users report as better, and bfloat16 arithmetic. `cpu` fits two cores without a GPU: small crops,
+short batches, few iterations; its numbers are not comparable with published ones.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from typing import Any
 
 Preset = dict[str, dict[str, Any]]
 
+_FEW_BATCHES = {
+    "epochs": 10,
+    "iterations": 20,
+    "clusters_per_batch": 8,
+    "samples_per_bn": 32,
+    "alpha": 0.99,
+    "augment": {"pad": 5},
+}
+
 PRESETS: dict[str, Preset] = {
     "paper": {},
-    "gpu": {"network": {"pooling": "gem", "last_stride": 1}},
+    "gpu": {
+        "network": {"pooling": "gem", "last_stride": 1},
+        "train": {"precision": "bfloat16"},
+    },
     "cpu": {
         "network": {"height": 128, "width": 64},
-        "tmc": {
-            "epochs": 10,
-            "iterations": 20,
-            "clusters_per_batch": 8,
-            "frames_train": 2,
-            "samples_per_bn": 32,
-            "alpha": 0.99,
-            "eps_intra": "auto",
-            "augment": {"pad": 5},
-        },
+        "tmc": {**_FEW_BATCHES, "frames_train": 2, "eps_intra": "auto"},
+        "mmt": {**_FEW_BATCHES, "eps_intra": "auto"},
     },
 }
 

@@ -6,7 +6,8 @@
     RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
     RUN/labels.safetensors      label of every isolated tracklet in every round
     RUN/start.safetensors       the network before training;  weights.safetensors: the trained teacher
-    RUN/state.safetensors       everything needed to go on from the last finished round
+                                (weights2.safetensors: the second teacher of a method with two networks)
+    RUN/state-*.safetensors     everything needed to go on, numbered by iteration; the last two are kept
     RUN/gallery/                written by `index`
 
 Every file is written under a temporary name, synced and renamed, so that a reader finds the old one or the
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from tracklearn.store.atomic import write_atomic
 from tracklearn.types import Array
 
 SCHEMA = 1
+
+# Two, so that a damaged one does not cost the whole run.
+KEPT_STATES = 2
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -127,6 +131,8 @@ class RunWriter:
             # Nothing of ours is there without a manifest, so nothing may be overwritten.
             raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         self._write_manifest()
 
     def _write_manifest(self) -> None:
@@ -162,34 +168,56 @@ class RunWriter:
             write_arrays(self.path / "labels.safetensors", {"label": np.stack(self.labels)})
 
     def write_state(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
-        """Keep what is needed to go on from here."""
-        write_arrays(self.path / "state.safetensors", arrays, meta)
+        """Keep what is needed to go on from here; of earlier states the last one stays.
+
+        `meta` holds `step`, the number of iterations done, which numbers the file.
+        """
+        meta = {**meta, "rounds_done": len(self.rounds)}
+        write_arrays(self.path / f"state-{int(meta['step']):09d}.safetensors", arrays, meta)
+        for old in self._states()[KEPT_STATES:]:
+            old.unlink(missing_ok=True)
+
+    def _states(self) -> list[Path]:
+        """Files of states, the newest first."""
+        return sorted(self.path.glob("state-*.safetensors"), reverse=True)
 
     def read_state(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """The last state and, as a side effect, the record cut back to it; None when there is none."""
-        path = self.path / "state.safetensors"
-        if not path.is_file():
-            return None
-        arrays, meta = read_arrays(path)
+        """The newest state that can be read, the record cut back to it; None when there is none."""
+        for path in self._states():
+            try:
+                arrays, meta = read_arrays(path)
+            except ValueError:
+                path.unlink()  # damaged: the one before it is there for this
+                continue
+            self._cut_back(int(meta["rounds_done"]))
+            return arrays, meta
+        return None
+
+    def _cut_back(self, done: int) -> None:
+        """Forget every round after the first `done`."""
         run = Run(self.path)
-        done = int(meta["rounds_done"])
         self.rounds = run.rounds[:done]
         self.labels = list(run.labels[:done])
         self._write_rounds()
         kept = [t for t in run.times if t.get("round", done) < done]
         write_atomic(self.path / "times.jsonl", "".join(plain_json(t) + "\n" for t in kept).encode())
-        return arrays, meta
 
     def finish(
-        self, arrays: Mapping[str, Array], metadata: Mapping[str, str], *, seconds: Mapping[str, float]
+        self,
+        arrays: Sequence[Mapping[str, Array]],
+        metadata: Mapping[str, str],
+        *,
+        seconds: Mapping[str, float],
     ) -> None:
-        """Write the trained weights and mark the run as finished; the resume state goes."""
-        weights.save(self.path / "weights.safetensors", arrays, metadata)
+        """Write the trained weights of every teacher and mark the run as finished; the resume states go."""
+        for i, teacher in enumerate(arrays, 1):
+            weights.save(self.path / f"weights{i if i > 1 else ''}.safetensors", teacher, metadata)
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(plain_json({"stage": "train", **seconds}) + "\n")
         self.manifest["status"] = "finished"
         self._write_manifest()
-        (self.path / "state.safetensors").unlink(missing_ok=True)
+        for state in self._states():
+            state.unlink(missing_ok=True)
 
 
 class Run:

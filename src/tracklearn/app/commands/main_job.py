@@ -25,6 +25,7 @@ from tracklearn.app.commands.options import (
     Weights,
     command_line,
     done,
+    first_process,
     ingest_config,
     ingest_options,
     note_skipped,
@@ -72,7 +73,7 @@ def ingest(
 def train(
     tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
-    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
     weights: Weights = "imagenet",
     backbone: Backbone = None,
     preset: PresetName = None,
@@ -100,7 +101,10 @@ def train(
             progress=bars,
         )
         for event in pipeline.train(plan, out, resume=resume, progress=bars):
-            show(event)
+            if first_process():
+                show(event)
+    if not first_process():
+        return
     opened = pipeline.Run(out)
     result = {
         "run": str(out),
@@ -164,7 +168,7 @@ def report(
 def run(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
-    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
     weights: Weights = "imagenet",
     backbone: Backbone = None,
     detector: Detector = None,
@@ -220,7 +224,7 @@ def run(
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
-    method: Annotated[str, typer.Option("--method", help="tmc.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
     seed: Seed = 0,
     device: Device = "auto",
     resume: Resume = False,

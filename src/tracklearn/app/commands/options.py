@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Bars:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not (self.console.is_terminal and first_process()),
         )
         self.tasks: dict[str, Any] = {}
 
@@ -120,6 +121,11 @@ def round_line(bars: Bars) -> Callable[[Any], None]:
             bars.note(f"           {line}")
 
     return show
+
+
+def first_process() -> bool:
+    """Whether this process speaks to the user: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:

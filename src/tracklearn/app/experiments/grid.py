@@ -2,6 +2,7 @@
 
 title = "Isolation on clean and noisy MARS"
 data = ["mars"]                                   # names of `tracklearn datasets`, or tables: `Data`
+# data = [{ name = "market1501", persons = 300, test_persons = 150, seed = 0 }]   # some of the persons
 noise = ["clean", "MARS_2.5_1.5", { fragmentation = 2.0, switch = 1.3 }]
 seeds = [0, 1, 2]
 preset = "paper"
@@ -51,15 +52,19 @@ class Data(_Table):
 
     Args:
         name: of a benchmark, or "world" for the generated one.
-        seed: of the generated world.
+        seed: of the generated world, or of the draw of a benchmark's persons.
         protocol: of the benchmark; its default when left out. A benchmark with splits takes, for seed s,
             split s modulo their number.
+        persons, test_persons: so many of a benchmark's training and test persons, drawn with `seed`, instead
+            of all; see `benchmarks.draw`.
         source: labelled set to start from, for methods that adapt from one.
     """
 
     name: str
     seed: Annotated[int, Field(ge=0)] = 0
     protocol: str | None = None
+    persons: Annotated[int | None, Field(ge=1)] = None
+    test_persons: Annotated[int | None, Field(ge=1)] = None
     source: str | None = None
 
     @model_validator(mode="after")
@@ -69,14 +74,29 @@ class Data(_Table):
             benchmarks.find(self.source)
         if self.protocol is not None and is_world:
             raise ValueError(f"protocol {self.protocol!r}: the generated world has none to choose")
-        if self.seed and not is_world:
-            raise ValueError(f"seed {self.seed}: only the generated world has a seed, {self.name} has none")
+        if (self.persons is None) != (self.test_persons is None):
+            raise ValueError("persons and test_persons belong together: give both, or neither")
+        if self.subset is not None and is_world:
+            raise ValueError("persons: only of a benchmark some can be drawn, the generated world is small")
+        if self.seed and not is_world and self.subset is None:
+            raise ValueError(
+                f"seed {self.seed}: only the generated world has a seed, and persons that are drawn; all of "
+                f"{self.name} has none"
+            )
         return self
+
+    @property
+    def subset(self) -> benchmarks.Subset | None:
+        """The persons to draw, None for all."""
+        if self.persons is None or self.test_persons is None:
+            return None
+        return benchmarks.Subset(self.persons, self.test_persons, self.seed)
 
     @property
     def label(self) -> str:
         """How the table and the grid call it."""
-        return f"{self.source} → {self.name}" if self.source else self.name
+        some = f" ({self.subset.label})" if self.subset else ""
+        return f"{self.source} → {self.name}{some}" if self.source else f"{self.name}{some}"
 
 
 class Noise(_Table):

@@ -16,6 +16,7 @@ import numpy as np
 from tracklearn import __version__, world
 from tracklearn.app import demo, evaluate, pipeline
 from tracklearn.app.stages import Stages
+from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
 from tracklearn.types import Array
@@ -105,6 +106,8 @@ class Benchmark:
         root: the folder that holds the benchmark.
         split: of a benchmark that has splits.
         protocol: its default for None.
+        subset: the persons to draw from both parts, None for all.
+        untrained: whether the network as it was before training is judged too.
     """
 
     folder: Path
@@ -112,6 +115,8 @@ class Benchmark:
     root: Path
     split: int | None = None
     protocol: str | None = None
+    subset: benchmarks.Subset | None = None
+    untrained: bool = False
 
     @property
     def train(self) -> Path:
@@ -119,39 +124,45 @@ class Benchmark:
 
     @property
     def judging(self) -> dict[str, Any]:
-        where = str(self.root.resolve())
-        return {"judge": self.name, "root": where, "split": self.split, "protocol": self.protocol}
+        return {"judge": self._which, "protocol": self.protocol, "untrained": self.untrained}
+
+    @property
+    def _which(self) -> dict[str, Any]:
+        subset = None if self.subset is None else vars(self.subset)
+        return {"name": self.name, "root": str(self.root.resolve()), "split": self.split, "subset": subset}
 
     def prepare(self, progress: Progress | None) -> None:
         from tracklearn.app import datasets
 
-        digest = settings_store.digest([self.judging, __version__])
+        digest = settings_store.digest([self._which, __version__])
         with Stages(self.folder).stage("train", digest, self.train) as needed:
             if needed and not self.train.exists():
-                datasets.prepare(
-                    self.name,
-                    self.root,
-                    out=self.train,
-                    split=self.split,
-                    progress=progress,
-                    tell=lambda line: None,
-                )
+                # The whole must be sound: persons are drawn from those that are there.
+                datasets.prepare(self.name, self.root, split=self.split, tell=lambda line: None)
+                read = benchmarks.read(self.name, self.root, split=self.split, subset=self.subset)
+                read.write_train(self.train, progress=progress)
 
     def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
         from tracklearn.app import benchmark, model
 
-        found = benchmark.evaluate(
-            model.open_model(run.path, device=device),
-            self.name,
-            self.root,
-            out=run.path.parent / "evaluation",
-            protocol=self.protocol,
-            split=self.split,
-            resume=True,
-            progress=progress,
-            tell=lambda line: None,
-        )
+        def judged(which: str, out: str) -> Scores:
+            return benchmark.evaluate(
+                model.open_model(run.path, which=which, device=device),
+                self.name,
+                self.root,
+                out=run.path.parent / out,
+                protocol=self.protocol,
+                split=self.split,
+                subset=self.subset,
+                resume=True,
+                progress=progress,
+                tell=lambda line: None,
+            )
+
+        found = judged("weights", "evaluation")
         scores = {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
+        if self.untrained:
+            scores["untrained"] = judged("start", "evaluation-start")["mAP"]
         return {**scores, "notes": [*found["notes"], *found["problems"]]}
 
 
