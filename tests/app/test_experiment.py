@@ -10,7 +10,7 @@ from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app import demo, experiment, noise, pipeline
 from tracklearn.app.experiments import files, sources, table
-from tracklearn.store.benchmarks import videos
+from tracklearn.store.benchmarks import stills, videos
 from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import open_set, read_truth, truth_path, write_truth
@@ -75,6 +75,9 @@ def made(tmp_path, text):
         ("switch = 1.2", "swich = 1.2", "swich"),
         ('["world"]', '[{ name = "world", protocol = "official" }]', "generated world has none"),
         ('["world"]', '[{ name = "mars", seed = 1 }]', "only the generated world has a seed"),
+        ('["world"]', '[{ name = "mars", persons = 9 }]', "persons and test_persons belong together"),
+        ('["world"]', '[{ name = "mars", persons = 0, test_persons = 1 }]', "data.0.persons = 0"),
+        ('["world"]', '[{ name = "world", persons = 9, test_persons = 9 }]', "only of a benchmark"),
         ('"clean"', '"MARS_2.5_1.3"', "noise 'MARS_2.5_1.3' is unknown: did you mean 'MARS_2.5_1.5'"),
         ('"untrained"', '"rank2"', "metric 'rank2' is unknown: did you mean 'rank20'"),
         ("epochs = 2", "epoch = 2", "setting tmc.epoch is unknown: did you mean 'epochs'"),
@@ -136,6 +139,10 @@ def test_the_shipped_grids_are_sound_and_hold_the_published_figures():
     )
     assert mild.settings["tmc"]["eps_intra"] == 0.5
     assert strong.settings["tmc"]["eps_intra"] == 0.6
+    market = found["tmc-market-small"]
+    assert market.needs == ("market1501",)
+    assert market.data[0].label == "market1501 (300-150-seed0)"
+    assert [cell.settings["tmc"]["isolate"] for cell in market.cells()] == [True, False]
     assert found["tmc-table5"].needs == ("prid2011",)
     assert [c.split for c in found["tmc-table5"].cells()] == list(range(10))
     assert found["msplr-adaptation"].needs == ("market1501", "dukemtmc")
@@ -375,6 +382,65 @@ def test_a_benchmark_is_trained_and_judged_on_one_split(tmp_path, monkeypatch):
     shutil.rmtree(root / "multi_shot" / "cam_b")
     with pytest.raises(FileNotFoundError, match="cam_b"):
         experiment.run(made(tmp_path, PRID), tmp_path / "none", roots={"prid2011": root}, device="cpu")
+
+
+MARKET = """
+title = "Market in small"
+data = [{ name = "market1501", persons = 5, test_persons = 3, seed = 4 }]
+noise = [{ fragmentation = 2.0, switch = 1.25 }]
+seeds = [0]
+preset = "cpu"
+weights = "none"
+metrics = ["mAP", "rank1", "untrained", "n_given", "n_tracklets", "impure_given", "dropped"]
+[settings]
+network = { height = 64, width = 32 }
+tmc = { epochs = 1, iterations = 1, clusters_per_batch = 4 }
+[variant.with]
+"""
+
+
+def test_some_persons_of_a_benchmark_are_trained_and_judged_on(tmp_path, monkeypatch):
+    """Eight persons to learn from and six to be judged on, in two cameras; five and three are drawn."""
+    monkeypatch.setattr(stills, "MARKET", {})  # published counts, which this one has not
+    colours = np.random.default_rng(0).integers(0, 256, (15, 3), np.uint8)
+
+    def film(folder, person, camera, n):
+        for frame in range(n):
+            noisy = np.random.default_rng([person, camera, frame]).integers(-9, 10, (32, 16, 3))
+            image = np.clip(colours[person] + noisy, 0, 255).astype(np.uint8)
+            file = tmp_path / "market" / folder / f"{person:04d}_c{camera}s1_00000{frame}_00.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode_jpeg(image))
+
+    for person in range(15):
+        for camera in (1, 2):
+            if person > 8:
+                film("query", person, camera, 1)
+            film("bounding_box_train" if 1 <= person <= 8 else "bounding_box_test", person, camera, 4)
+    roots = {"market1501": tmp_path / "market"}
+    grid = made(tmp_path, MARKET)
+    found = experiment.run(grid, tmp_path / "out", roots=roots, device="cpu")
+    (cell,) = found["cells"]
+    assert cell["status"] == "done", cell
+    scores = cell["scores"]
+    assert scores["n_valid"] == 6  # three persons in two cameras
+    assert scores["n_given"] == 16  # five persons in two cameras, 2.0 / 1.25 tracklets of each
+    assert scores["impure_given"] > 0
+    assert 0 < scores["untrained"] <= 1
+    assert any("5 of 8 training persons, 3 of 6 test persons" in note for note in scores["notes"])
+    assert "Note: a subset, drawn with seed 4" in found["table"]
+    (base,) = (tmp_path / "out" / "data").iterdir()
+    assert base.name == "market1501-5-3-seed4"
+    learnt = set(read_truth(base / "train").pid.tolist())
+    assert (len(learnt), open_set(base / "train").n_crops) == (5, 5 * 2 * 4)
+    judged = json.loads(next((tmp_path / "out" / "cells").glob("*/evaluation/scores.json")).read_text())
+    assert judged["subset"] == {"persons": 5, "test_persons": 3, "seed": 4}
+    assert judged["n_items"] == 3 * 2 * (1 + 4)
+    with pytest.raises(ValueError, match="9 training persons of Market-1501 are wanted, expected 1 to 8"):
+        experiment.run(
+            made(tmp_path, MARKET.replace("persons = 5", "persons = 9", 1)), tmp_path / "none", roots=roots
+        )
+    assert not (tmp_path / "none").exists()
 
 
 # --------------------------------------------------------------------------------------- command line

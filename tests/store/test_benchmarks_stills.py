@@ -1,10 +1,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.store.benchmark_folders import MARKET, images_of, make_market, perfect_features, score, touch
 
 from tracklearn.store import benchmarks
+from tracklearn.store.benchmarks import Subset
 from tracklearn.store.tracklets import open_set, read_truth
 
 
@@ -63,6 +65,81 @@ def test_half_of_market1501(tmp_path):
         benchmarks.read("market1501", root)
 
 
+CROWD = {  # persons 1 to 6 to learn from, 11 to 16 with a query, 17 without one, distractors, junk
+    "bounding_box_train": [f"{p:04d}_c{c}s1_00000{p}_00.jpg" for p in range(1, 7) for c in (1, 2)],
+    "query": [f"{p:04d}_c1s1_000001_00.jpg" for p in range(11, 17)],
+    "bounding_box_test": [
+        *[f"{p:04d}_c{c}s1_000002_0{c}.jpg" for p in range(11, 18) for c in (1, 2)],
+        *["0000_c2s1_000003_00.jpg", "0000_c1s1_000003_00.jpg", "-1_c1s1_000004_00.jpg"],
+    ],
+}
+
+
+def test_a_subset_holds_the_drawn_persons_with_all_their_images_and_no_other(tmp_path):
+    root = make_market(tmp_path / "market", CROWD)
+    whole = benchmarks.read("market1501", root)
+    some = benchmarks.read("market1501", root, subset=Subset(3, 2, seed=5))
+    for part, held, n in ((some.train, whole.train, 3), (some.test, whole.test, 2)):
+        people = set(part.pid.tolist())
+        paths, _ = images_of(part)
+        names = [path for own in paths for path in own]
+        assert len(people) == n
+        # Against the names themselves: everything that shows one of them.
+        every = [path for own in images_of(held)[0] for path in own]
+        assert names == [path for path in every if int(path.partition("/")[2][:4]) in people]
+        assert part.camid.max() == 1
+    assert set(some.test.pid[some.query].tolist()) == set(some.test.pid.tolist()) <= set(range(11, 17))
+    assert len(some.query) == 2
+    assert sorted([*some.query, *some.gallery]) == list(range(6))
+    assert [path.startswith("query/") for (path,) in images_of(some.test)[0]] == [True] * 2 + [False] * 4
+    assert benchmarks.check(some).problems == []  # the published counts are those of the whole
+    assert (score(some, perfect_features(some)).mAP, score(some, perfect_features(some)).n_valid) == (1.0, 2)
+    assert some.notes[-1] == (
+        "a subset, drawn with seed 5: 3 of 6 training persons, 2 of 6 test persons; the gallery holds these "
+        "alone, 4 of 16 items, without distractors"
+    )
+
+
+def test_a_subset_is_decided_by_its_numbers_and_its_seed(tmp_path):
+    whole = benchmarks.read("market1501", make_market(tmp_path / "market", CROWD))
+
+    def people(*numbers):
+        some = benchmarks.draw(whole, Subset(*numbers))
+        return set(some.train.pid.tolist()), set(some.test.pid.tolist())
+
+    assert people(3, 2) == people(3, 2, 0)
+    assert len({tuple(map(frozenset, people(3, 3, seed))) for seed in range(8)}) > 1
+    assert people(5, 2)[1] == people(3, 2)[1]  # the other number does not matter
+    for less, more in zip(people(3, 2), people(5, 4), strict=True):
+        assert less < more
+    assert people(6, 6) == (set(range(1, 7)), set(range(11, 17)))
+    assert (whole.subset, whole.counts["train_ids"], whole.counts["distractors"]) == (None, 6, 2)
+    for wrong, message in (
+        ((7, 2), "7 training persons of Market-1501 are wanted, expected 1 to 6"),
+        ((3, 0), "0 test persons of Market-1501 are wanted, expected 1 to 6"),
+        ((3, 2, -1), "seed is -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            benchmarks.draw(whole, Subset(*wrong))
+
+
+def test_a_subset_as_a_training_set_shows_its_own_pictures_and_says_what_it_is(tmp_path):
+    root = make_market(tmp_path / "market", CROWD)
+    some = benchmarks.read("market1501", root, subset=Subset(3, 2, seed=5))
+    opened = open_set(some.write_train(tmp_path / "set"))
+    assert opened.manifest["settings"]["subset"] == {"persons": 3, "test_persons": 2, "seed": 5}
+    assert (opened.n_crops, len(opened.tracklets)) == (6, 6)
+    assert read_truth(opened.path).pid.tolist() == some.train.pid.tolist()
+    for row, image in enumerate(some.train.tracklets.crop.tolist()):
+        assert np.array_equal(opened.image(row), some.train.image(image))
+    assert (
+        "subset"
+        not in open_set(benchmarks.read("market1501", root).write_train(tmp_path / "whole")).manifest[
+            "settings"
+        ]
+    )
+
+
 def test_dukemtmc_comes_with_its_notice(tmp_path):
     layout = {
         "bounding_box_train": ["0001_c2_f0046182.jpg", "0001_c2_f0046062.jpg", "0005_c8_f0000001.jpg"],
@@ -93,6 +170,10 @@ def test_the_published_counts_of_market1501(real_market):
     assert report.complete, report.problems
     assert report.counts["gallery"]["found"] == 15_913
     assert report.counts["train_tracklets"]["found"] == 3_262
+    some = benchmarks.draw(real_market, Subset(300, 150)).counts
+    assert (some["train_ids"], some["query_ids"], some["distractors"]) == (300, 150, 0)
+    assert (some["train_tracklets"], some["train_images"]) == (1_292, 4_954)
+    assert (some["query"], some["gallery"]) == (675, 2_449)
     assert real_market.skipped[0]["n"] == 3_819
 
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from tracklearn.store.benchmarks import generated, stills, videos
 from tracklearn.store.benchmarks.parts import Benchmark, Part
+from tracklearn.store.benchmarks.subset import Subset, draw
 from tracklearn.store.images import ImageFiles
 
-__all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "check", "find", "read"]
+__all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "Subset", "check", "draw", "find", "read"]
 
 Progress = Callable[[str, int, int | None], None]
 SLACK = 0.01  # a data set that lacks more than this share of anything published is not the data set
@@ -166,7 +167,12 @@ def find(name: str) -> Dataset:
 
 
 def read(
-    name: str, root: str | Path, *, split: int | None = None, splits: str | Path | None = None
+    name: str,
+    root: str | Path,
+    *,
+    split: int | None = None,
+    splits: str | Path | None = None,
+    subset: Subset | None = None,
 ) -> Benchmark:
     """A benchmark from the folder `root`; names and tables are read, no image is opened.
 
@@ -177,11 +183,12 @@ def read(
         root: the folder that holds what `DATASETS[name].layout` says.
         split: which of the splits, from 0 (the default), of a set that has splits.
         splits: the file of splits, where it is not at its usual place.
+        subset: some of its persons instead of all; see `draw`.
 
     Raises:
         FileNotFoundError: no such folder, or a folder or table of the data set is missing.
-        ValueError: an unknown name; a split for a set without splits, or one that does not exist; a damaged
-            table or list.
+        ValueError: an unknown name; a split for a set without splits, or one that does not exist; more
+            persons than there are; a damaged table or list.
     """
     dataset = find(name)
     root = Path(root)
@@ -190,8 +197,10 @@ def read(
             raise ValueError(f"split {split} does not exist: {dataset.title} has one fixed split")
         if splits is not None:
             raise ValueError(f"{dataset.title} has one fixed split: it takes no file of splits")
-        return dataset.reader(root)
-    return dataset.reader(root, split=split or 0, splits=None if splits is None else Path(splits))
+        whole = dataset.reader(root)
+    else:
+        whole = dataset.reader(root, split=split or 0, splits=None if splits is None else Path(splits))
+    return whole if subset is None else draw(whole, subset)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from tracklearn.store.images import ImageFiles
 from tracklearn.store.tracklets import TrackletSet
 from tracklearn.store.video import DEFAULT_FPS
 from tracklearn.types import Array, Crops, Tracklets, Truth
+
+if TYPE_CHECKING:
+    from tracklearn.store.benchmarks.subset import Subset
 
 # Files are not opened to learn their size; this is that of Market-1501, PRID 2011 and iLIDS-VID.
 NOMINAL_BOX = (0, 0, 64, 128)
@@ -93,6 +96,7 @@ class Benchmark:
         grouped_by_labels: training tracklets were formed by (person, camera); a manifest says so.
         published: counts as the authors give them, under the names of `counts`.
         split: which of `n_splits` this is, from 0.
+        subset: how its persons were drawn; None where it has all.
         notes: what a reader of scores must know.
         skipped: what was left out of the parts as the protocol wants it, as of `folders.skip`.
         missing: what tables or splits name and the folder lacks, a line each.
@@ -110,6 +114,7 @@ class Benchmark:
     published: dict[str, int] = field(default_factory=dict)
     split: int = 0
     n_splits: int = 1
+    subset: Subset | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
     missing: tuple[str, ...] = ()
@@ -170,7 +175,8 @@ class Benchmark:
         Raises:
             FileExistsError, FileNotFoundError, ValueError, OSError: as `referenced.write`.
         """
-        settings = {"benchmark": self.name, "split": self.split, "n_splits": self.n_splits}
+        settings: dict[str, Any] = {"benchmark": self.name, "split": self.split, "n_splits": self.n_splits}
+        settings |= {} if self.subset is None else {"subset": vars(self.subset)}
         images = self.train.images
         if isinstance(images, TrackletSet):
             return referenced.regroup(images, self.train.tracklets, out, settings=settings)
