@@ -255,10 +255,20 @@ def _iterations(config: Config, labels: PseudoLabels) -> int:
     return max(1, round(0.6 * labels.n_clusters)) if config.iterations == "auto" else config.iterations
 
 
-def _objective(
-    config: Config, students: Sequence[View], teachers: Sequence[View], target: Target
-) -> dict[str, Tensor]:
-    (student,), (mean_teacher,) = students, teachers
+def terms(config: Config, student: View, mean_teacher: View, target: Target) -> dict[str, Tensor]:
+    """The four losses of a student that learns from labels and from a teacher, by name.
+
+    Args:
+        config: smoothing, margin and form of the triplet loss.
+        student: mined for the hardest positives and negatives.
+        mean_teacher: gives soft targets, without gradient; of the same samples in the same order.
+        target: the labels.
+
+    Returns:
+        {"id", "sid", "tri", "stri"}: scalars, unweighted.
+
+    Source: METHODS 2.4 (TMC eq. 2-6).
+    """
     distance = losses.pairwise(student.feature)
     mined = losses.mine(distance, target.label)
     weight = target.weight
@@ -268,3 +278,10 @@ def _objective(
         "tri": losses.triplet(distance, mined, margin=config.margin, form=config.triplet, weight=weight),
         "stri": losses.soft_triplet(distance, losses.pairwise(mean_teacher.feature), mined, weight=weight),
     }
+
+
+def _objective(
+    config: Config, students: Sequence[View], teachers: Sequence[View], target: Target
+) -> dict[str, Tensor]:
+    (student,), (mean_teacher,) = students, teachers
+    return terms(config, student, mean_teacher, target)
