@@ -182,3 +182,18 @@ def test_a_part_of_a_batch_gets_the_same_as_in_the_whole():
     assert torch.equal(part, augment.apply(images, drawn, normalise=plain)[rows])
     nothing = augment.draw(16, 24, 12, Augment(**OFF), torch.Generator())
     assert nothing.part(rows) == (None,) * 4
+
+
+@pytest.mark.parametrize("pad", [0, 5, 40])
+def test_one_by_one_is_the_same_as_all_at_once(pad):
+    """What a CPU does and what other devices do; 40 pixels shift pictures of 24 × 12 out of sight."""
+    images, config = pictures(40), Augment(pad=pad)
+    before = images.clone()
+    drawn = augment.draw(40, 24, 12, config, torch.Generator().manual_seed(3))
+    shifted = augment._shift_each(images, drawn.flip, drawn.offset)
+    assert torch.equal(shifted, augment._shift(images, drawn.flip, drawn.offset))
+    assert torch.equal(images, before)
+    assert not torch.equal(shifted, images)
+    whole = augment._erase(plain(shifted), drawn.erase)
+    assert torch.equal(augment._erase_each(plain(shifted), drawn.erase), whole)
+    assert not torch.equal(plain(shifted), whole)
