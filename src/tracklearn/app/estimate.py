@@ -1,0 +1,607 @@
+"""What a training run would do, and about how long and how much memory it would take; nothing is written.
+
+Counts follow from the settings and the set. Times come from a few real batches on the set's own crops, memory
+from the tensors these leave behind; both are scaled to the run, and are estimates.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from tracklearn.app.plan import Start, TrainPlan
+from tracklearn.learn import backbone, deterministic, embed
+from tracklearn.learn.fit import Fit, Pairs
+from tracklearn.learn.method import Assignment, Stage, Target, View
+from tracklearn.learn.ranks import Ranks, launched
+from tracklearn.learn.sample import Plan
+from tracklearn.learn.teacher import teacher_of
+from tracklearn.learn.train import PRECISIONS
+from tracklearn.store.tracklets import open_set
+from tracklearn.types import Array, PseudoLabels, Tracklets
+
+if TYPE_CHECKING:
+    from tracklearn.learn.network import Network
+    from tracklearn.store.crops import StoredCrops
+    from tracklearn.store.weights import WeightsInfo
+
+    Progress = Callable[[str, int, int | None], None]
+
+# Most crops and pictures of a batch that are measured, the pictures of a warm-up, and the batches after it.
+_CROPS, _PICTURES, _WARM, _STEPS = 128, 64, 16, 2
+
+# Seconds that one measurement may take; a slow machine measures fewer pictures.
+_BUDGET = 2.0
+
+# What `TrackletSet.crops` keeps of decoded crops, and how many crops norms are measured on before training.
+_CACHE, _CALIBRATED = 1 << 30, 1024
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage of a method.
+
+    Args:
+        name: the stage's.
+        rounds: epochs.
+        assignments: epochs that extract features and assign labels; the others keep them.
+        batches: per epoch.
+        tracklets: in a batch.
+        pictures: in a batch; each goes through every student and every teacher.
+        crops: extracted in an epoch that assigns labels, over all teachers.
+        seconds: of `extract` and `fit`, in one epoch.
+        state_bytes: of the largest state that is written to go on from.
+        memory: bytes by what takes them, in one process.
+    """
+
+    name: str
+    rounds: int
+    assignments: int
+    batches: int
+    tracklets: int
+    pictures: int
+    crops: int
+    seconds: dict[str, float]
+    state_bytes: int
+    memory: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What would run, and what it would take.
+
+    Args:
+        run: method, networks, set and its counts, network and size, weights, device, threads, processes,
+            precision, preset.
+        isolation: whether tracklets are cut first.
+        stages: in their order.
+        seconds: of `start` (norms measured), `isolation` (features of all crops), `epoch` (the longest
+            stage's mean) and `all`; clustering is not in them.
+        memory: bytes by place (`cpu`, or the CUDA device and `cpu`): `needed` by one process, and `total`
+            of the machine or the device, None where it is not known.
+        features_bytes, cache_bytes: of the features before the first epoch, and of decoded crops.
+        measured: what the times come from: `crops`, `pictures`, `batches`, `seconds`.
+        assumptions, warnings: sentences for the user.
+    """
+
+    run: dict[str, Any]
+    isolation: bool
+    stages: tuple[StageEstimate, ...]
+    seconds: dict[str, float]
+    memory: dict[str, dict[str, int | None]]
+    features_bytes: int
+    cache_bytes: int
+    measured: dict[str, float]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the field names, for JSON."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The same for people."""
+        run, lines = self.run, []
+
+        def line(name: str, text: str) -> None:
+            lines.append(f"  {name:<12} {text}")
+
+        students = _count(run["n_networks"], "student")
+        teachers = _count(run["n_networks"], "teacher")
+        first = "isolation" if self.isolation else "all crops"
+        height, width = run["height"], run["width"]
+        lines.append("What would run; nothing is written:")
+        line("method", f"{run['method']}: {students}, {teachers}")
+        line(
+            "set",
+            f"{run['set']}: {_count(len(run['cameras']), 'camera')}, "
+            f"{_count(run['n_tracklets'], 'tracklet')}, {_count(run['n_crops'], 'crop')}",
+        )
+        line("network", f"{run['backbone']}, crops of {height}×{width}, weights {run['weights']}")
+        line(
+            "computed",
+            f"on {run['device']} in {run['precision']}, {_count(run['n_threads'], 'thread')}, "
+            f"{_count(run['n_processes'], 'process', 'processes')}, preset {run['preset']}",
+        )
+        line("isolation", "yes, before the first epoch" if self.isolation else "no")
+        for s in self.stages:
+            line(f"stage {s.name}", f"{_count(s.rounds, 'epoch')} of {_count(s.batches, 'batch', 'batches')}")
+            line(
+                "",
+                f"a batch: {_count(s.tracklets, 'tracklet')}, {_count(s.pictures, 'picture')}, each through "
+                f"{students} and {teachers}",
+            )
+            line("", f"features of {_count(s.crops, 'crop')} before {_count(s.assignments, 'epoch')} of them")
+            line("", f"state to go on from: {_size(s.state_bytes)}")
+        m = self.measured
+        lines.append(
+            f"Estimated time, from {m['seconds']:.0f} s on {m['crops']} crops and {m['batches']} batches of "
+            f"up to {m['pictures']} pictures:"
+        )
+        for name, text in (("start", "start"), ("isolation", first), ("epoch", "one epoch"), ("all", "all")):
+            line(text, _time(self.seconds[name]))
+        lines.append("Estimated memory of one process:")
+        for s in self.stages:
+            line(f"stage {s.name}", ", ".join(f"{k} {_size(v)}" for k, v in s.memory.items()))
+        line(first, f"features {_size(self.features_bytes)}")
+        line("crop cache", f"up to {_size(self.cache_bytes)}")
+        for place, values in self.memory.items():
+            there = f" of {_size(values['total'])}" if values["total"] else ""
+            line(f"on {place}", f"{_size(values['needed'] or 0)}{there}")
+        lines.append("Assumed:")
+        lines += [f"  - {text}" for text in self.assumptions]
+        lines += [f"Warning: {text}" for text in self.warnings]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Seconds for one picture, and how a device joins reading with computing."""
+
+    read: float
+    extract: float
+    missed: float
+    together: bool
+
+    def of(self, compute: float, missed: float = 1.0) -> float:
+        """Seconds of a crop that takes `compute`, of which a share `missed` is not in the cache."""
+        # A CPU that decodes does not compute meanwhile; a GPU does.
+        return max(compute, missed * self.read) if self.together else compute + missed * self.read
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one batch of one student and its teacher takes.
+
+    Args:
+        seconds: for each picture.
+        pictures: that were measured at once.
+        activations: (n pictures) -> bytes that a batch of them keeps until its gradients.
+        networks, heads, gradients, optimiser: bytes; networks and heads with their teachers'.
+    """
+
+    seconds: float
+    pictures: int
+    activations: Callable[[int], float]
+    networks: int
+    heads: int
+    gradients: int
+    optimiser: int
+
+
+def estimate(
+    plan: TrainPlan, *, progress: Progress | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Estimate:
+    """What training by `plan` would do and take, from counts and a measurement of a few seconds.
+
+    Memory: one student with its teacher and optimiser, a batch of at most 64 pictures.
+
+    Args:
+        plan: what is to run.
+        progress: called as progress("measuring", done, total).
+        clock: seconds from any start.
+
+    Raises:
+        FileNotFoundError: no such set.
+        ValueError: the set has fewer than two tracklets, or crops or weights are unusable.
+    """
+    opened = open_set(plan.set_path)
+    tracklets, method = opened.tracklets, plan.value()
+    if len(tracklets) < 2:
+        raise ValueError(f"{plan.set_path} has {len(tracklets)} tracklet(s), training needs at least 2")
+    began = time.perf_counter()
+    tell = progress or (lambda what, done, total: None)
+    height, width = plan.network.height, plan.network.width
+    crops = opened.crops(height, width, cache_bytes=_CACHE)
+    kept = min(tracklets.n_crops, _CACHE // (height * width * 3))
+    n_processes, k = launched(), method.networks
+    device = torch.device(plan.device)
+    total = 1 + len(method.stages)
+    network = _network(plan, 0)
+    missed = 1 - kept / tracklets.n_crops
+    speed, start_seconds, n_measured = _extraction(plan, network, tracklets, crops, missed, clock)
+    tell("measuring", 1, total)
+    labels = _labels(len(tracklets), max(2, len(tracklets) // 2))
+    few = _labels(len(tracklets), 2)
+    stages, steps = [], []
+    for done, stage in enumerate(method.stages):
+        drawn = stage.sample(tracklets, labels, 1 + _STEPS, np.random.default_rng(plan.seed))
+        step = _step(plan, stage, network, tracklets, labels, drawn, crops, clock)
+        stages.append(
+            _stage(stage, stage.iterations(labels), drawn, step, speed, tracklets, plan, k, n_processes)
+        )
+        steps.append(step)
+        tell("measuring", 2 + done, total)
+    isolation = math.ceil(tracklets.n_crops / n_processes) * speed.of(speed.extract)
+    epochs = [s.seconds["fit"] + s.seconds["extract"] * s.assignments / max(s.rounds, 1) for s in stages]
+    seconds = {
+        "start": start_seconds,
+        "isolation": isolation,
+        "epoch": max(epochs, default=0.0),
+        "all": start_seconds
+        + isolation
+        + sum(s.rounds * epoch for s, epoch in zip(stages, epochs, strict=True)),
+    }
+    features = tracklets.n_crops * network.feature_dim * 4
+    cache = kept * height * width * 3
+    # Features of all crops are gone before the first batch: what counts is the larger of the two times.
+    fitting = max((sum(s.memory.values()) for s in stages), default=0)
+    resting = k * max((s.networks for s in steps), default=0)
+    if device.type == "cuda":
+        needed = {plan.device: max(fitting, resting), "cpu": features + cache}
+    else:
+        needed = {"cpu": max(fitting, resting + features) + cache}
+    memory = {place: {"needed": n, "total": _memory_of(place)} for place, n in needed.items()}
+    depends = any(s.iterations(labels) != s.iterations(few) for s in method.stages)
+    return Estimate(
+        run={
+            "method": method.name,
+            "n_networks": k,
+            "set": str(plan.set_path),
+            "cameras": [name for name in opened.cameras if name],
+            "n_tracklets": len(tracklets),
+            "n_crops": tracklets.n_crops,
+            "backbone": plan.network.backbone,
+            "height": height,
+            "width": width,
+            "weights": plan.weights["name"],
+            "device": plan.device,
+            "n_threads": torch.get_num_threads(),
+            "n_processes": n_processes,
+            "precision": plan.compute.precision,
+            "preset": plan.preset,
+        },
+        isolation=method.prepare is not None,
+        stages=tuple(stages),
+        seconds=seconds,
+        memory=memory,
+        features_bytes=features,
+        cache_bytes=cache,
+        measured={
+            "crops": n_measured,
+            "pictures": max((s.pictures for s in steps), default=0),
+            "batches": _STEPS * len(steps),
+            "seconds": time.perf_counter() - began,
+        },
+        assumptions=_assumptions(plan, method.prepare is not None, labels.n_clusters, depends),
+        warnings=_warnings(memory),
+    )
+
+
+def _start(plan: TrainPlan, k: int) -> Start:
+    return plan.starts[min(k, len(plan.starts) - 1)]
+
+
+def _network(plan: TrainPlan, k: int) -> Network:
+    """Network k with its weights, norms not yet measured."""
+    start = _start(plan, k)
+    network = backbone.build(plan.network, seed=plan.seed + k)
+    if start.info.name != "none":
+        network.load_weights(start.arrays, info=start.info)
+    return network
+
+
+def _labels(n: int, n_clusters: int) -> PseudoLabels:
+    """Clusters of equal size, as a stand-in for those that will be found."""
+    return PseudoLabels.of(np.arange(n) % n_clusters)
+
+
+def _extraction(
+    plan: TrainPlan,
+    network: Network,
+    tracklets: Tracklets,
+    crops: StoredCrops,
+    missed: float,
+    clock: Callable[[], float],
+) -> tuple[_Speed, float, int]:
+    """Seconds for a crop to be read and to become a feature, those of the start, and crops measured."""
+    device = torch.device(plan.device)
+    spread = np.linspace(0, tracklets.n_crops - 1, min(tracklets.n_crops, _CROPS)).astype(np.int64)
+    rows = tracklets.crop[spread]
+    crops.read(rows[:1])
+    began = clock()
+    crops.read(rows[1:])
+    read = (clock() - began) / (len(rows) - 1)
+    start = _calibration(plan, crops.read(rows), tracklets.n_crops, clock)
+
+    def features(rows: Array) -> float:
+        began = clock()
+        embed.extract(network, crops, rows, device=device, dtype=PRECISIONS[plan.compute.precision])
+        return clock() - began
+
+    warm = rows[:_WARM]
+    with deterministic.algorithms(device):
+        n = _affordable(features(warm), len(warm), len(rows))
+        extract = features(rows[:n]) / n
+    return _Speed(read, extract, missed, device.type == "cuda"), start, n
+
+
+def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[], float]) -> float:
+    """Seconds in which the norms of networks without their own are measured on the crops."""
+    bare = [k for k in range(plan.value().networks) if _is_bare(_start(plan, k).info)]
+    if not bare:
+        return 0.0
+
+    def measure(images: Array) -> float:
+        network = _network(plan, bare[0])
+        began = clock()
+        network.calibrate([images], neck=network.start == "random")
+        return clock() - began
+
+    warm = images[:_WARM]
+    n = _affordable(measure(warm), len(warm), len(images))
+    return len(bare) * measure(images[:n]) / n * min(n_crops, _CALIBRATED)
+
+
+def _is_bare(info: WeightsInfo) -> bool:
+    return info.folded or info.name == "none"
+
+
+def _affordable(seconds: float, n: int, most: int) -> int:
+    """How many fit into the budget where `n` took `seconds`, from `n` to `most`.
+
+    >>> _affordable(0.1, 16, 128), _affordable(1.0, 16, 128), _affordable(60.0, 16, 128)
+    (128, 32, 16)
+    """
+    return min(most, max(n, int(n * _BUDGET / max(seconds, 1e-9))))
+
+
+def _anything(students: Sequence[View], teachers: Sequence[View], target: Target) -> dict[str, Tensor]:
+    """An objective that any views have: losses cost little beside the networks."""
+    return {
+        "any": torch.stack([v.feature.square().mean() + v.logits.square().mean() for v in students]).sum()
+    }
+
+
+class _Saved:
+    """Counts the bytes that autograd keeps between forward and backward, each storage once."""
+
+    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+        self.own = {t.untyped_storage().data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())}
+        self.sizes: dict[int, int] = {}
+
+    def note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.own:
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def __int__(self) -> int:
+        return sum(self.sizes.values())
+
+
+def _step(
+    plan: TrainPlan,
+    stage: Stage,
+    network: Network,
+    tracklets: Tracklets,
+    labels: PseudoLabels,
+    drawn: Plan,
+    crops: StoredCrops,
+    clock: Callable[[], float],
+) -> _Step:
+    """Some batches of one student and its teacher, as training computes them, but for the losses."""
+    device = torch.device(plan.device)
+    student = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pairs = Pairs([student], [teacher_of(student)], device, precision=PRECISIONS[plan.compute.precision])
+    # A head's shape depends on labels and width alone; equal rows need no memory.
+    features = np.broadcast_to(np.float32(network.feature_dim**-0.5), (len(tracklets), network.feature_dim))
+    measured = replace(stage, objective=_anything, weights={"any": 1.0})
+    fit = Fit(measured, Assignment(labels), float("nan"), tracklets, features, pairs)
+    generator = torch.Generator().manual_seed(plan.seed)
+    n_tracklets, n_frames = drawn.row.shape[1:]
+
+    def batches(which: slice, n: int) -> tuple[float, _Saved]:
+        """Seconds for each batch of n tracklets, and what the last of them kept."""
+        fit.plan, fit.iteration = Plan(drawn.tracklet[which, :n], drawn.row[which, :n]), 0
+        crops.read(tracklets.crop[fit.plan.row.ravel()])
+        began = _now(clock, device)
+        saved = _Saved([student, *pairs.teachers, *fit.heads, *fit.mean_heads])
+        steps = fit.batches(crops, generator, ahead=plan.compute.batches_ahead, progress=_silent)
+        with saved_tensors_hooks(saved.note, _same):
+            for done in steps:
+                if done < len(fit.plan):
+                    saved.sizes.clear()
+        return (_now(clock, device) - began) / len(fit.plan), saved
+
+    n_warm = min(n_tracklets, max(2, _WARM // n_frames))
+    most = min(n_tracklets, max(2, _PICTURES // n_frames))
+    with deterministic.algorithms(device):
+        seconds, small = batches(slice(0, 1), n_warm)
+        n = _affordable(seconds, n_warm, most)
+        base = _allocated(device, reset=True)
+        seconds, large = batches(slice(1, None), n)
+        peak = _allocated(device) - base
+    trained = [p for m in (student, *fit.heads) for p in m.parameters() if p.requires_grad]
+    gradients = sum(_nbytes(p) for p in trained)
+    # Part of what is kept does not grow with the batch: weights in another precision.
+    slope = (int(large) - int(small)) / (n - n_warm) if n > n_warm else int(large) / n
+    fixed = int(large) - slope * n
+    working = max(0, peak - gradients - int(large)) / n  # what a device holds besides
+
+    def activations(pictures: int) -> float:
+        return fixed + (slope + working) * pictures / n_frames
+
+    kept = {name: value.nbytes for name, value in fit.arrays().items()}
+    optimiser = sum(v for name, v in kept.items() if name.startswith("fit.optimiser."))
+    heads = sum(v for name, v in kept.items() if name.startswith(("fit.head.", "fit.mean_head.")))
+    networks = sum(_nbytes(t) for m in (student, *pairs.teachers) for t in m.state_dict().values())
+    return _Step(
+        seconds / (n * n_frames),
+        n * n_frames,
+        activations,
+        networks,
+        heads,
+        gradients,
+        optimiser,
+    )
+
+
+def _stage(
+    stage: Stage,
+    n_batches: int,
+    drawn: Plan,
+    step: _Step,
+    speed: _Speed,
+    tracklets: Tracklets,
+    plan: TrainPlan,
+    k: int,
+    n_processes: int,
+) -> StageEstimate:
+    """The counts of a stage, and what was measured of it scaled to them."""
+    n_tracklets, n_frames = drawn.row.shape[1:]
+    n_crops = int(np.minimum(tracklets.length, stage.frames_cluster).sum())
+    share = Ranks(0, n_processes).share(n_tracklets).stop * n_frames  # the first has the most
+    extracted = math.ceil(n_crops / n_processes) * k
+    inside = n_batches > plan.compute.checkpoint_every  # states are written between batches, too
+    per_label = sum(getattr(_labels(1, 1), name).nbytes for name in ("label", "weight", "space"))
+    state = k * step.networks + 8 * tracklets.n_crops + per_label * len(tracklets)
+    state += torch.Generator().get_state().nbytes
+    if inside or (stage.assign_every > 1 and stage.rounds > 1):
+        state += k * (step.heads + step.optimiser) + per_label * len(tracklets)
+    if inside:
+        state += n_batches * n_tracklets * (1 + n_frames) * 8
+    return StageEstimate(
+        name=stage.name,
+        rounds=stage.rounds,
+        assignments=math.ceil(stage.rounds / stage.assign_every),
+        batches=n_batches,
+        tracklets=n_tracklets,
+        pictures=n_tracklets * n_frames,
+        crops=n_crops * k,
+        seconds={
+            "extract": extracted * speed.of(speed.extract, speed.missed),
+            "fit": n_batches * share * speed.of(k * step.seconds, speed.missed),
+        },
+        state_bytes=state,
+        memory={
+            "networks": k * (step.networks + step.heads),
+            "gradients": k * step.gradients,
+            "optimiser": k * step.optimiser,
+            "activations": round(k * step.activations(share)),
+        },
+    )
+
+
+def _assumptions(plan: TrainPlan, isolation: bool, n_clusters: int, depends: bool) -> tuple[str, ...]:
+    said = [f"{n_clusters:,} clusters, half as many as tracklets: about the most there can be"]
+    if depends:
+        said[0] += "; the number of batches follows from it"
+    if isolation:
+        said.append(
+            "as many tracklets and crops as in the set: isolation cuts tracklets and drops crops, which is "
+            "not known before"
+        )
+    said.append(
+        "times grow in proportion to pictures; neighbours and clusters, found every epoch, come on top"
+    )
+    if plan.compute.compile:
+        said.append("not compiled: compiling takes minutes and is not measured")
+    return tuple(said)
+
+
+def _warnings(memory: Mapping[str, Mapping[str, int | None]]) -> tuple[str, ...]:
+    """What will not fit.
+
+    >>> _warnings({"cpu": {"needed": 9_000_000_000, "total": 8_000_000_000}})
+    ('about 9.0 GB needed on cpu, which has 8.0 GB: take smaller batches, crops or networks',)
+    """
+    return tuple(
+        f"about {_size(values['needed'] or 0)} needed on {place}, which has {_size(values['total'])}: "
+        "take smaller batches, crops or networks"
+        for place, values in memory.items()
+        if values["total"] and (values["needed"] or 0) > values["total"]
+    )
+
+
+def _memory_of(place: str) -> int | None:
+    """Bytes of memory of a CUDA device or, for "cpu", of the machine; None where nobody says."""
+    if place.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(place).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def _allocated(device: torch.device, *, reset: bool = False) -> int:
+    """Bytes that torch holds on a CUDA device at most since the last reset; 0 on CPUs."""
+    if device.type != "cuda":
+        return 0
+    if reset:
+        torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def _now(clock: Callable[[], float], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Progress nobody sees."""
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    """
+    >>> _count(1, "crop"), _count(2000, "crop"), _count(2, "batch", "batches")
+    ('1 crop', '2,000 crops', '2 batches')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _size(n: float) -> str:
+    """
+    >>> _size(0), _size(5300), _size(25_000_000), _size(8.2e9)
+    ('0 kB', '5.3 kB', '25 MB', '8.2 GB')
+    """
+    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6)) if n >= s), ("kB", 1e3))
+    return f"{n / scale:.1f} {unit}" if 0 < n < 10 * scale else f"{n / scale:,.0f} {unit}"
+
+
+def _time(seconds: float) -> str:
+    """
+    >>> _time(0.04), _time(75), _time(4000), _time(86400 * 3)
+    ('0.04 s', '1.2 min', '1.1 h', '72.0 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
