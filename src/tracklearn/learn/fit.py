@@ -208,6 +208,7 @@ class Fit:
             "eps": None if np.isnan(self.assigned.eps) else self.assigned.eps,
             "agreement": None if np.isnan(self.agreement) else self.agreement,
             "diagnosis": list(self.assigned.diagnosis),
+            "terms": list(self.sums),  # in the objective's order, which a file does not keep
         }
 
     @classmethod
@@ -240,7 +241,7 @@ class Fit:
         if "plan.row" in kept:
             fit.plan = Plan(kept["plan.tracklet"], kept["plan.row"])
             fit.iteration = int(meta["iteration"])
-            fit.sums = {n: _scalar(v, pairs.device) for n, v in section(kept, "sums.").items()}
+            fit.sums = {name: _scalar(kept[f"sums.{name}"], pairs.device) for name in meta["terms"]}
             fit.right = _scalar(kept["right"], pairs.device)
         return fit
 
