@@ -82,6 +82,9 @@ def train(
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run, how long and in how much memory.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Learn a re-ID model from a tracklet set, without labels."""
@@ -100,6 +103,12 @@ def train(
             overrides=overridden(settings, backbone=("network.backbone", backbone)),
             progress=bars,
         )
+        if dry_run:
+            from tracklearn.app.estimate import estimate
+
+            expected = estimate(plan, progress=bars)
+            done(tracklets, expected.to_dict(), as_json, expected.table())
+            return
         for event in pipeline.train(plan, out, resume=resume, progress=bars):
             if first_process():
                 show(event)
