@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int | None], None]
 
-# Most crops and pictures of a batch that are measured, the pictures of a warm-up, and the batches after it.
-_CROPS, _PICTURES, _WARM, _STEPS = 128, 64, 16, 2
+# Most crops and pictures of a batch that are measured, how many at first, and the number of batches.
+_CROPS, _PICTURES, _FIRST, _STEPS = 128, 64, 8, 2
 
 # Seconds that one measurement may take; a slow machine measures fewer pictures.
 _BUDGET = 2.0
@@ -140,7 +140,7 @@ class Estimate:
                 f"a batch: {_count(s.tracklets, 'tracklet')}, {_count(s.pictures, 'picture')}, each through "
                 f"{students} and {teachers}",
             )
-            line("", f"features of {_count(s.crops, 'crop')} before {_count(s.assignments, 'epoch')} of them")
+            line("", f"labels from {_count(s.crops, 'crop')} before each of {_count(s.assignments, 'epoch')}")
             line("", f"state to go on from: {_size(s.state_bytes)}")
         m = self.measured
         lines.append(
@@ -234,7 +234,7 @@ def estimate(
     few = _labels(len(tracklets), 2)
     stages, steps = [], []
     for done, stage in enumerate(method.stages):
-        drawn = stage.sample(tracklets, labels, 1 + _STEPS, np.random.default_rng(plan.seed))
+        drawn = stage.sample(tracklets, labels, _STEPS, np.random.default_rng(plan.seed))
         step = _step(plan, stage, network, tracklets, labels, drawn, crops, clock)
         stages.append(
             _stage(stage, stage.iterations(labels), drawn, step, speed, tracklets, plan, k, n_processes)
@@ -333,16 +333,14 @@ def _extraction(
     read = (clock() - began) / (len(rows) - 1)
     start = _calibration(plan, crops.read(rows), tracklets.n_crops, clock)
 
-    def features(rows: Array) -> float:
+    def features(n: int) -> float:
         began = clock()
-        embed.extract(network, crops, rows, device=device, dtype=PRECISIONS[plan.compute.precision])
+        embed.extract(network, crops, rows[:n], device=device, dtype=PRECISIONS[plan.compute.precision])
         return clock() - began
 
-    warm = rows[:_WARM]
     with deterministic.algorithms(device):
-        n = _affordable(features(warm), len(warm), len(rows))
-        extract = features(rows[:n]) / n
-    return _Speed(read, extract, missed, device.type == "cuda"), start, n
+        n, seconds = _measured(features, min(_FIRST, len(rows)), len(rows))
+    return _Speed(read, seconds / n, missed, device.type == "cuda"), start, n
 
 
 def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[], float]) -> float:
@@ -351,28 +349,35 @@ def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[
     if not bare:
         return 0.0
 
-    def measure(images: Array) -> float:
+    def calibrate(n: int) -> float:
         network = _network(plan, bare[0])
         began = clock()
-        network.calibrate([images], neck=network.start == "random")
+        network.calibrate([images[:n]], neck=network.start == "random")
         return clock() - began
 
-    warm = images[:_WARM]
-    n = _affordable(measure(warm), len(warm), len(images))
-    return len(bare) * measure(images[:n]) / n * min(n_crops, _CALIBRATED)
+    n, seconds = _measured(calibrate, min(_FIRST, len(images)), len(images))
+    return len(bare) * seconds / n * min(n_crops, _CALIBRATED)
 
 
 def _is_bare(info: WeightsInfo) -> bool:
     return info.folded or info.name == "none"
 
 
-def _affordable(seconds: float, n: int, most: int) -> int:
-    """How many fit into the budget where `n` took `seconds`, from `n` to `most`.
+def _measured(measure: Callable[[int], float], n: int, most: int) -> tuple[int, float]:
+    """As many items as the budget allows, from `n` to `most`, and their seconds, after a warm-up.
 
-    >>> _affordable(0.1, 16, 128), _affordable(1.0, 16, 128), _affordable(60.0, 16, 128)
-    (128, 32, 16)
+    >>> _measured(lambda n: n / 1000, 8, 128), _measured(lambda n: n / 10, 8, 128)
+    ((128, 0.128), (20, 2.0))
+    >>> _measured(lambda n: n * 10.0, 8, 128)
+    (8, 80.0)
     """
-    return min(most, max(n, int(n * _BUDGET / max(seconds, 1e-9))))
+    measure(n)
+    while True:
+        seconds = measure(n)
+        more = min(most, int(n * _BUDGET / max(seconds, 1e-9)))
+        if more < 2 * n:  # a little more would not tell more
+            return n, seconds
+        n = more
 
 
 def _anything(students: Sequence[View], teachers: Sequence[View], target: Target) -> dict[str, Tensor]:
@@ -420,33 +425,34 @@ def _step(
     generator = torch.Generator().manual_seed(plan.seed)
     n_tracklets, n_frames = drawn.row.shape[1:]
 
-    def batches(which: slice, n: int) -> tuple[float, _Saved]:
-        """Seconds for each batch of n tracklets, and what the last of them kept."""
-        fit.plan, fit.iteration = Plan(drawn.tracklet[which, :n], drawn.row[which, :n]), 0
+    kept_by: dict[int, int] = {}  # by tracklets in a batch
+    peak = 0
+
+    def batches(n: int) -> float:
+        nonlocal peak
+        fit.plan, fit.iteration = Plan(drawn.tracklet[:, :n], drawn.row[:, :n]), 0
         crops.read(tracklets.crop[fit.plan.row.ravel()])
-        began = _now(clock, device)
         saved = _Saved([student, *pairs.teachers, *fit.heads, *fit.mean_heads])
+        base = _allocated(device, reset=True)
+        began = _now(clock, device)
         steps = fit.batches(crops, generator, ahead=plan.compute.batches_ahead, progress=_silent)
         with saved_tensors_hooks(saved.note, _same):
             for done in steps:
                 if done < len(fit.plan):
                     saved.sizes.clear()
-        return (_now(clock, device) - began) / len(fit.plan), saved
+        seconds = _now(clock, device) - began
+        kept_by[n], peak = int(saved), _allocated(device) - base
+        return seconds
 
-    n_warm = min(n_tracklets, max(2, _WARM // n_frames))
-    most = min(n_tracklets, max(2, _PICTURES // n_frames))
+    first = min(n_tracklets, max(2, _FIRST // n_frames))
     with deterministic.algorithms(device):
-        seconds, small = batches(slice(0, 1), n_warm)
-        n = _affordable(seconds, n_warm, most)
-        base = _allocated(device, reset=True)
-        seconds, large = batches(slice(1, None), n)
-        peak = _allocated(device) - base
+        n, seconds = _measured(batches, first, min(n_tracklets, max(2, _PICTURES // n_frames)))
     trained = [p for m in (student, *fit.heads) for p in m.parameters() if p.requires_grad]
     gradients = sum(_nbytes(p) for p in trained)
     # Part of what is kept does not grow with the batch: weights in another precision.
-    slope = (int(large) - int(small)) / (n - n_warm) if n > n_warm else int(large) / n
-    fixed = int(large) - slope * n
-    working = max(0, peak - gradients - int(large)) / n  # what a device holds besides
+    slope = (kept_by[n] - kept_by[first]) / (n - first) if n > first else kept_by[n] / n
+    fixed = kept_by[n] - slope * n
+    working = max(0, peak - gradients - kept_by[n]) / n  # what a device holds besides
 
     def activations(pictures: int) -> float:
         return fixed + (slope + working) * pictures / n_frames
@@ -456,7 +462,7 @@ def _step(
     heads = sum(v for name, v in kept.items() if name.startswith(("fit.head.", "fit.mean_head.")))
     networks = sum(_nbytes(t) for m in (student, *pairs.teachers) for t in m.state_dict().values())
     return _Step(
-        seconds / (n * n_frames),
+        seconds / (_STEPS * n * n_frames),
         n * n_frames,
         activations,
         networks,
@@ -521,9 +527,10 @@ def _assumptions(plan: TrainPlan, isolation: bool, n_clusters: int, depends: boo
             "as many tracklets and crops as in the set: isolation cuts tracklets and drops crops, which is "
             "not known before"
         )
-    said.append(
-        "times grow in proportion to pictures; neighbours and clusters, found every epoch, come on top"
-    )
+    said += [
+        "times grow in proportion to pictures; neighbours and clusters, found every epoch, come on top",
+        "memory counts arrays and tensors; the program and its libraries take 0.5 to 1 GB more",
+    ]
     if plan.compute.compile:
         said.append("not compiled: compiling takes minutes and is not measured")
     return tuple(said)
