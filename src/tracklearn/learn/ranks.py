@@ -8,9 +8,10 @@ gradients are summed. That is one process with the whole batch, up to rounding.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,10 @@ from torch import Tensor, nn
 from tracklearn.types import Array
 
 T = TypeVar("T")
+
+# How long a process waits for the others. Torch's half an hour is less than the first may need to cluster
+# alone, or to evaluate between two rounds. `torchrun` ends all when one dies, so nothing waits in vain.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,18 @@ class Ranks:
             dist.recv(torch.from_numpy(out[self.share(n, rank)]), rank)
         return out
 
+    def collect_everywhere(self, local: Array, n: int) -> Array:
+        """The rows of all ranks in order on every rank, (n, ...); memory: the result alone."""
+        if self.size == 1:
+            return local
+        out = np.empty((n, *local.shape[1:]), local.dtype)
+        out[self.share(n)] = local
+        for rank in range(self.size):
+            dist.broadcast(torch.from_numpy(out[self.share(n, rank)]), rank)
+        return out
+
     def from_first(self, value: T) -> T:
-        """Rank 0's value, on every rank; the others' is not looked at."""
+        """Rank 0's value, pickled, on every rank; the others' is not looked at."""
         if self.size == 1:
             return value
         held = [value if self.rank == 0 else None]
@@ -77,28 +92,31 @@ class Ranks:
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up every parameter's gradient over the ranks, in one message."""
-        if self.size == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
-        dist.all_reduce(flat)
-        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
+        if self.size > 1:
+            _sum([p.grad for p in parameters if p.grad is not None])
 
     @torch.no_grad()
     def mean_statistics(self, modules: Iterable[nn.Module]) -> None:
         """Every running mean and variance := its mean over the ranks.
 
         Each moves towards the statistics of its own share by the same steps, so this may be put off until
-        they are needed: the mean of the averages is the average of the means.
+        they are needed: the mean of the averages is the average of the means, up to rounding.
         """
-        if self.size == 1:
-            return
-        buffers = [b for m in modules for name, b in m.named_buffers() if ".running_" in f".{name}"]
-        flat = torch.cat([b.reshape(-1) for b in buffers])
-        dist.all_reduce(flat)
-        for buffer, total in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-            buffer.copy_(total.view_as(buffer) / self.size)
+        if self.size > 1:
+            buffers = [b for m in modules for name, b in m.named_buffers() if ".running_" in f".{name}"]
+            _sum(buffers)
+            for buffer in buffers:
+                buffer /= self.size
+
+
+def _sum(tensors: Sequence[Tensor]) -> None:
+    """Each tensor := its sum over the ranks; one message, so all lie on one device."""
+    if not tensors:
+        return
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 class _Gather(torch.autograd.Function):
@@ -131,20 +149,30 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
 
     On CUDA each process takes the device of its number on its machine. Alone, nothing is set up.
 
+    Args:
+        device: "cpu", or "cuda" where there is one.
+
     Raises:
-        ValueError: a numbered device is asked for, which several processes would share.
+        ValueError: a numbered device is asked for, which several processes would share; or the machine has
+            fewer CUDA devices than processes.
     """
     size = launched()
     if size == 1:
         yield Ranks(), device
         return
-    if device.startswith("cuda"):
+    cuda = device.startswith("cuda")
+    if cuda:
         if ":" in device:
             raise ValueError(f"--device {device} with {size} processes: say cuda, each takes one of its own")
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        local, n_devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= n_devices:
+            raise ValueError(
+                f"process {local + 1} of this machine has none of its {n_devices} CUDA devices: start fewer"
+            )
+        device = f"cuda:{local}"
         torch.cuda.set_device(device)
     # Both: gradients travel between devices, features and labels between hosts.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size()), device
     finally:

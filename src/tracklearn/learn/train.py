@@ -265,7 +265,7 @@ class _Training:
         if len(pooled) > 1:
             mean = np.mean(pooled, 0)
             pooled = [mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)]
-        return ranks.from_first(ranks.collect(pooled[0], len(tracklets)))
+        return ranks.collect_everywhere(pooled[0], len(tracklets))
 
     def _assigned(self, stage: Stage, seconds: dict[str, float]) -> Fit:
         """Features, labels, and what is to be trained on them."""
@@ -303,6 +303,7 @@ class _Training:
         ):
             if done % self.config.checkpoint_every == 0 and done < len(fit.plan or ()):
                 left = time.perf_counter()
+                self._share_statistics()
                 yield self._state()
                 outside += time.perf_counter() - left
         means, accuracy = fit.means()
@@ -312,6 +313,7 @@ class _Training:
                     f"epoch {self.rounds + 1}: loss {name} is {value}: lower the learning rate or check the "
                     "weights"
                 )
+        self._share_statistics()
         self._check_finite()
         seconds["read"] = fit.waited
         seconds["fit"] = time.perf_counter() - began - outside - fit.waited
@@ -337,6 +339,9 @@ class _Training:
             seconds=seconds,
         )
 
+    def _share_statistics(self) -> None:
+        self.pairs.ranks.mean_statistics(network for _, network in self.pairs.named())
+
     def _check_finite(self) -> None:
         for name, network in self.pairs.named():
             for part, value in (*network.named_parameters(), *network.named_buffers()):
@@ -347,7 +352,6 @@ class _Training:
                     )
 
     def _state(self) -> State:
-        self.pairs.ranks.mean_statistics(network for _, network in self.pairs.named())
         arrays: dict[str, Array] = {"part": self.part, "rng.augment": self.generator.get_state().numpy()}
         for name, network in self.pairs.named():
             arrays |= {name + key: value for key, value in network.arrays().items()}
