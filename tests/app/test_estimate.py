@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import json
 import time
 
@@ -234,13 +235,12 @@ def test_it_is_told_to_people_and_programs_and_nothing_is_written(where):
         "Assumed:",
     ):
         assert part in text, part
-    assert "Warning" not in text
 
 
 def test_a_run_that_will_not_fit_is_warned_of(where, monkeypatch):
     monkeypatch.setattr(module, "_memory_of", lambda place: 1_000_000)
     found = estimate(plan(where))
-    (warning,) = found.warnings
+    warning = found.warnings[-1]
     assert warning.endswith("on cpu, which has 1.0 MB: take smaller batches, crops or networks")
     assert f"Warning: {warning}" in found.table()
 
@@ -250,6 +250,23 @@ def test_memory_that_nobody_knows_is_not_warned_of(monkeypatch):
     monkeypatch.delattr("os.sysconf")
     assert module._memory_of("cpu") is None
     assert module._warnings({"cpu": {"needed": 10**12, "total": None}}) == ()
+
+
+def test_a_machine_too_slow_to_measure_on_is_warned_of(where):
+    def clock(step):
+        ticks = itertools.count(0, step)
+        return lambda: next(ticks)
+
+    (warning,) = estimate(plan(where), clock=clock(60)).warnings
+    assert warning.startswith("the machine is slow or busy: only 8 of 32 pictures of a batch of tmc were")
+    assert "Warning" in estimate(plan(where), clock=clock(60)).table()
+    quick = estimate(plan(where), clock=clock(0.01))
+    assert quick.warnings == ()
+    assert "Warning" not in quick.table()
+    # Every measurement takes one tick: 92 crops, 91 of them read, 2 batches of 32 pictures.
+    assert quick.measured["crops"] == 92
+    assert quick.seconds["isolation"] == pytest.approx(92 * (0.01 / 91 + 0.01 / 92))
+    assert quick.stages[0].seconds["fit"] == pytest.approx(3 * 0.01 / 2)
 
 
 def test_several_processes_share_a_batch(where, found, monkeypatch):

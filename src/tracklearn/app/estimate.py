@@ -293,7 +293,7 @@ def estimate(
             "seconds": time.perf_counter() - began,
         },
         assumptions=_assumptions(plan, method.prepare is not None, labels.n_clusters, depends),
-        warnings=_warnings(memory),
+        warnings=(*_slow(stages, steps), *_warnings(memory)),
     )
 
 
@@ -534,6 +534,16 @@ def _assumptions(plan: TrainPlan, isolation: bool, n_clusters: int, depends: boo
     if plan.compute.compile:
         said.append("not compiled: compiling takes minutes and is not measured")
     return tuple(said)
+
+
+def _slow(stages: Sequence[StageEstimate], steps: Sequence[_Step]) -> tuple[str, ...]:
+    """What was measured on so small a part of a batch that what every batch costs weighs too much."""
+    return tuple(
+        f"the machine is slow or busy: only {m.pictures} of {s.pictures} pictures of a batch of {s.name} "
+        "were measured, its times are probably too long"
+        for s, m in zip(stages, steps, strict=True)
+        if 2 * m.pictures <= min(s.pictures, _PICTURES)
+    )
 
 
 def _warnings(memory: Mapping[str, Mapping[str, int | None]]) -> tuple[str, ...]:
