@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from tracklearn.learn import sample
+from tracklearn.learn import allocator, sample
 from tracklearn.learn.network import Network
 from tracklearn.types import Crops
 
@@ -30,7 +30,7 @@ def extract(
     """Feature of every crop, in evaluation mode, without flips.
 
     The next batches are read by a second thread while this one is computed. Memory: a few batches of crops
-    beside the result.
+    beside the result, and up to 1 GiB that the process keeps (`allocator.keep_freed`).
 
     Args:
         network: moved to `device`; left in the mode it was in.
@@ -51,6 +51,7 @@ def extract(
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, expected at least 1")
+    allocator.keep_freed()  # before the batches, and those of training, which always follow an extraction
     index = np.asarray(rows, dtype=np.int64)
     device = torch.device(device)
     out = np.empty((len(index), network.feature_dim), np.float32)
