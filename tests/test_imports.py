@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "app": {"types", "core", "learn", "store", "world", "app"},
 }
 # The package's own two files belong to no layer: they name what is public and start the command line.
-FILES = sorted(p for p in PACKAGE.rglob("*.py") if p not in (PACKAGE / "__init__.py", PACKAGE / "__main__.py"))
+OWN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p not in OWN)
 
 
 def layer(path: Path) -> str:

@@ -45,15 +45,17 @@ class Round:
     Args:
         index: from 0, over all stages.
         stage: its name.
-        n_clusters: clusters trained on.
-        noise_fraction: share of tracklets left out, 0-1.
+        n_clusters: in `labels`.
+        noise_fraction: share of tracklets in no cluster, 0-1.
         largest_cluster: tracklets in the largest cluster.
         eps: radius of the clustering, nan where there is none.
         agreement: of the labels with the round before, 1 = the same partition; nan in the first round.
         losses: mean of every term over the round, unweighted, and their weighted sum `total`.
         accuracy: share of training samples that the students' heads put into their cluster, 0-1.
         n_iterations: batches.
-        labels: of the isolated tracklets.
+        labels: what the method holds for one person, of the isolated tracklets.
+        record: further numbers of the method.
+        keep: arrays of the method for the report.
         diagnosis: sentences for the user.
         seconds: of extract, cluster, read (waiting for pictures) and fit; of a resumed round only those
             since then.
@@ -70,6 +72,8 @@ class Round:
     accuracy: float
     n_iterations: int
     labels: PseudoLabels
+    record: dict[str, float]
+    keep: dict[str, Array]
     diagnosis: tuple[str, ...]
     seconds: dict[str, float]
 

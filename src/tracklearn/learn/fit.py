@@ -75,7 +75,7 @@ class Fit:
         self.pairs = pairs
         device = pairs.device
         self.heads = [stage.head(features, assigned.labels).to(device) for _ in pairs.students]
-        self.mean_heads = [teacher.teacher_of(head) for head in self.heads]
+        self.mean_heads = [] if stage.alpha is None else [teacher.teacher_of(head) for head in self.heads]
         self.optimisers = [
             o for s, h in zip(pairs.students, self.heads, strict=True) for o in stage.optimise(s, h)
         ]
@@ -142,14 +142,17 @@ class Fit:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        for k, head in enumerate(self.heads):
-            teacher.update(pairs.teachers[k], pairs.students[k], step=pairs.step, alpha=stage.alpha)
-            teacher.update(self.mean_heads[k], head, step=pairs.step, alpha=stage.alpha)
+        if stage.alpha is not None:
+            for k, head in enumerate(self.heads):
+                teacher.update(pairs.teachers[k], pairs.students[k], step=pairs.step, alpha=stage.alpha)
+                teacher.update(self.mean_heads[k], head, step=pairs.step, alpha=stage.alpha)
         pairs.step += 1
         # Sums stay on the device: reading them every iteration would make a GPU wait.
         for name, term in {**terms, "total": total}.items():
             term = term.detach()
             self.sums[name] = self.sums[name] + term if name in self.sums else term
+        if "accuracy" in terms:
+            return
         for view in students:
             self.right += (view.logits.detach().argmax(1) == target.label).float().mean()
 
@@ -168,18 +171,27 @@ class Fit:
             with torch.autocast(
                 pairs.device.type, dtype=pairs.precision, enabled=pairs.precision != torch.float32
             ):
-                own_student = _view(student, self.heads[k], pixels, n_frames)
-                with torch.no_grad():
-                    own_teacher = _view(pairs.teachers[k], self.mean_heads[k], pixels, n_frames)
-            students.append(_whole(own_student, n_tracklets, pairs.ranks))
-            teachers.append(_whole(own_teacher, n_tracklets, pairs.ranks))
+                seen = _view(student, self.heads[k], pixels, n_frames)
+                students.append(_whole(seen, n_tracklets, pairs.ranks))
+                if self.mean_heads:
+                    with torch.no_grad():
+                        seen = _view(pairs.teachers[k], self.mean_heads[k], pixels, n_frames)
+                    teachers.append(_whole(seen, n_tracklets, pairs.ranks))
         return students, teachers
 
-    def means(self) -> tuple[dict[str, float], float]:
-        """Mean of every loss term over the round, and the accuracy."""
+    def finish(self) -> tuple[dict[str, float], float]:
+        """End a round: the mean of every loss term over it, and the accuracy."""
+        if self.stage.alpha is None:
+            for mean, student in zip(self.pairs.teachers, self.pairs.students, strict=True):
+                mean.load_state_dict(student.state_dict())
         n = max(self.iteration, 1)
-        losses = {name: float(value) / n for name, value in self.sums.items()}
-        return losses, float(self.right) / (n * len(self.heads))
+        losses = {}
+        for name, value in self.sums.items():
+            total, count = (float(value), n) if value.numel() == 1 else value.tolist()
+            if count:  # a pair may have met nothing to count
+                losses[name] = total / count
+        self.plan = None
+        return losses, losses.pop("accuracy", float(self.right) / (n * len(self.heads)))
 
     def arrays(self) -> dict[str, Array]:
         """Everything here that a State must hold, by names that begin with `fit.`."""
@@ -192,7 +204,9 @@ class Fit:
                 out |= {f"fit.optimiser.{k}.{i}.{name}": _array(v) for name, v in _tensors(values)}
         for name in ("label", "weight", "space"):
             out[f"fit.labels.{name}"] = getattr(self.assigned.labels, name)
-        for kind in ("memory", "aux"):
+        if self.assigned.group is not None:
+            out["fit.group"] = self.assigned.group
+        for kind in ("memory", "aux", "keep"):
             for name, value in getattr(self.assigned, kind).items():
                 out[f"fit.{kind}.{name}"] = np.asarray(value)
         if self.plan is not None:
@@ -208,6 +222,7 @@ class Fit:
             "eps": None if np.isnan(self.assigned.eps) else self.assigned.eps,
             "agreement": None if np.isnan(self.agreement) else self.agreement,
             "diagnosis": list(self.assigned.diagnosis),
+            "record": dict(self.assigned.record),
             "terms": list(self.sums),  # in the objective's order, which a file does not keep
         }
 
@@ -228,6 +243,9 @@ class Fit:
             memory=section(kept, "memory."),
             aux=section(kept, "aux."),
             diagnosis=tuple(meta["diagnosis"]),
+            group=kept.get("group"),
+            record=meta["record"],
+            keep=section(kept, "keep."),
         )
         agreement = float("nan") if meta["agreement"] is None else meta["agreement"]
         # Heads of the right shape; what is in them comes from the state.
@@ -241,8 +259,8 @@ class Fit:
         if "plan.row" in kept:
             fit.plan = Plan(kept["plan.tracklet"], kept["plan.row"])
             fit.iteration = int(meta["iteration"])
-            fit.sums = {name: _scalar(kept[f"sums.{name}"], pairs.device) for name in meta["terms"]}
-            fit.right = _scalar(kept["right"], pairs.device)
+            fit.sums = {name: _sum(kept[f"sums.{name}"], pairs.device) for name in meta["terms"]}
+            fit.right = _sum(kept["right"], pairs.device)
         return fit
 
 
@@ -306,8 +324,9 @@ def _array(value: Tensor) -> Array:
     return np.array(value.detach().cpu().numpy(), order="C")
 
 
-def _scalar(value: Array, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(value)).reshape(()).to(device)
+def _sum(value: Array, device: torch.device) -> Tensor:
+    """A number, or a pair; what was of shape () may have become (1,) in a file."""
+    return torch.from_numpy(np.array(value)).reshape(() if value.size == 1 else (2,)).to(device)
 
 
 def _tensors(values: Mapping[str, Any]) -> Sequence[tuple[str, Tensor]]:

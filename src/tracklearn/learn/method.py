@@ -28,6 +28,10 @@ class Assignment:
         memory: arrays handed to the next round's `assign` and kept in the state (a frozen eps, a graph).
         aux: arrays the objective needs, handed to it as tensors on the device.
         diagnosis: sentences for the user: what was adapted, what looks wrong.
+        group: (t,) int64, which tracklets the method takes for one person, −1 = for nobody else's; where
+            that is not what `labels` say, as when every tracklet is a class of its own.
+        record: numbers for the round's record.
+        keep: arrays that the run keeps of its last round, for the report.
     """
 
     labels: PseudoLabels
@@ -35,6 +39,14 @@ class Assignment:
     memory: Mapping[str, Array] = field(default_factory=dict)
     aux: Mapping[str, Array] = field(default_factory=dict)
     diagnosis: tuple[str, ...] = ()
+    group: Array | None = None
+    record: Mapping[str, float] = field(default_factory=dict)
+    keep: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def people(self) -> PseudoLabels:
+        """What the method holds for one person: `group`, or else the labels."""
+        return self.labels if self.group is None else PseudoLabels.of(self.group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +88,17 @@ class Stage:
         optimise: (student, head) -> optimisers, made together with the head.
         iterations: labels -> number of batches in a round.
         sample: (tracklets, labels, n_iterations, rng) -> Plan.
-        objective: (students' views, teachers' views, target) -> named loss terms.
+        objective: (students' views, teachers' views, target) -> named loss terms. A term that is only
+            recorded may be a pair (sum, count), whose means over a round are divided at its end; a term
+            `accuracy` takes the place of the heads' hits among all classes.
         weights: of each term in the total; terms without one are recorded only.
         augment: for the training images; every network gets its own draw.
         frames_cluster: consecutive frames of each tracklet behind its feature.
         cluster_feature: "post_bn": mean of unit features after the BN neck; "pre_bn": mean of the features
             before it as they are [code TMC]. The mean is unit in both.
         samples_per_bn: tracklets in one batch-norm group.
-        alpha: the teachers' momentum.
+        alpha: the teachers' momentum. None: nothing is learned from teachers, `objective` gets no views of
+            them, and after each round they are copies of the students.
         assign_every: rounds for which labels stay; in those that keep them nothing is extracted.
     """
 
@@ -100,7 +115,7 @@ class Stage:
     frames_cluster: int = 32
     cluster_feature: Literal["post_bn", "pre_bn"] = "post_bn"
     samples_per_bn: int = 16
-    alpha: float = 0.999
+    alpha: float | None = 0.999
     assign_every: int = 1
 
 

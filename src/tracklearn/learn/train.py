@@ -284,7 +284,8 @@ class _Training:
                 f"epoch {self.rounds + 1}: {len(self.tracklets)} tracklets gave {labels.n_clusters} "
                 f"cluster(s), training needs at least 2. {' '.join(assigned.diagnosis)}".rstrip()
             )
-        agreement = cluster.agreement(self.labels.label, labels.label) if self.labels else float("nan")
+        people = assigned.people
+        agreement = cluster.agreement(self.labels.label, people.label) if self.labels else float("nan")
         seconds["cluster"] = time.perf_counter() - began
         return Fit(stage, assigned, agreement, self.tracklets, features, self.pairs)
 
@@ -306,7 +307,8 @@ class _Training:
                 self._share_statistics()
                 yield self._state()
                 outside += time.perf_counter() - left
-        means, accuracy = fit.means()
+        n_iterations = fit.iteration
+        means, accuracy = fit.finish()
         for name, value in means.items():
             if not np.isfinite(value):
                 raise TrainingStopped(
@@ -317,10 +319,9 @@ class _Training:
         self._check_finite()
         seconds["read"] = fit.waited
         seconds["fit"] = time.perf_counter() - began - outside - fit.waited
-        assigned, labels, n_iterations = fit.assigned, fit.assigned.labels, fit.iteration
+        assigned, labels = fit.assigned, fit.assigned.people
         self.labels, self.memory = labels, dict(assigned.memory)
         self.rounds += 1
-        fit.plan = None
         if (within + 1) % stage.assign_every == 0 or within + 1 == stage.rounds:
             self.fit = None
         yield Round(
@@ -328,13 +329,15 @@ class _Training:
             stage=stage.name,
             n_clusters=labels.n_clusters,
             noise_fraction=labels.noise_fraction,
-            largest_cluster=int(np.bincount(labels.label[labels.label >= 0]).max()),
+            largest_cluster=int(np.bincount(labels.label[labels.label >= 0], minlength=1).max()),
             eps=assigned.eps,
             agreement=1.0 if keeps else fit.agreement,
             losses=means,
             accuracy=accuracy,
             n_iterations=n_iterations,
             labels=labels,
+            record=dict(assigned.record),
+            keep=dict(assigned.keep),
             diagnosis=() if keeps else assigned.diagnosis,
             seconds=seconds,
         )

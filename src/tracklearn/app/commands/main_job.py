@@ -107,7 +107,8 @@ def train(
             from tracklearn.app.estimate import estimate
 
             expected = estimate(plan, progress=bars)
-            done(tracklets, expected.to_dict(), as_json, expected.table())
+            if first_process():
+                done(tracklets, expected.to_dict(), as_json, expected.table())
             return
         for event in pipeline.train(plan, out, resume=resume, progress=bars):
             if first_process():
