@@ -102,6 +102,8 @@ def _train(
         if isinstance(event, loop.Round):
             if writer is not None:
                 writer.write_round(_round_record(event), event.labels.label, event.seconds)
+                if event.keep:
+                    writer.write_kept(event.keep)
             yield event
         elif writer is None:
             continue
@@ -195,6 +197,7 @@ def _round_record(event: Round) -> dict[str, Any]:
         "losses": event.losses,
         "accuracy": event.accuracy,
         "n_iterations": event.n_iterations,
+        "record": event.record,
         "diagnosis": list(event.diagnosis),
     }
 
@@ -326,6 +329,7 @@ def report(
         features={i: arrays["feature"][owner == i] for i in order},
         rounds=opened.rounds,
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
+        links=opened.kept(),
         settings={
             "method": manifest["method"],
             "preset": manifest["preset"],

@@ -64,6 +64,7 @@ class ReportData:
         rounds: one mapping per round with index, n_clusters, noise_fraction, largest_cluster, eps, agreement,
             losses (name -> value), accuracy, diagnosis, seconds; missing or None where there is none.
         label: (u,) cluster of each isolated tracklet in the last round, −1 noise.
+        links: arrays of a graph between tracklets of different cameras, see `links.section`; empty for none.
         settings: nested settings.
         weights: name of the starting weights; "none" is a random start.
         weights_sha256: their digest.
@@ -97,6 +98,7 @@ class ReportData:
     weights: str
     seconds: Mapping[str, float]
     features: Mapping[int, Array] = field(default_factory=dict)
+    links: Mapping[str, Array] = field(default_factory=dict)
     weights_sha256: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
     skipped: Sequence[tuple[str, str, int]] = ()

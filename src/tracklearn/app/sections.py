@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.app import figures
+from tracklearn.app import figures, links
 from tracklearn.app.formats import duration, flat, known, number, percent
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
@@ -53,6 +53,7 @@ class Sections:
             "learning": self.learning(),
             "clusters": self.clusters(),
             "left_out": self.left_out(),
+            "links": links.section(data.links, data.isolated, data.cameras, self.shot, self.best_isolated),
             "searches": self.searches(),
             "scores": self.score_rows(),
             "noise": self.noise(),
@@ -298,6 +299,15 @@ class Sections:
             "both should rise; neither says that the labels are right.",
             {"same": _series(rounds, "agreement"), "fit": _series(rounds, "accuracy")},
             percent=True,
+        )
+        add(
+            "Links between cameras",
+            "Pairs of tracklets that the graph joins; between two rounds some appear and some go.",
+            {
+                name: np.array([_float((r.get("record") or {}).get(key)) for r in rounds])
+                for name, key in (("links", "n_edges"), ("added", "added"), ("dropped", "dropped"))
+            },
+            whole=True,
         )
         names = dict.fromkeys(name for r in rounds for name in (r.get("losses") or {}))
         add(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tracklearn.learn import augment, sample, teacher
 from tracklearn.learn.events import TrainingStopped, prefix, section
-from tracklearn.learn.method import Assignment, Stage, Target, View
+from tracklearn.learn.method import Assignment, Moment, Stage, Target, View
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
 from tracklearn.learn.sample import Plan
@@ -99,9 +99,13 @@ class Fit:
         generator: torch.Generator,
         *,
         ahead: int,
+        within: int = 0,
         progress: Callable[[str, int, int | None], None],
     ) -> Iterator[int]:
-        """Train on the batches of this round that are still to come; yields the number done after each."""
+        """Train on the batches of this round that are still to come; yields the number done after each.
+
+        `within` is the number of the round among those of the stage.
+        """
         assert self.plan is not None
         pairs, plan, stage = self.pairs, self.plan, self.stage
         n_tracklets, n_frames = plan.row.shape[1:]
@@ -123,6 +127,12 @@ class Fit:
                 began = time.perf_counter()
                 images = next(reading).to(pairs.device, non_blocking=True)
                 self.waited += time.perf_counter() - began
+                if stage.schedule is not None:
+                    every = min(
+                        stage.assign_every, stage.rounds - within // stage.assign_every * stage.assign_every
+                    )
+                    moment = Moment(within % stage.assign_every, every, self.iteration, len(plan))
+                    stage.schedule(pairs.students, self.optimisers, moment)
                 self._step(images, plan.tracklet[self.iteration], n_frames, own, generator)
                 self.iteration += 1
                 progress("training", self.iteration, len(plan))
@@ -134,7 +144,7 @@ class Fit:
         """One batch: losses, gradients, students, teachers."""
         pairs, stage = self.pairs, self.stage
         target = _target(tracklet, self.assigned.labels, self.aux, pairs.device)
-        students, teachers = self._views(images, len(tracklet), n_frames, own, generator)
+        students, teachers = self._views(images, target.label, n_frames, own, generator)
         terms = stage.objective(students, teachers, target)
         total = torch.stack([w * terms[name] for name, w in stage.weights.items()]).sum()
         total.backward()
@@ -157,10 +167,11 @@ class Fit:
             self.right += (view.logits.detach().argmax(1) == target.label).float().mean()
 
     def _views(
-        self, images: Tensor, n_tracklets: int, n_frames: int, own: slice, generator: torch.Generator
+        self, images: Tensor, label: Tensor, n_frames: int, own: slice, generator: torch.Generator
     ) -> tuple[list[View], list[View]]:
         """The batch through every student and, without gradient, every teacher."""
-        pairs = self.pairs
+        pairs, n_tracklets = self.pairs, len(label)
+        label = label[own]
         students, teachers = [], []
         height, width = images.shape[1:3]
         rows = slice(own.start * n_frames, own.stop * n_frames)
@@ -171,11 +182,11 @@ class Fit:
             with torch.autocast(
                 pairs.device.type, dtype=pairs.precision, enabled=pairs.precision != torch.float32
             ):
-                seen = _view(student, self.heads[k], pixels, n_frames)
+                seen = _view(student, self.heads[k], pixels, n_frames, label)
                 students.append(_whole(seen, n_tracklets, pairs.ranks))
                 if self.mean_heads:
                     with torch.no_grad():
-                        seen = _view(pairs.teachers[k], self.mean_heads[k], pixels, n_frames)
+                        seen = _view(pairs.teachers[k], self.mean_heads[k], pixels, n_frames, label)
                     teachers.append(_whole(seen, n_tracklets, pairs.ranks))
         return students, teachers
 
@@ -223,6 +234,7 @@ class Fit:
             "agreement": None if np.isnan(self.agreement) else self.agreement,
             "diagnosis": list(self.assigned.diagnosis),
             "record": dict(self.assigned.record),
+            "last": self.assigned.last,
             "terms": list(self.sums),  # in the objective's order, which a file does not keep
         }
 
@@ -246,6 +258,7 @@ class Fit:
             group=kept.get("group"),
             record=meta["record"],
             keep=section(kept, "keep."),
+            last=meta["last"],
         )
         agreement = float("nan") if meta["agreement"] is None else meta["agreement"]
         # Heads of the right shape; what is in them comes from the state.
@@ -295,16 +308,22 @@ def load(module: nn.Module, arrays: Mapping[str, Array]) -> None:
         own[name].copy_(torch.from_numpy(np.array(value)).reshape(own[name].shape))
 
 
-def _view(network: Network, head: nn.Module, pixels: Tensor, n_frames: int) -> View:
+def _view(network: Network, head: nn.Module, pixels: Tensor, n_frames: int, label: Tensor) -> View:
     feature = network(pixels)
     post = network.neck(feature)
     shape = (-1, n_frames, feature.shape[1])
-    return View(feature.float().view(shape).mean(1), head(post.view(shape).mean(1)).float())
+    centres = getattr(head, "centres", None)
+    return View(
+        feature.float().view(shape).mean(1),
+        head(post.view(shape).mean(1)).float(),
+        None if centres is None else centres(label),
+    )
 
 
 def _whole(view: View, n: int, ranks: Ranks) -> View:
     """The view of the whole batch from every process's part of it."""
-    return View(ranks.gather(view.feature, n), ranks.gather(view.logits, n))
+    centre = None if view.centre is None else ranks.gather(view.centre, n)
+    return View(ranks.gather(view.feature, n), ranks.gather(view.logits, n), centre)
 
 
 def _target(tracklet: Array, labels: PseudoLabels, aux: Mapping[str, Tensor], device: torch.device) -> Target:

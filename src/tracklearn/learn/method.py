@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.sample import Plan
-from tracklearn.types import Array, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Assignment:
             that is not what `labels` say, as when every tracklet is a class of its own.
         record: numbers for the round's record.
         keep: arrays that the run keeps of its last round, for the report.
+        last: the stage ends after the rounds on these labels, because others would be no better.
     """
 
     labels: PseudoLabels
@@ -42,6 +43,7 @@ class Assignment:
     group: Array | None = None
     record: Mapping[str, float] = field(default_factory=dict)
     keep: Mapping[str, Array] = field(default_factory=dict)
+    last: bool = False
 
     @property
     def people(self) -> PseudoLabels:
@@ -56,10 +58,34 @@ class View:
     Args:
         feature: (b, d) pre-BN features, mean over each tracklet's frames.
         logits: the head's output for the mean post-BN features, (b, c) for a classifier.
+        centre: (b, d) row of the head's `centres` for each sample's label, where the head has them.
     """
 
     feature: Tensor
     logits: Tensor
+    centre: Tensor | None = None
+
+
+class Moment(NamedTuple):
+    """Where training stands within the rounds on one assignment of labels; all from 0.
+
+    Args:
+        round, rounds: this one, and how many there are.
+        batch, batches: this one in its round, and how many there are.
+    """
+
+    round: int
+    rounds: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Tracklets and the crops they refer to."""
+
+    tracklets: Tracklets
+    crops: Crops
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +110,8 @@ class Stage:
         rounds: how many (epochs).
         assign: (features (t, d) unit, tracklets, memory) -> Assignment.
         head: (features (t, d), labels) -> module on the mean post-BN feature, made for every student and
-            copied into its teacher. Its shape depends on the labels and d alone.
+            copied into its teacher. Its shape depends on the labels and d alone. It may hold `centres`, an
+            nn.Embedding with a row for each class, for `View.centre`.
         optimise: (student, head) -> optimisers, made together with the head.
         iterations: labels -> number of batches in a round.
         sample: (tracklets, labels, n_iterations, rng) -> Plan.
@@ -100,6 +127,9 @@ class Stage:
         alpha: the teachers' momentum. None: nothing is learned from teachers, `objective` gets no views of
             them, and after each round they are copies of the students.
         assign_every: rounds for which labels stay; in those that keep them nothing is extracted.
+        schedule: (students, optimisers, moment) called before every batch, to set learning rates or to
+            freeze parts.
+        material: what the stage learns from, where that is not what `train` was given.
     """
 
     name: str
@@ -117,6 +147,8 @@ class Stage:
     samples_per_bn: int = 16
     alpha: float | None = 0.999
     assign_every: int = 1
+    schedule: Callable[[Sequence[nn.Module], Sequence[torch.optim.Optimizer], Moment], None] | None = None
+    material: Material | None = None
 
 
 @dataclass(frozen=True)

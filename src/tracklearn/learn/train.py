@@ -28,7 +28,7 @@ from tracklearn.learn.events import (
     teacher_arrays,
 )
 from tracklearn.learn.fit import Fit, Pairs, load
-from tracklearn.learn.method import Assignment, Method, Stage
+from tracklearn.learn.method import Assignment, Material, Method, Stage
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
 from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
@@ -36,7 +36,7 @@ from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 Progress = Callable[[str, int, "int | None"], None]
 
 # Version of the arrays and meta in a State; a state of another version is refused.
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 
 __all__ = [
     "Config",
@@ -171,7 +171,8 @@ class _Training:
         self.part = np.zeros(tracklets.n_crops, np.int64)
         self.memory: dict[str, Array] = {}
         self.labels: PseudoLabels | None = None
-        self.rounds = 0
+        self.rounds = 0  # finished, of all stages
+        self.place = 0  # in the list of all rounds there could be; some stages end early
         self.fit: Fit | None = None
 
     def events(self, resume: State | None) -> Iterator[Prepared | Round | State]:
@@ -191,8 +192,8 @@ class _Training:
         else:
             self._restore(resume)
         rounds = self._rounds()
-        while self.rounds < len(rounds):
-            yield from self._round(*rounds[self.rounds])
+        while self.place < len(rounds):
+            yield from self._round(*rounds[self.place])
             yield self._state()
 
     def _rounds(self) -> list[tuple[Stage, int]]:
@@ -202,7 +203,7 @@ class _Training:
     def _prepare(self) -> Prepared:
         began = time.perf_counter()
         ranks = self.pairs.ranks
-        features = self._extract("isolation", self.pairs.teachers[0], self.original.crop)
+        features = self._extract("isolation", self.pairs.teachers[0], self.original.crop, self.crops)
         if self.method.prepare is not None:
             if ranks.rank == 0:
                 self.part = np.asarray(self.method.prepare(self._given(features), self.original), np.int64)
@@ -225,6 +226,7 @@ class _Training:
         what: str,
         network: Network,
         rows: Array,
+        crops: Crops,
         *,
         post_bn: bool = True,
         own: slice | None = None,
@@ -236,7 +238,7 @@ class _Training:
         ranks = self.pairs.ranks
         part = embed.extract(
             network,
-            self.crops,
+            crops,
             rows[ranks.share(len(rows)) if own is None else own],
             device=self.pairs.device,
             progress=lambda _, done, total: self.progress(what, done, total),
@@ -250,9 +252,14 @@ class _Training:
         """The features as `prepare` and `assign` get them."""
         return _near(features, self.pairs.device) if self.method.tensors else features
 
+    def _material(self, stage: Stage) -> Material:
+        """What a stage learns from."""
+        return stage.material or Material(self.tracklets, self.crops)
+
     def _features(self, stage: Stage) -> Array:
         """(t, d) unit features of the tracklets: the mean over the teachers; the same on every rank."""
-        ranks, tracklets = self.pairs.ranks, self.tracklets
+        ranks = self.pairs.ranks
+        tracklets, crops = self._material(stage).tracklets, self._material(stage).crops
         row, group = sample.clips(tracklets, stage.frames_cluster, self.rng)
         rows = tracklets.crop[row]
         share = ranks.share(len(tracklets))
@@ -260,7 +267,7 @@ class _Training:
         post_bn = stage.cluster_feature == "post_bn"
         pooled = []
         for network in self.pairs.teachers:
-            features = self._extract("features", network, rows, post_bn=post_bn, own=own)
+            features = self._extract("features", network, rows, crops, post_bn=post_bn, own=own)
             pooled.append(embed.pool(features, group[own] - share.start, share.stop - share.start))
         if len(pooled) > 1:
             mean = np.mean(pooled, 0)
@@ -270,29 +277,32 @@ class _Training:
     def _assigned(self, stage: Stage, seconds: dict[str, float]) -> Fit:
         """Features, labels, and what is to be trained on them."""
         began = time.perf_counter()
+        tracklets = self._material(stage).tracklets
         features = self._features(stage)
         seconds["extract"] = time.perf_counter() - began
         began = time.perf_counter()
         assigned: Assignment | None = None
         if self.pairs.ranks.rank == 0:
-            assigned = stage.assign(self._given(features), self.tracklets, self.memory)
+            assigned = stage.assign(self._given(features), tracklets, self.memory)
         assigned = self.pairs.ranks.from_first(assigned)
         assert assigned is not None
         labels = assigned.labels
         if labels.n_clusters < 2:
             raise TrainingStopped(
-                f"epoch {self.rounds + 1}: {len(self.tracklets)} tracklets gave {labels.n_clusters} "
+                f"epoch {self.rounds + 1}: {len(tracklets)} tracklets gave {labels.n_clusters} "
                 f"cluster(s), training needs at least 2. {' '.join(assigned.diagnosis)}".rstrip()
             )
         people = assigned.people
         agreement = cluster.agreement(self.labels.label, people.label) if self.labels else float("nan")
         seconds["cluster"] = time.perf_counter() - began
-        return Fit(stage, assigned, agreement, self.tracklets, features, self.pairs)
+        return Fit(stage, assigned, agreement, tracklets, features, self.pairs)
 
     def _round(self, stage: Stage, within: int) -> Iterator[Round | State]:
         """One round; from where it was left, where it had begun."""
         seconds = {"extract": 0.0, "cluster": 0.0}
         keeps = within % stage.assign_every > 0
+        if within == 0 and self.place and self._rounds()[self.place - 1][0].material is not stage.material:
+            self.labels = None  # of other tracklets
         if self.fit is None:
             self.fit = self._assigned(stage, seconds)
         fit = self.fit
@@ -300,7 +310,11 @@ class _Training:
             fit.draw(self.rng)
         began, outside = time.perf_counter(), 0.0
         for done in fit.batches(
-            self.crops, self.generator, ahead=self.config.batches_ahead, progress=self.progress
+            self._material(stage).crops,
+            self.generator,
+            ahead=self.config.batches_ahead,
+            within=within,
+            progress=self.progress,
         ):
             if done % self.config.checkpoint_every == 0 and done < len(fit.plan or ()):
                 left = time.perf_counter()
@@ -322,8 +336,11 @@ class _Training:
         assigned, labels = fit.assigned, fit.assigned.people
         self.labels, self.memory = labels, dict(assigned.memory)
         self.rounds += 1
+        self.place += 1
         if (within + 1) % stage.assign_every == 0 or within + 1 == stage.rounds:
             self.fit = None
+            if assigned.last:
+                self.place += stage.rounds - within - 1
         yield Round(
             index=self.rounds - 1,
             stage=stage.name,
@@ -367,6 +384,7 @@ class _Training:
             "method": self.method.name,
             "seed": self.seed,
             "rounds": self.rounds,
+            "place": self.place,
             "step": self.pairs.step,
             "sampler": copy.deepcopy(self.rng.bit_generator.state),
         }
@@ -387,10 +405,10 @@ class _Training:
         self.generator.set_state(torch.from_numpy(np.array(arrays["rng.augment"], np.uint8)))
         self.rng.bit_generator.state = meta["sampler"]
         self.pairs.step = int(meta["step"])
-        self.rounds = int(meta["rounds"])
+        self.rounds, self.place = int(meta["rounds"]), int(meta["place"])
         if "fit" in meta:
-            stage, _ = self._rounds()[self.rounds]
-            self.fit = Fit.restored(stage, self.tracklets, self.pairs, arrays, meta["fit"])
+            stage, _ = self._rounds()[self.place]
+            self.fit = Fit.restored(stage, self._material(stage).tracklets, self.pairs, arrays, meta["fit"])
 
 
 def _placed(network: Network, device: torch.device) -> Network:

@@ -5,6 +5,7 @@
     RUN/times.jsonl             seconds of each round and stage (kept apart: they differ from run to run)
     RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
     RUN/labels.safetensors      label of every isolated tracklet in every round
+    RUN/kept.safetensors        arrays of the method's last round for the report (UGA: its graph)
     RUN/start.safetensors       the network before training;  weights.safetensors: the trained teacher
                                 (weights2.safetensors: the second teacher of a method with two networks)
     RUN/state-*.safetensors     everything needed to go on, numbered by iteration; the last two are kept
@@ -161,6 +162,10 @@ class RunWriter:
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(plain_json({"round": record["index"], **seconds}) + "\n")
 
+    def write_kept(self, arrays: Mapping[str, Array]) -> None:
+        """Keep a method's own arrays of the last round."""
+        write_arrays(self.path / "kept.safetensors", arrays)
+
     def _write_rounds(self) -> None:
         text = "".join(plain_json(r) + "\n" for r in self.rounds)
         write_atomic(self.path / "rounds.jsonl", text.encode())
@@ -260,6 +265,11 @@ class Run:
         """(rounds, t) int32: label of every isolated tracklet in every round."""
         path = self.path / "labels.safetensors"
         return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
+
+    def kept(self) -> dict[str, Array]:
+        """The method's own arrays of the last round; empty where it has none."""
+        path = self.path / "kept.safetensors"
+        return read_arrays(path)[0] if path.is_file() else {}
 
     def isolation(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
