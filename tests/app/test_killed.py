@@ -1,5 +1,6 @@
 """Training that is killed, and training that torchrun starts: the run on disk is the uninterrupted one's."""
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -96,29 +97,36 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(done, tmp_path,
 
 
 def torchrun(n, *arguments):
-    return subprocess.run(
+    """(exit code, standard output, standard error) of a training by n processes, none of which stays."""
+    process = subprocess.Popen(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)),
             *("--standalone", "-m", "tracklearn"),
             *map(str, arguments),
         ],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+        start_new_session=True,
     )
+    try:
+        out, said = process.communicate(timeout=180)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, said
 
 
 def test_two_processes_of_torchrun_train_the_run_of_one(done, tmp_path):
     settings = [*QUICK, "tmc.isolate=false", "tmc.samples_per_bn=6", "tmc.clusters_per_batch=4"]
     options = [part for text in settings for part in ("--set", text)]
     set_path, out = done["out"] / "set", tmp_path / "two"
-    made = torchrun(
+    code, printed, said = torchrun(
         2, "train", set_path, "--out", out, "--weights", "none", "--preset", "cpu", "--json", *options
     )
-    assert made.returncode == 0, made.stderr[-2000:]
-    (line,) = made.stdout.splitlines()  # the first process alone speaks
+    assert code == 0, said[-2000:]
+    (line,) = printed.splitlines()  # the first process alone speaks
     two = Run(out)
     assert json.loads(line)["rounds"] == two.rounds
     assert two.manifest["processes"] == 2

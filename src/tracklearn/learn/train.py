@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tracklearn.core import cluster, isolate
-from tracklearn.learn import deterministic, embed, sample, teacher
+from tracklearn.learn import allocator, deterministic, embed, sample, teacher
 from tracklearn.learn.events import (
     Prepared,
     Round,
@@ -128,6 +128,7 @@ def train(
             f"tracklets refers to crop {tracklets.crop.max()}, crops has {len(crops)}: "
             "take both from the same set"
         )
+    allocator.keep_freed()
     config, device = config or Config(), torch.device(device)
     if resume is not None:
         _check(resume, method, tracklets, seed)
