@@ -95,7 +95,7 @@ def evaluate(
             f"{first.title} in {first.root} is not complete: {problems[0]}{more}; --partial takes what "
             "is there"
         )
-    notes = list(first.notes)
+    notes = [*first.notes, *model.record.get("labels_used", [])]
     if first.n_splits > 1 and model.record.get("weights") == "weights" and model.trained_on is None:
         notes.append(
             "the training set of the run does not say what it was made of: whether the run has seen people "

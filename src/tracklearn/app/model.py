@@ -129,6 +129,7 @@ def open_model(
             "weights": which,
             "device": where,
             "trained_on": None if seen is None else {"benchmark": seen.benchmark, "split": seen.split},
+            "labels_used": run.manifest.get("labels_used", []),
         },
         folder=path,
         stem="evaluation",

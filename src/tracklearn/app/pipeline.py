@@ -143,6 +143,7 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "device": plan.device,
         "seed": plan.seed,
         "set": {"path": _relative(plan.set_path, out), "digest": tracklet_set.digest},
+        "labels_used": labels_used(tracklet_set),
         "n_rounds": getattr(plan.config, "epochs", None),
         "versions": {
             "torch": torch.__version__,
@@ -150,6 +151,20 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
             "python": platform.python_version(),
         },
     }
+
+
+def labels_used(tracklet_set: TrackletSet) -> list[str]:
+    """What the tracklets of a set owe to ground truth, one line each, for the record of what learns from it.
+
+    Noise is simulated with the truth; at r_FM 1 and r_SW 1 that is one tracklet per person and camera.
+    """
+    noise = tracklet_set.manifest.get("settings", {}).get("noise")
+    if noise is None:
+        return []
+    asked = noise["asked"]
+    if asked["r_FM"] == asked["r_SW"] == 1:
+        return ["tracklets were made with labels: one for each person and camera"]
+    return [f"tracklets were made with labels: noise at r_FM {asked['r_FM']:g}, r_SW {asked['r_SW']:g}"]
 
 
 def _relative(path: str | Path, folder: str | Path) -> str:
@@ -330,6 +345,7 @@ def report(
         rounds=opened.rounds,
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=opened.kept(),
+        warnings=[line[0].upper() + line[1:] for line in manifest.get("labels_used", [])],
         settings={
             "method": manifest["method"],
             "preset": manifest["preset"],

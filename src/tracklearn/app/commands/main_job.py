@@ -13,6 +13,7 @@ from tracklearn.app.commands.options import (
     ConfigFile,
     Detector,
     Device,
+    Isolate,
     Json,
     PresetName,
     Resume,
@@ -74,6 +75,7 @@ def train(
     tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
     method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
+    isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
     preset: PresetName = None,
@@ -100,7 +102,9 @@ def train(
             device=device,
             seed=seed,
             config_file=config,
-            overrides=overridden(settings, backbone=("network.backbone", backbone)),
+            overrides=overridden(
+                settings, backbone=("network.backbone", backbone), isolate=(f"{method}.isolate", isolate)
+            ),
             progress=bars,
         )
         if dry_run:
@@ -120,6 +124,7 @@ def train(
         "run": str(out),
         "weights": str(out / "weights.safetensors"),
         "isolation": opened.manifest["isolation"],
+        "labels_used": opened.manifest["labels_used"],
         "rounds": opened.rounds,
         "seconds": opened.seconds,
     }
@@ -179,6 +184,7 @@ def run(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
     method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
+    isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
     detector: Detector = None,
@@ -200,6 +206,7 @@ def run(
     overrides = overridden(
         settings,
         backbone=("network.backbone", backbone),
+        isolate=(f"{method}.isolate", isolate),
         **ingest_options(detector, tracker, threshold, stride),
     )
     chosen = ingest_config(config, overrides)

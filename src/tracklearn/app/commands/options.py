@@ -40,6 +40,12 @@ Backbone = Annotated[
         "--backbone", help="resnet50, ibn_resnet50_a, mobilenet_v2 or tiny; inferred from the weights."
     ),
 ]
+Isolate = Annotated[
+    bool | None,
+    typer.Option(
+        "--isolate/--no-isolate", help="Cut tracklets at switches first; on by default in tmc, else off."
+    ),
+]
 Detector = Annotated[
     str | None,
     typer.Option(
