@@ -1,4 +1,4 @@
-"""Inner loops of `core.neighbors`."""
+"""Inner loops of `core.neighbors`, some of them shared with `core.graph`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def squared_distance(x, y):
 
 
 @njit(cache=True, nogil=True)
-def _comparable_distance(x, y):
+def comparable_distance(x, y):
+    """The squared distance in the steps that ties are decided by."""
     return np.rint(squared_distance(x, y) * _STEPS) / _STEPS
 
 
 @njit(cache=True, nogil=True)
-def _keep_largest(heap, value):
+def keep_largest(heap, value):
     """Puts `value` in the place of the smallest of `heap`, which stands first."""
     at = 0
     while True:
@@ -44,7 +45,7 @@ def _keep_largest(heap, value):
 
 
 @njit(cache=True, nogil=True)
-def _insert(best, index, found, d, j):
+def insert(best, index, found, d, j):
     """Puts (d, j) into its place among the `found` pairs sorted so far; returns their new number."""
     if found < best.shape[0]:
         at = found
@@ -77,12 +78,12 @@ def select(similarity, query, gallery, slack, index, squared):
         heap[:] = -np.inf
         for j in range(n):
             if similarity[r, j] > heap[0]:
-                _keep_largest(heap, similarity[r, j])
+                keep_largest(heap, similarity[r, j])
         bound = np.float64(heap[0]) - slack
         found = 0
         for j in range(n):
             if similarity[r, j] >= bound:
-                found = _insert(best, index[r], found, _comparable_distance(query[r], gallery[j]), j)
+                found = insert(best, index[r], found, comparable_distance(query[r], gallery[j]), j)
         for i in range(k):
             squared[r, i] = max(best[i], 0.0)
 
@@ -95,7 +96,7 @@ def open_floors(tile, first_row, k, slack, floor):
         heap[:] = -np.inf
         for similarity in tile[r]:
             if similarity > heap[0]:
-                _keep_largest(heap, similarity)
+                keep_largest(heap, similarity)
         floor[first_row + r] = heap[0] - slack[first_row + r]
 
 
@@ -155,7 +156,7 @@ def _make_room(i, heap, slack, floor, count, index, value):
     heap[:] = -np.inf
     for c in range(count[i]):
         if value[i, c] > heap[0]:
-            _keep_largest(heap, value[i, c])
+            keep_largest(heap, value[i, c])
     floor[i] = heap[0] - slack[i]
     kept = 0
     for c in range(count[i]):
@@ -187,18 +188,18 @@ def settle(query, gallery, slack, count, candidate, value, low, high, index, squ
         heap[:] = -np.inf
         for c in range(count[i]):
             if value[i, c] > heap[0]:
-                _keep_largest(heap, value[i, c])
+                keep_largest(heap, value[i, c])
         row = query[i]
         line = index[i]
         found = 0
         for c in range(count[i]):
             if value[i, c] >= heap[0]:
                 j = candidate[i, c]
-                found = _insert(best, line, found, _comparable_distance(row, gallery[j]), j)
+                found = insert(best, line, found, comparable_distance(row, gallery[j]), j)
         for c in range(count[i]):
             if value[i, c] < heap[0] and value[i, c] + slack[i] / 2 >= 1.0 - best[k - 1] / 2:
                 j = candidate[i, c]
-                found = _insert(best, line, found, _comparable_distance(row, gallery[j]), j)
+                found = insert(best, line, found, comparable_distance(row, gallery[j]), j)
         for c in range(k):
             squared[i, c] = max(best[c], 0.0)
 
