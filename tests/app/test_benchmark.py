@@ -90,7 +90,7 @@ def run(tmp_path):
         }
         writer = RunWriter(tmp_path / name, manifest)
         writer.write_start(start.arrays(), start.metadata())
-        writer.finish(network.arrays(), network.metadata(), seconds={})
+        writer.finish([network.arrays()], network.metadata(), seconds={})
         return tmp_path / name
 
     return make

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tracklearn.app import bars, noise
+from tracklearn.app.pipeline import labels_used
 from tracklearn.core.simulate import OBSERVED, Simulated
 from tracklearn.store import referenced
 from tracklearn.store.tracklets import open_set, read_truth, truth_path
@@ -268,6 +269,24 @@ class TestSimulate:
         )
         noise.simulate(tmp_path / "few", tmp_path / "made", noise.level(fragmentation=1, switch=1))
         assert open_set(tmp_path / "made").place["path"].to_pylist() == [f"{i}.jpg" for i in then]
+
+    def test_rates_of_one_make_one_tracklet_per_person_and_camera_and_say_so(self, clean, call):
+        """What UGA's published results assume of labelled benchmarks."""
+        assert labels_used(open_set("clean")) == []
+        for rates in ((1, 1), (2.5, 1.25)):
+            args = ("--fragmentation", rates[0], "--switch", rates[1], "--out", f"made{rates[0]}")
+            assert call("simulate", "clean", *args)[0] == 0
+        made = open_set("made1").tracklets
+        pid = read_truth("made1").pid
+        known = pid >= 0
+        pairs = np.unique(np.stack([pid, made.camid[made.tracklet], made.tracklet])[:, known], axis=1)
+        assert len(np.unique(pairs[:2], axis=1).T) == len(pairs.T) == len(np.unique(pairs[2]))
+        assert labels_used(open_set("made1")) == [
+            "tracklets were made with labels: one for each person and camera"
+        ]
+        assert labels_used(open_set("made2.5")) == [
+            "tracklets were made with labels: noise at r_FM 2.5, r_SW 1.25"
+        ]
 
     def test_seed(self, clean, call):
         digests = []
