@@ -166,3 +166,38 @@ def test_ahead_passes_errors_on():
 
     with pytest.raises(ValueError, match="row 3"):
         list(sample.ahead(Broken(np.zeros((1, 2, 2, 3), np.uint8)), [np.array([0])]))
+
+
+@given(lengths, st.integers(1, 14), st.integers(1, 6), st.integers(0, 99))
+@settings(deadline=None)
+def test_singles(lengths, per_batch, images, seed):
+    tracklets = make(lengths)
+    t, n = len(tracklets), 7
+    labels = PseudoLabels.of(np.arange(t))
+    options = {"tracklets_per_batch": per_batch, "images_per_tracklet": images}
+    plan = sample.singles(tracklets, labels, n, np.random.default_rng(seed), **options)
+    b = min(per_batch, t)
+    assert plan.tracklet.shape == (n, b * images)
+    assert plan.row.shape == (n, b * images, 1)
+    assert (tracklets.tracklet[plan.row[:, :, 0]] == plan.tracklet).all()
+    chosen = plan.tracklet.reshape(n, b, images)
+    assert (chosen == chosen[:, :, :1]).all()  # images of a tracklet stand together
+    assert all(len(set(c)) == b for c in chosen[:, :, 0].tolist())  # none twice in a batch
+    visits = np.bincount(chosen[:, :, 0].ravel(), minlength=t)
+    assert visits.max() - visits.min() <= 1  # all come once before one comes again
+    for rows in plan.row.reshape(-1, images):
+        length = lengths[tracklets.tracklet[rows[0]]]
+        times = np.unique(rows, return_counts=True)[1]
+        assert len(times) == min(images, length)  # distinct frames first
+        assert times.max() - times.min() <= 1
+        if length >= images:
+            assert (np.diff(rows) <= -(-2 * length // images)).all()  # spread over the tracklet
+    again = sample.singles(tracklets, labels, n, np.random.default_rng(seed), **options)
+    assert (again.row == plan.row).all()
+
+
+def test_singles_reach_every_frame():
+    tracklets = make([2, 9])
+    labels = PseudoLabels.of(np.arange(2))
+    plan = sample.singles(tracklets, labels, 200, np.random.default_rng(0), images_per_tracklet=4)
+    assert np.unique(plan.row).tolist() == list(range(11))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -119,19 +119,63 @@ def batches(
         raise ValueError(f"labels hold {n} cluster(s), expected at least 2: nothing to tell apart")
     member = np.split(used, first[1:])
     per_batch = min(clusters_per_batch, n)
-    queue: list[int] = []
     chosen = np.empty((n_iterations, per_batch, tracklets_per_cluster), np.int64)
-    for i in range(n_iterations):
+    for i, batch in enumerate(_turns(n, n_iterations, per_batch, rng)):
+        for j, c in enumerate(batch):
+            chosen[i, j] = _members(member[c], tracklets.camid, tracklets_per_cluster, rng)
+    tracklet = chosen.reshape(n_iterations, per_batch * tracklets_per_cluster)
+    return Plan(tracklet, _frames(tracklets, tracklet, n_frames, rng))
+
+
+def singles(
+    tracklets: Tracklets,
+    labels: PseudoLabels,
+    n_iterations: int,
+    rng: np.random.Generator,
+    *,
+    tracklets_per_batch: int = 16,
+    images_per_tracklet: int = 4,
+) -> Plan:
+    """An epoch of batches of single images: tracklets of all cameras in random order, a few frames of each.
+
+    All tracklets come once before one comes again, and none comes twice in a batch. With fewer tracklets than
+    `tracklets_per_batch` the batches are smaller.
+
+    Args:
+        tracklets: the set, at least one.
+        labels: not asked; every tracklet comes.
+        n_iterations: batches wanted.
+        rng: draws everything.
+        tracklets_per_batch: different ones.
+        images_per_tracklet: frames of each, which stand together as samples of one frame: one at random from
+            each of that many equal parts of the tracklet; short ones cycle.
+
+    Source: METHODS 4.2 for what a batch mixes; the rest is chosen.
+    """
+    per_batch = min(tracklets_per_batch, len(tracklets))
+    turns = list(_turns(len(tracklets), n_iterations, per_batch, rng))
+    chosen = np.array(turns, np.int64).reshape(n_iterations, per_batch, 1)
+    length, k = tracklets.length[chosen], np.arange(images_per_tracklet)
+    low, high = k * length // images_per_tracklet, (k + 1) * length // images_per_tracklet
+    spread = rng.integers(low, np.maximum(high, low + 1))
+    cycled = (rng.integers(0, length) + k) % length
+    row = tracklets.start[:-1][chosen] + np.where(length < images_per_tracklet, cycled, spread)
+    n = per_batch * images_per_tracklet
+    tracklet = np.repeat(chosen[:, :, 0], images_per_tracklet, 1)
+    return Plan(tracklet, row.reshape(n_iterations, n, 1))
+
+
+def _turns(n: int, n_iterations: int, per_batch: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Batches of `per_batch` different numbers below n; all come once before one comes again."""
+    queue: list[int] = []
+    for _ in range(n_iterations):
         if len(queue) < per_batch:
             # The next pass starts inside this batch: what the batch already holds goes to its end.
             order = rng.permutation(n)
             again = np.isin(order, queue)
             queue += [*order[~again].tolist(), *order[again].tolist()]
-        batch, queue = queue[:per_batch], queue[per_batch:]
-        for j, c in enumerate(batch):
-            chosen[i, j] = _members(member[c], tracklets.camid, tracklets_per_cluster, rng)
-    tracklet = chosen.reshape(n_iterations, per_batch * tracklets_per_cluster)
-    return Plan(tracklet, _frames(tracklets, tracklet, n_frames, rng))
+        yield queue[:per_batch]
+        queue = queue[per_batch:]
 
 
 def ahead(crops: Crops, rows: Iterable[Array], *, depth: int = 2, pin: bool = False) -> Generator[Tensor]:
