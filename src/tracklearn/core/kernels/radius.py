@@ -1,0 +1,16 @@
+"""Inner loops of `core.radius`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tracklearn.core.kernels.neighbors import squared_distance
+
+
+@njit(cache=True, nogil=True)
+def cosine_distances(features, row, column, steps, out):
+    """`out` (m,) = 1 − x·y of the pairs of rows, in float64, to the nearest of `steps` steps in 1."""
+    for e in range(row.shape[0]):
+        distance = squared_distance(features[row[e]], features[column[e]]) / 2.0
+        out[e] = max(0.0, np.rint(distance * steps) / steps)
