@@ -1,4 +1,4 @@
-"""The four losses of mean-teacher training and what they share; pure functions of tensors.
+"""The losses of training, and what they share; pure functions of tensors.
 
 Every loss is a mean over the batch, weighted where `weight` is given. Distances are Euclidean, not squared,
 between un-normalised features (METHODS: pre-BN); their gradient at distance zero is zero.
@@ -97,6 +97,21 @@ def triplet(
     if form == "softplus":
         return _mean(F.softplus(gap), weight)
     raise ValueError(f"form is {form!r}, expected one of {', '.join(TRIPLET_FORMS)}")
+
+
+def centre(feature: Tensor, centre: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """L_cen: the mean squared Euclidean distance of each feature to the centre of its class.
+
+    Args:
+        feature: (b, d).
+        centre: (b, d), of each row's class; takes a gradient too.
+        weight: (b,) or None.
+
+    Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV 2016,
+    eq. 2, without its ½ as in the code that re-ID took it from (Luo et al., "Bag of Tricks and a Strong
+    Baseline for Deep Person Re-identification", CVPRW 2019).
+    """
+    return _mean((feature - centre).square().sum(1), weight)
 
 
 def soft_identity(logits: Tensor, teacher_logits: Tensor, *, weight: Tensor | None = None) -> Tensor:
