@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 # Settings of the demo over those of the CPU preset: a small network from random weights that meets about
 # thirty people in a few minutes. Chosen on worlds of other seeds than the demo's own.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "tmc": {
-        "epochs": 12,
-        "augment": {"colour": 0.5},
-    },
+    "tmc": {"epochs": 12, "augment": {"colour": 0.5}},
+    "mmt": {"epochs": 12, "augment": {"colour": 0.5}},
+    "uga": {"augment": {"colour": 0.5}},
 }
 
 
@@ -117,7 +116,7 @@ def demo(
 
     Returns:
         `report`, `untrained`, `trained` and `baseline` scores, `noise` before and after isolation, share of
-        `dropped` frames, `seconds` per stage, and a `table` to print.
+        `dropped` frames, `links` (of UGA's graphs, by round), `seconds` per stage, and a `table` to print.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.
@@ -240,8 +239,10 @@ def judge_run(
     crops = judge_set.crops(size["height"], size["width"])
     features["baseline"] = evaluate.colour_histogram(crops, judge_set.tracklets)
     scores = {name: evaluate.retrieval(f, pid, camid).to_dict() for name, f in features.items()}
+    links = evaluate.link_rates(run.kept(), parts, truth)
     examples = _examples(features["trained"], judge_set, pid, seed=run.manifest["seed"])
-    return {**scores, "noise": noise, "examples": examples, "weights": run.manifest["weights"]["name"]}
+    judged = {**scores, "noise": noise, "examples": examples, "weights": run.manifest["weights"]["name"]}
+    return judged | ({"links": links} if links else {})
 
 
 def _examples(
@@ -288,6 +289,17 @@ def _table(judged: dict[str, Any], seconds: dict[str, float]) -> str:
         f"  {'from the tracker':<28} {before['r_FM']:>6.2f}  {before['r_SW']:>6.2f}",
         f"  {'after isolation':<28} {after['r_FM']:>6.2f}  {after['r_SW']:>6.2f}"
         f"   ({judged['noise']['dropped_fraction']:.1%} of the frames dropped)",
+        *_links(judged.get("links", [])),
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
     ]
     return "\n".join(lines)
+
+
+def _links(links: list[dict[str, float]]) -> list[str]:
+    """First and last round of the links between cameras."""
+    if not links:
+        return []
+    return ["links between cameras     precision   recall"] + [
+        f"  {'round ' + str(e['round'] + 1):<24}{e['precision']:>10.1%} {e['recall']:>8.1%}"
+        for e in (links[0], links[-1])
+    ]

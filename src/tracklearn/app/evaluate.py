@@ -72,6 +72,31 @@ def tracklet_pid(tracklets: Tracklets, truth: Truth) -> Array:
     return out
 
 
+def link_rates(
+    graphs: Mapping[int, Mapping[str, Array]], tracklets: Tracklets, truth: Truth
+) -> list[dict[str, float]]:
+    """How right the links of a run's graphs are, in every round that has one.
+
+    Args:
+        graphs: round -> arrays of a `core.graph.Graph`, as `Run.kept` gives them.
+        tracklets: as isolation left them; the graphs join them.
+        truth: of the set.
+
+    Returns:
+        One mapping a round: `round`, `precision` (share of links between tracklets of one person) and
+        `recall` (share of a person's pairs of cameras that are linked); nan where there is nothing to count.
+    """
+    from tracklearn.core import graph
+
+    pid = tracklet_pid(tracklets, truth)
+    found = []
+    for index, arrays in graphs.items():
+        made = graph.Graph(arrays["start"], arrays["to"], arrays["weight"])
+        precision, recall = graph.precision_recall(made, pid, tracklets.camid)
+        found.append({"round": index, "precision": precision, "recall": recall})
+    return found
+
+
 def retrieval(features: Array, pid: Array, camid: Array, *, same_camera: bool = False) -> Scores:
     """Every tracklet with a known person searched for among all the others.
 

@@ -103,7 +103,7 @@ def _train(
             if writer is not None:
                 writer.write_round(_round_record(event), event.labels.label, event.seconds)
                 if event.keep:
-                    writer.write_kept(event.keep)
+                    writer.write_kept(event.index, event.keep)
             yield event
         elif writer is None:
             continue
@@ -344,7 +344,7 @@ def report(
         features={i: arrays["feature"][owner == i] for i in order},
         rounds=opened.rounds,
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
-        links=opened.kept(),
+        links=next(reversed(opened.kept().values()), {}),
         warnings=[line[0].upper() + line[1:] for line in manifest.get("labels_used", [])],
         settings={
             "method": manifest["method"],

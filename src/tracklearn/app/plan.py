@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int | None], None]
 
-METHODS = ("tmc", "mmt")
+METHODS = ("tmc", "mmt", "uga")
 
 
 def pick_device(name: str | None) -> str:

@@ -30,6 +30,14 @@ PRESETS: dict[str, Preset] = {
         "network": {"height": 128, "width": 64},
         "tmc": {**_FEW_BATCHES, "frames_train": 2, "eps_intra": "auto"},
         "mmt": {**_FEW_BATCHES, "eps_intra": "auto"},
+        "uga": {
+            "epochs_intra": 10,
+            "epochs_inter": 10,
+            "iterations": 20,
+            "samples_per_bn": 64,
+            "eps_intra": "auto",
+            "augment": {"pad": 5},
+        },
     },
 }
 

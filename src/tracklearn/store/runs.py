@@ -5,7 +5,7 @@
     RUN/times.jsonl             seconds of each round and stage (kept apart: they differ from run to run)
     RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
     RUN/labels.safetensors      label of every isolated tracklet in every round
-    RUN/kept.safetensors        arrays of the method's last round for the report (UGA: its graph)
+    RUN/kept/*.safetensors      arrays of the method's own, one file a round (UGA: its graph)
     RUN/start.safetensors       the network before training;  weights.safetensors: the trained teacher
                                 (weights2.safetensors: the second teacher of a method with two networks)
     RUN/state-*.safetensors     everything needed to go on, numbered by iteration; the last two are kept
@@ -132,7 +132,7 @@ class RunWriter:
             # Nothing of ours is there without a manifest, so nothing may be overwritten.
             raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+        for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         self._write_manifest()
 
@@ -162,9 +162,11 @@ class RunWriter:
         with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(plain_json({"round": record["index"], **seconds}) + "\n")
 
-    def write_kept(self, arrays: Mapping[str, Array]) -> None:
-        """Keep a method's own arrays of the last round."""
-        write_arrays(self.path / "kept.safetensors", arrays)
+    def write_kept(self, index: int, arrays: Mapping[str, Array]) -> None:
+        """Keep a method's own arrays of a round."""
+        folder = self.path / "kept"
+        folder.mkdir(exist_ok=True)
+        write_arrays(folder / f"{index:05d}.safetensors", arrays)
 
     def _write_rounds(self) -> None:
         text = "".join(plain_json(r) + "\n" for r in self.rounds)
@@ -266,10 +268,10 @@ class Run:
         path = self.path / "labels.safetensors"
         return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
 
-    def kept(self) -> dict[str, Array]:
-        """The method's own arrays of the last round; empty where it has none."""
-        path = self.path / "kept.safetensors"
-        return read_arrays(path)[0] if path.is_file() else {}
+    def kept(self) -> dict[int, dict[str, Array]]:
+        """The method's own arrays by round, in order; no entry for rounds that have none."""
+        files = sorted((self.path / "kept").glob("*.safetensors"))
+        return {int(path.stem): read_arrays(path)[0] for path in files}
 
     def isolation(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""

@@ -74,7 +74,7 @@ def ingest(
 def train(
     tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
-    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
     isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
@@ -183,7 +183,7 @@ def report(
 def run(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
-    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
     isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
@@ -241,7 +241,7 @@ def run(
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
-    method: Annotated[str, typer.Option("--method", help="tmc or mmt.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
     seed: Seed = 0,
     device: Device = "auto",
     resume: Resume = False,

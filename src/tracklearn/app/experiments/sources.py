@@ -185,7 +185,8 @@ def purity(run: Run, set_path: Path) -> Scores:
     Returns:
         `n_given`, `n_tracklets`; `impure_given`, `impure`, shares of the crops of a known person that lie in
         a tracklet of which more crops show another; `dropped`, share of the crops that isolation left out;
-        `r_FM`, `r_SW` of the tracklets trained on.
+        `r_FM`, `r_SW` of the tracklets trained on. Where the method joins tracklets by a graph, of its last
+        round: `linked`, `transitivity`, `link_precision`, `link_recall`; and `links`, the latter two of all.
     """
     from tracklearn.core import noise
     from tracklearn.store.tracklets import open_set, read_truth
@@ -197,7 +198,12 @@ def purity(run: Run, set_path: Path) -> Scores:
         found[name] = _impure(truth.pid[tracklets.crop], evaluate.tracklet_pid(tracklets, truth), tracklets)
     rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
     dropped = 1 - parts.n_crops / max(given.n_crops, 1)
-    return {**found, "dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
+    found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
+    if links := evaluate.link_rates(run.kept(), parts, truth):
+        last, record = links[-1], run.rounds[-1]["record"]
+        found |= {"link_precision": last["precision"], "link_recall": last["recall"], "links": links}
+        found |= {name: record[name] for name in ("linked", "transitivity")}
+    return found
 
 
 def _impure(pid: Array, owner: Array, tracklets: Any) -> float:

@@ -32,8 +32,13 @@ METRICS = {
     "impure_given": Metric("impure frames given"),
     "impure": Metric("impure frames"),
     "dropped": Metric("frames dropped"),
+    "linked": Metric("tracklets linked"),
+    "transitivity": Metric("transitivity"),
+    "link_precision": Metric("link precision"),
+    "link_recall": Metric("link recall"),
 }
-"""What a cell may measure; n_tracklets and impure are of the tracklets that were trained on."""
+"""What a cell may measure; n_tracklets and impure are of the tracklets that were trained on, the last four of
+UGA's graph in the last epoch."""
 
 
 def rows(grid: Grid, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
