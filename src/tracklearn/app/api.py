@@ -22,6 +22,7 @@ def train(
     *,
     out: str | Path,
     network: NetworkConfig | None = None,
+    source: str | Path | None = None,
     weights: str = "imagenet",
     preset: str | None = None,
     device: str | None = None,
@@ -39,6 +40,7 @@ def train(
             defaults are the paper's, for its crop size and GPUs.
         out: run folder to write.
         network: backbone and input size; the preset's when None.
+        source: labelled tracklet set that MSPLR learns from first, its truth beside it.
         weights: "imagenet", a file, or "none".
         preset: "cpu", "gpu" or "paper"; by the device when None.
         device: "cpu", "cuda", or the best there is when None.
@@ -58,6 +60,7 @@ def train(
         method=method,
         config=config,
         network=network,
+        source=source,
         weights=weights,
         preset=preset,
         device=device,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +20,7 @@ from tracklearn import world
 from tracklearn.app import evaluate, pipeline
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run, read_json, remove_folder, write_json
-from tracklearn.types import Array
+from tracklearn.types import Array, Scores
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tmc": {"epochs": 12, "augment": {"colour": 0.5}},
     "mmt": {"epochs": 12, "augment": {"colour": 0.5}},
     "uga": {"augment": {"colour": 0.5}},
+    "msplr": {"augment": {"colour": 0.5}},
 }
 
 
@@ -101,6 +102,11 @@ def worlds(seed: int) -> tuple[world.Config, world.Config]:
     return learn, judge
 
 
+def source_world(seed: int) -> world.Config:
+    """A labelled world for methods that adapt from one: other cameras and light, people in bright clothes."""
+    return world.Config(seed=1000 + seed, people_seed=2 * seed + 3, first_pid=200, clothes="bright", cast=0.5)
+
+
 def demo(
     out: str | Path,
     *,
@@ -115,8 +121,8 @@ def demo(
     """Run the whole demo into the folder `out`.
 
     Returns:
-        `report`, `untrained`, `trained` and `baseline` scores, `noise` before and after isolation, share of
-        `dropped` frames, `links` (of UGA's graphs, by round), `seconds` per stage, and a `table` to print.
+        `report`, `untrained`, `trained` and `baseline` scores (and `source_only`, where the method learns from
+        a labelled source first), `noise` before and after isolation, share of `dropped` frames, `links` (of UGA's graphs, by round), `seconds` per stage, and a `table` to print.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.
@@ -133,11 +139,18 @@ def demo(
     learn, judge = worlds(seed)
     # The demo shows the program as it is: what an older one left in the folder is made anew.
     salt = _program_digest()
-    films = settings_store.digest([vars(learn), vars(judge), salt])
+    adapts = pipeline.takes_source(method)
+    filmed = {"learn": learn, "judge": judge} | ({"source": source_world(seed)} if adapts else {})
+    films = settings_store.digest([{name: vars(config) for name, config in filmed.items()}, salt])
     with stages.stage("world", films, out / "world") as needed:
         if needed:
-            write_videos(learn, out / "world" / "learn", progress=progress)
-            write_videos(judge, out / "world" / "judge", progress=progress)
+            for name, config in filmed.items():
+                write_videos(config, out / "world" / name, progress=progress)
+    source = out / "source" if adapts else None
+    if source is not None:
+        with stages.stage("source", films, source) as needed:
+            if needed:
+                cut(out / "world" / "source", source, progress=progress)
     names = world.make(learn).cameras
     sources = [f"{name}={out / 'world' / 'learn' / name}.mp4" for name in names]
 
@@ -145,6 +158,7 @@ def demo(
         return pipeline.plan_training(
             set_path,
             method=method,
+            source=source,
             weights="none",
             preset="cpu",
             device=device,
@@ -163,7 +177,12 @@ def demo(
         return {
             "title": "Tracklearn demo",
             "noise": judged["noise"],
-            "scores": {name: judged[name] for name in ("baseline", "untrained", "trained")},
+            "scores": {
+                name: judged[name]
+                for name in ("baseline", "untrained", "source_only", "trained")
+                if name in judged
+            },
+            "steps": judged["steps"],
             "scores_note": SCORES_NOTE,
             "searches": examples,
             "search_picture": open_set(out / "judge").image,
@@ -195,9 +214,8 @@ def judge_run(
     out: Path, names: tuple[str, ...], *, device: str | None, progress: pipeline.Progress | None
 ) -> dict[str, Any]:
     """Scores on the other people and noise rates of the training tracklets, from the ground truth."""
-    from tracklearn.store import ingest as ingest_store
     from tracklearn.store.mot import read_results
-    from tracklearn.store.tracklets import open_set, write_truth
+    from tracklearn.store.tracklets import open_set, read_truth, write_truth
 
     run = Run(out / "run")
     tracklet_set = open_set(out / "set")
@@ -212,37 +230,76 @@ def judge_run(
         "dropped_fraction": run.manifest["isolation"]["dropped_fraction"],
     }
 
-    # The judged tracklets are cut out along the ground truth, so that only the features are judged.
     folder = out / "judge"
     remove_folder(folder)
     remove_folder(folder.with_name(folder.name + ".partial"))
-    videos = out / "world" / "judge"
-    sources = [f"{name}={videos / name}.gt.txt+{videos / name}.mp4" for name in names]
-    ingest_store.ingest(sources, folder, config=ingest_store.Config(), progress=progress)
-    judge_set = open_set(folder)
-    judge_truths = {name: read_results(videos / f"{name}.gt.txt") for name in names}
-    pid = evaluate.tracklet_pid(judge_set.tracklets, evaluate.match_truth(judge_set, judge_truths))
-    write_truth(folder, pid[judge_set.tracklets.tracklet])  # one person each, as a benchmark wants them
+    # The judged tracklets are cut out along the ground truth, so that only the features are judged.
+    judge_set = cut(out / "world" / "judge", folder, progress=progress)
+    pid = evaluate.tracklet_pid(judge_set.tracklets, read_truth(folder))
     camid = judge_set.tracklets.camid
     device = pipeline.pick_device(device)
-    features = {
-        name: pipeline.tracklet_features(
-            pipeline.load_network(run, which),
-            judge_set,
-            judge_set.tracklets,
-            device=device,
-            progress=progress,
+
+    def features_of(which: str | Path) -> Array:
+        network = pipeline.load_network(run, which)
+        return pipeline.tracklet_features(
+            network, judge_set, judge_set.tracklets, device=device, progress=progress
         )
-        for name, which in (("untrained", "start"), ("trained", "weights"))
-    }
+
+    features = {"untrained": features_of("start"), "trained": features_of("weights")}
+    kept = {index: features_of(path) for (index, _), path in run.stages.items()}
+    for (index, stage), _ in run.stages.items():
+        if stage == "source":
+            features["source_only"] = kept[index]
     size = run.manifest["network"]
     crops = judge_set.crops(size["height"], size["width"])
     features["baseline"] = evaluate.colour_histogram(crops, judge_set.tracklets)
     scores = {name: evaluate.retrieval(f, pid, camid).to_dict() for name, f in features.items()}
     links = evaluate.link_rates(run.kept(), parts, truth)
+    steps = _steps(
+        run,
+        evaluate.tracklet_pid(parts, truth),
+        {i: evaluate.retrieval(f, pid, camid) for i, f in kept.items()},
+    )
     examples = _examples(features["trained"], judge_set, pid, seed=run.manifest["seed"])
-    judged = {**scores, "noise": noise, "examples": examples, "weights": run.manifest["weights"]["name"]}
+    judged = {
+        **scores,
+        "noise": noise,
+        "examples": examples,
+        "steps": steps,
+        "weights": run.manifest["weights"]["name"],
+    }
     return judged | ({"links": links} if links else {})
+
+
+def cut(films: Path, out: Path, *, progress: pipeline.Progress | None = None) -> TrackletSet:
+    """Cut films of a world along their true boxes into the set `out`, and write who is in it beside it."""
+    from tracklearn.store import ingest
+    from tracklearn.store.mot import read_results
+    from tracklearn.store.tracklets import open_set, write_truth
+
+    names = sorted(path.stem for path in films.glob("*.mp4"))
+    sources = [f"{name}={films / name}.gt.txt+{films / name}.mp4" for name in names]
+    opened = open_set(ingest.ingest(sources, out, resume=True, progress=progress))
+    truth = evaluate.match_truth(opened, {name: read_results(films / f"{name}.gt.txt") for name in names})
+    pid = evaluate.tracklet_pid(opened.tracklets, truth)
+    write_truth(out, pid[opened.tracklets.tracklet])  # one person each, as a benchmark wants them
+    return opened
+
+
+def _steps(run: Run, pid: Array, scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
+    """What ground truth says of every labelling of a method that goes in steps; empty for others.
+
+    Args:
+        run: finished.
+        pid: true person of each tracklet trained on.
+        scores: last round of a labelling -> the scores of the network after it.
+    """
+    found, first = [], 0
+    for last, score in scores.items():
+        rates = evaluate.label_rates(run.labels[first], pid) if (run.labels[first] >= 0).any() else {}
+        found.append({"index": first, **rates, "mAP": score.mAP, "rank1": score.rank(1)})
+        first = last + 1
+    return found
 
 
 def _examples(
@@ -279,9 +336,12 @@ def _table(judged: dict[str, Any], seconds: dict[str, float]) -> str:
     labels = {
         "baseline": "colour histogram",
         "untrained": "untrained network",
+        "source_only": "trained on the source alone",
         "trained": "trained by Tracklearn",
     }
     for name, label in labels.items():
+        if name not in judged:
+            continue
         lines.append(f"  {label:<28} {judged[name]['mAP']:>6.1%}  {judged[name]['rank1']:>6.1%}")
     before, after = judged["noise"]["before"], judged["noise"]["after"]
     lines += [

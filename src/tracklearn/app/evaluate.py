@@ -97,6 +97,34 @@ def link_rates(
     return found
 
 
+def label_rates(label: Array, pid: Array) -> dict[str, float]:
+    """How right pseudo-labels are: pairs of tracklets, −1 labels and unknown people left out of the counts.
+
+    Args:
+        label: (t,) clusters, −1 = none.
+        pid: (t,) true persons, −1 = unknown.
+
+    Returns:
+        `purity`, the share of labelled tracklets that are of their cluster's most frequent person; `recall`,
+        the share of pairs of one person's tracklets that one cluster holds. nan where there is nothing to
+        count.
+    """
+    known = pid >= 0
+    inside = known & (label >= 0)
+    _, cell = np.unique(np.stack([label, pid])[:, inside], axis=1, return_inverse=True)
+    size = np.bincount(cell.ravel())
+    owner = np.zeros(len(size), np.int64)
+    owner[cell.ravel()] = label[inside]
+    best = np.zeros(int(label.max(initial=-1)) + 1)
+    np.maximum.at(best, owner, size)
+    everyone = np.unique(pid[known], return_counts=True)[1]
+    pairs = float((everyone * (everyone - 1)).sum())
+    return {
+        "purity": float(best.sum() / inside.sum()) if inside.any() else float("nan"),
+        "recall": float((size * (size - 1)).sum() / pairs) if pairs else float("nan"),
+    }
+
+
 def retrieval(features: Array, pid: Array, camid: Array, *, same_camera: bool = False) -> Scores:
     """Every tracklet with a known person searched for among all the others.
 

@@ -21,6 +21,7 @@ from tracklearn.app.plan import TrainPlan, pick_device, starting_networks
 from tracklearn.app.plan import method_module as method_module
 from tracklearn.app.plan import plan_training as plan_training
 from tracklearn.app.plan import setting_models as setting_models
+from tracklearn.app.plan import takes_source as takes_source
 from tracklearn.app.selection import worst_mixed
 from tracklearn.app.stages import Stages as Stages
 from tracklearn.core.isolate import typical_step
@@ -30,9 +31,10 @@ from tracklearn.types import Array, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
+    from tracklearn.learn.method import Method
     from tracklearn.learn.network import Network
     from tracklearn.learn.ranks import Ranks
-    from tracklearn.learn.train import Prepared, Round
+    from tracklearn.learn.train import Prepared, Round, State
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import TrackletSet
 
@@ -85,8 +87,9 @@ def _train(
         kept = writer.read_state() if resume else None
     kept = ranks.from_first(kept)
     last = state = loop.State(*kept) if kept else None
+    method = plan.value()
     events = loop.train(
-        plan.value(),
+        method,
         networks,
         tracklet_set.tracklets,
         crops,
@@ -101,7 +104,7 @@ def _train(
     for event in events:
         if isinstance(event, loop.Round):
             if writer is not None:
-                writer.write_round(_round_record(event), event.labels.label, event.seconds)
+                writer.write_round(_round_record(event), _own_labels(event, method, writer), event.seconds)
                 if event.keep:
                     writer.write_kept(event.index, event.keep)
             yield event
@@ -112,6 +115,8 @@ def _train(
         else:
             # Crops that the run met before it was stopped are not all met again.
             broken = max(broken, getattr(crops, "broken", 0))
+            if writer.rounds and "fit" not in event.meta:
+                _write_stage(writer, method, event, networks[0])
             writer.write_state(event.arrays, {**event.meta, "broken_crops": broken})
             last = event
     if writer is None:
@@ -126,6 +131,23 @@ def _train(
         networks[0].metadata(),
         seconds={"total": time.perf_counter() - began},
     )
+
+
+def _own_labels(event: Round, method: Method, writer: RunWriter) -> Array:
+    """The labels of the run's own tracklets; −1 for all where the round learned from other material."""
+    if next(s for s in method.stages if s.name == event.stage).material is None:
+        return event.labels.label
+    return np.full(writer.manifest["isolation"]["n_after"], -1)
+
+
+def _write_stage(writer: RunWriter, method: Method, state: State, network: Network) -> None:
+    """Keep the teacher where labels that stayed for several rounds, or a whole stage, came to an end."""
+    from tracklearn.learn.events import teacher_arrays
+
+    done = writer.rounds[-1]
+    stage = next(s for s in method.stages if s.name == done["stage"])
+    if stage.assign_every > 1:
+        writer.write_stage(done["index"], stage.name, teacher_arrays(state), network.metadata())
 
 
 def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> dict[str, Any]:
@@ -144,6 +166,7 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "seed": plan.seed,
         "set": {"path": _relative(plan.set_path, out), "digest": tracklet_set.digest},
         "labels_used": labels_used(tracklet_set),
+        "source": None if plan.source is None else _relative(plan.source, out),
         "n_rounds": getattr(plan.config, "epochs", None),
         "versions": {
             "torch": torch.__version__,
@@ -220,8 +243,8 @@ def _round_record(event: Round) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- features and index
 
 
-def load_network(run: Run, which: str = "weights") -> Network:
-    """The trained teacher of a run, or with `which="start"` the network before training, in eval mode."""
+def load_network(run: Run, which: str | Path = "weights") -> Network:
+    """The trained teacher of a run, in eval mode; "start": before training; a path: one of `Run.stages`."""
     from tracklearn.learn import backbone
     from tracklearn.store import weights as weight_store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tracklearn.types import Array, Crops, Tracklets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tracklearn.learn.method import Method
+    from tracklearn.learn.method import Material, Method
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Config as ComputeConfig
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int | None], None]
 
-METHODS = ("tmc", "mmt", "uga")
+METHODS = ("tmc", "mmt", "uga", "msplr")
 
 
 def pick_device(name: str | None) -> str:
@@ -64,6 +65,18 @@ def method_module(method: str) -> Any:
     return import_module(f"tracklearn.learn.methods.{method}")
 
 
+def takes_source(method: str) -> bool:
+    """Whether a method can learn from a labelled source set first."""
+    return "source" in inspect.signature(method_module(method).method).parameters
+
+
+def _seeded(config: BaseModel, seed: int) -> BaseModel:
+    """Settings that hold a seed of their own follow the run's, unless the user gave one."""
+    if "seed" not in type(config).model_fields or "seed" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"seed": seed})
+
+
 def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
     """The settings models by section name: ingest, network, train, and one section a method."""
     from tracklearn.learn.backbone import Config as NetworkConfig
@@ -98,6 +111,7 @@ class TrainPlan:
         network: which network.
         compute: how training is computed.
         starts: weights of the students, one for each, or one for all.
+        source: labelled tracklet set that the method learns from first, its truth beside it.
         preset: name of the preset that the settings began with.
         device: where to compute.
         seed: of every random choice.
@@ -112,6 +126,7 @@ class TrainPlan:
     preset: str
     device: str
     seed: int
+    source: Path | None = None
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -140,13 +155,34 @@ class TrainPlan:
                 "weights": self.weights,
                 "seed": self.seed,
                 "device": self.device.split(":")[0],
+                **({"source": self._source_digest()} if self.source is not None else {}),
             }
         )
 
+    def _source_digest(self) -> str:
+        from tracklearn.store.tracklets import open_set, read_truth
+
+        assert self.source is not None
+        return settings_store.digest([open_set(self.source).digest, read_truth(self.source).pid.tolist()])
+
     def value(self) -> Method:
         """The method with its settings, as `learn.train.train` runs it."""
-        value: Method = method_module(self.method).method(self.config)
+        module = method_module(self.method)
+        value: Method = module.method(self.config, *self._labelled())
         return value
+
+    def _labelled(self) -> tuple[Material, Array] | tuple[()]:
+        """The source's tracklets and crops, and the person of each tracklet."""
+        from tracklearn.app.evaluate import tracklet_pid
+        from tracklearn.learn.method import Material
+        from tracklearn.store.tracklets import open_set, read_truth
+
+        if self.source is None:
+            return ()
+        opened = open_set(self.source)
+        pid = tracklet_pid(opened.tracklets, read_truth(self.source))
+        crops = opened.crops(self.network.height, self.network.width)
+        return Material(opened.tracklets, crops), pid
 
 
 def plan_training(
@@ -162,13 +198,14 @@ def plan_training(
     config_file: str | Path | None = None,
     overrides: Sequence[str] = (),
     extra: settings_store.Preset | None = None,
+    source: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TrainPlan:
     """Settings, weights and device resolved, before anything is written.
 
     `config` and `network`, where given, are taken as they are; otherwise preset, `extra` (laid over the
     preset), file and overrides decide. `weights` may name one file for each network of the method, separated
-    by commas.
+    by commas. `source` is a labelled set, for methods that learn from one first.
     The backbone is the network setting's; when only the weights are named it is inferred from them, and with
     `weights="none"` the CPU preset takes the tiny network.
 
@@ -178,7 +215,8 @@ def plan_training(
     """
     from tracklearn.store import weights as weight_store
 
-    method_module(method)
+    if source is not None and not takes_source(method):
+        raise ValueError(f"method {method} does not learn from a labelled source set: leave out --source")
     device = pick_device(device)
     preset, values = choose(preset, device)
     values = settings_store.merge(values, extra or {})
@@ -200,13 +238,14 @@ def plan_training(
     plan = TrainPlan(
         set_path=Path(set_path),
         method=method,
-        config=config or resolved[method],
+        config=_seeded(config or resolved[method], seed),
         network=chosen.model_copy(update={"backbone": backbone}),  # type: ignore[arg-type]
         compute=resolved["train"],  # type: ignore[arg-type]
         starts=tuple(starts),
         preset=preset,
         device=device,
         seed=seed,
+        source=None if source is None else Path(source),
     )
     if len(starts) not in (1, plan.value().networks):
         raise ValueError(

@@ -35,6 +35,18 @@ PRESETS: dict[str, Preset] = {
             "epochs_inter": 10,
             "iterations": 20,
             "samples_per_bn": 64,
+            "threshold": 0.5,  # by transitivity and linked tracklets on a generated world, see docs/log.md
+            "eps_intra": "auto",
+            "augment": {"pad": 5},
+        },
+        "msplr": {
+            "source_epochs": 12,
+            "step_epochs": 6,
+            "frozen_epochs": 2,
+            "max_steps": 5,
+            "iterations": 20,
+            "clusters_per_batch": 16,
+            "samples_per_bn": 64,
             "eps_intra": "auto",
             "augment": {"pad": 5},
         },

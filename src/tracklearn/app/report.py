@@ -65,6 +65,8 @@ class ReportData:
             losses (name -> value), accuracy, diagnosis, seconds; missing or None where there is none.
         label: (u,) cluster of each isolated tracklet in the last round, −1 noise.
         links: arrays of a graph between tracklets of different cameras, see `links.section`; empty for none.
+        steps: what ground truth says of labellings, one mapping each: `index` of its first round, and
+            numbers; shown as not used.
         settings: nested settings.
         weights: name of the starting weights; "none" is a random start.
         weights_sha256: their digest.
@@ -99,6 +101,7 @@ class ReportData:
     seconds: Mapping[str, float]
     features: Mapping[int, Array] = field(default_factory=dict)
     links: Mapping[str, Array] = field(default_factory=dict)
+    steps: Sequence[Mapping[str, Any]] = ()
     weights_sha256: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
     skipped: Sequence[tuple[str, str, int]] = ()

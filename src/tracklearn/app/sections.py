@@ -53,6 +53,7 @@ class Sections:
             "learning": self.learning(),
             "clusters": self.clusters(),
             "left_out": self.left_out(),
+            "records": self.records(),
             "links": links.section(data.links, data.isolated, data.cameras, self.shot, self.best_isolated),
             "searches": self.searches(),
             "scores": self.score_rows(),
@@ -322,6 +323,32 @@ class Sections:
             caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
             charts.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
         return charts
+
+    def records(self) -> dict[str, Any] | None:
+        """What the method noted of each labelling, a row for each; the columns it has."""
+        rows: list[dict[str, Any]] = []
+        for r in self.data.rounds:
+            record = r.get("record") or {}
+            if record and (not rows or record != rows[-1]["record"]):
+                rows.append({"index": r.get("index"), "stage": r.get("stage", ""), "record": record})
+        names = list(dict.fromkeys(name for row in rows for name in row["record"]))
+        judged = {row["index"]: row for row in self.data.steps}
+        extra = list(dict.fromkeys(k for row in self.data.steps for k in row if k != "index"))
+        if not rows:
+            return None
+        return {
+            "names": [name.replace("_", " ") for name in names],
+            "judged": extra,
+            "rows": [
+                (
+                    row["index"],
+                    row["stage"],
+                    [row["record"].get(name) for name in names],
+                    [judged.get(row["index"], {}).get(name) for name in extra],
+                )
+                for row in rows
+            ],
+        }
 
     def cluster_sizes(self) -> tuple[Array, Array]:
         """(c,) sizes, largest first, and whether several cameras saw each."""

@@ -6,6 +6,8 @@
     RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
     RUN/labels.safetensors      label of every isolated tracklet in every round
     RUN/kept/*.safetensors      arrays of the method's own, one file a round (UGA: its graph)
+    RUN/stages/*.safetensors    the teacher wherever labels that stayed for several rounds came to an end
+                                (after UGA's first stage, MSPLR's source and each of its steps)
     RUN/start.safetensors       the network before training;  weights.safetensors: the trained teacher
                                 (weights2.safetensors: the second teacher of a method with two networks)
     RUN/state-*.safetensors     everything needed to go on, numbered by iteration; the last two are kept
@@ -168,6 +170,14 @@ class RunWriter:
         folder.mkdir(exist_ok=True)
         write_arrays(folder / f"{index:05d}.safetensors", arrays)
 
+    def write_stage(
+        self, index: int, stage: str, arrays: Mapping[str, Array], metadata: Mapping[str, str]
+    ) -> None:
+        """Keep the teacher as it is after round `index`, the last on its labels."""
+        folder = self.path / "stages"
+        folder.mkdir(exist_ok=True)
+        weights.save(folder / f"{index:05d}-{stage}.safetensors", arrays, metadata)
+
     def _write_rounds(self) -> None:
         text = "".join(plain_json(r) + "\n" for r in self.rounds)
         write_atomic(self.path / "rounds.jsonl", text.encode())
@@ -277,12 +287,20 @@ class Run:
         """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
         return read_arrays(self.path / "isolation.safetensors")
 
-    def weights_path(self, which: str = "weights") -> Path:
-        """File of the trained teacher, or with "start" of the network before training.
+    @property
+    def stages(self) -> dict[tuple[int, str], Path]:
+        """(round, stage) -> file of the teacher after it, in order, where one is kept."""
+        files = sorted((self.path / "stages").glob("*.safetensors"))
+        return {(int(p.stem[:5]), p.stem[6:]): p for p in files}
+
+    def weights_path(self, which: str | Path = "weights") -> Path:
+        """File of the trained teacher, or with "start" of the network before training; a path is itself.
 
         Raises:
             ValueError: training has not finished.
         """
+        if isinstance(which, Path):
+            return which
         if which == "weights" and not self.finished:
             raise ValueError(f"{self.path} is not finished: go on with tracklearn train … --resume")
         return self.path / f"{which}.safetensors"

@@ -26,6 +26,13 @@ PALETTE: tuple[Colour, ...] = (
     (108, 114, 56),  # olive
     (116, 30, 52),  # burgundy
 )
+
+# Which colours people wear: all of the palette, its brighter half or its darker half.
+CLOTHES: dict[str, tuple[Colour, ...]] = {
+    "any": PALETTE,
+    "bright": tuple(c for c in PALETTE if 0.3 * c[0] + 0.59 * c[1] + 0.11 * c[2] >= 110),
+    "dark": tuple(c for c in PALETTE if 0.3 * c[0] + 0.59 * c[1] + 0.11 * c[2] < 110),
+}
 _SKIN: tuple[Colour, ...] = ((240, 205, 178), (226, 180, 146), (196, 146, 110), (150, 102, 72), (98, 66, 48))
 _HAIR: tuple[Colour, ...] = ((32, 26, 24), (70, 46, 32), (120, 82, 46), (196, 160, 96), (150, 150, 150))
 _FAMILY = 4  # people who share two colours and differ in layout, pattern and bag
@@ -61,7 +68,7 @@ class Look:
     phase: float  # radians
 
 
-def look(people_seed: int, pid: int) -> Look:
+def look(people_seed: int, pid: int, clothes: str = "any") -> Look:
     """The look of one person, the same in every camera and every process.
 
     Four neighbouring pids share two clothing colours and wear them the other way round, striped, checked
@@ -70,10 +77,12 @@ def look(people_seed: int, pid: int) -> Look:
     Args:
         people_seed: seed of the population, ≥ 0.
         pid: person, ≥ 0.
+        clothes: name in `CLOTHES`.
     """
+    palette = CLOTHES[clothes]
     family, member = divmod(pid, _FAMILY)
     shared = np.random.default_rng([people_seed, family, 11])
-    first, second = (PALETTE[i] for i in shared.choice(len(PALETTE), 2, replace=False))
+    first, second = (palette[i] for i in shared.choice(len(palette), 2, replace=False))
     role = int(shared.permutation(_FAMILY)[member])
     bags = [str(b) for b in shared.permutation(["none", "backpack", "shoulder", "hand"])]
     rng = np.random.default_rng([people_seed, pid, 12])
@@ -86,7 +95,7 @@ def look(people_seed: int, pid: int) -> Look:
         return (int(value[0]), int(value[1]), int(value[2]))
 
     def any_colour() -> Colour:
-        return shade(PALETTE[int(rng.integers(len(PALETTE)))])
+        return shade(palette[int(rng.integers(len(palette)))])
 
     a, b = (first, second) if role in (0, 2) else (second, first)
     if role < 2:  # plain layouts, one the reverse of the other

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tracklearn.world.camera import Camera, Sensor, camera
 from tracklearn.world.figure import Pose, Sprite, draw
-from tracklearn.world.look import Look, look
+from tracklearn.world.look import CLOTHES, Look, look
 from tracklearn.world.place import Occluder, paint
 from tracklearn.world.walk import Visit, timetable
 
@@ -36,6 +36,7 @@ class Config:
         people_seed: of the people and their ways.
         first_pid: pid of the first person; other pids are other people.
         cast: how much the cameras differ in colour and tone; 0 not at all.
+        clothes: "any" colours of the palette, its "bright" half or its "dark" one.
 
     Raises:
         ValueError: a value is out of range.
@@ -51,8 +52,11 @@ class Config:
     people_seed: int = 0
     first_pid: int = 0
     cast: float = 1.0
+    clothes: str = "any"
 
     def __post_init__(self) -> None:
+        if self.clothes not in CLOTHES:
+            raise ValueError(f"clothes are {self.clothes!r}, expected one of {', '.join(CLOTHES)}")
         for name, least in (
             ("n_people", 1),
             ("n_cameras", 1),
@@ -98,7 +102,7 @@ class World:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.looks: dict[int, Look] = {
-            pid: look(config.people_seed, pid)
+            pid: look(config.people_seed, pid, config.clothes)
             for pid in range(config.first_pid, config.first_pid + config.n_people)
         }
         self._cameras = tuple(

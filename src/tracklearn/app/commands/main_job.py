@@ -15,6 +15,7 @@ from tracklearn.app.commands.options import (
     Device,
     Isolate,
     Json,
+    LabelledSource,
     PresetName,
     Resume,
     Seed,
@@ -74,7 +75,8 @@ def ingest(
 def train(
     tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
-    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")] = "tmc",
+    source: LabelledSource = None,
     isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
@@ -97,6 +99,7 @@ def train(
         plan = pipeline.plan_training(
             tracklets,
             method=method,
+            source=source,
             weights=weights,
             preset=preset,
             device=device,
@@ -183,7 +186,8 @@ def report(
 def run(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
-    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")] = "tmc",
+    source: LabelledSource = None,
     isolate: Isolate = None,
     weights: Weights = "imagenet",
     backbone: Backbone = None,
@@ -216,6 +220,7 @@ def run(
             return pipeline.plan_training(
                 set_path,
                 method=method,
+                source=source,
                 weights=weights,
                 preset=preset,
                 device=device,
@@ -241,7 +246,7 @@ def run(
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
-    method: Annotated[str, typer.Option("--method", help="tmc, mmt or uga.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")] = "tmc",
     seed: Seed = 0,
     device: Device = "auto",
     resume: Resume = False,

@@ -40,6 +40,13 @@ Backbone = Annotated[
         "--backbone", help="resnet50, ibn_resnet50_a, mobilenet_v2 or tiny; inferred from the weights."
     ),
 ]
+LabelledSource = Annotated[
+    Path | None,
+    typer.Option(
+        "--source",
+        help="Labelled tracklet set, its truth beside it, that msplr learns from first (see `datasets`).",
+    ),
+]
 Isolate = Annotated[
     bool | None,
     typer.Option(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tracklearn import __version__, world
+from tracklearn import __version__
 from tracklearn.app import demo, evaluate, pipeline
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
@@ -80,7 +80,7 @@ class World:
                     demo.write_videos(config, films, progress=progress)
             with stages.stage(name, digest, self.folder / name) as needed:
                 if needed:
-                    _cut(films, world.make(config).cameras, self.folder / name, progress)
+                    demo.cut(films, self.folder / name, progress=progress)
 
     def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
         from tracklearn.store.tracklets import open_set, read_truth
@@ -164,19 +164,6 @@ class Benchmark:
         if self.untrained:
             scores["untrained"] = judged("start", "evaluation-start")["mAP"]
         return {**scores, "notes": [*found["notes"], *found["problems"]]}
-
-
-def _cut(films: Path, cameras: tuple[str, ...], out: Path, progress: Progress | None) -> None:
-    """Cut the films along their true boxes into the set `out`, and write who is in it beside it."""
-    from tracklearn.store import ingest
-    from tracklearn.store.mot import read_results
-    from tracklearn.store.tracklets import open_set, write_truth
-
-    sources = [f"{name}={films / name}.gt.txt+{films / name}.mp4" for name in cameras]
-    opened = open_set(ingest.ingest(sources, out, resume=True, progress=progress))
-    truth = evaluate.match_truth(opened, {name: read_results(films / f"{name}.gt.txt") for name in cameras})
-    pid = evaluate.tracklet_pid(opened.tracklets, truth)
-    write_truth(out, pid[opened.tracklets.tracklet])  # one person each, as a benchmark wants them
 
 
 def purity(run: Run, set_path: Path) -> Scores:
