@@ -121,8 +121,9 @@ def demo(
     """Run the whole demo into the folder `out`.
 
     Returns:
-        `report`, `untrained`, `trained` and `baseline` scores (and `source_only`, where the method learns from
-        a labelled source first), `noise` before and after isolation, share of `dropped` frames, `links` (of UGA's graphs, by round), `seconds` per stage, and a `table` to print.
+        `report`, `untrained`, `trained` and `baseline` scores (`source_only` too, where the method learns
+        from a labelled source first), `noise` before and after isolation, share of `dropped` frames, `links`
+        of UGA's graphs by round, `steps` of MSPLR, `seconds` per stage, and a `table` to print.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.

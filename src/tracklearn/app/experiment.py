@@ -15,7 +15,7 @@ from tracklearn import __version__
 from tracklearn.app import pipeline
 from tracklearn.app.experiments import files, table
 from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
-from tracklearn.app.experiments.sources import Benchmark, Progress, Source, World, purity
+from tracklearn.app.experiments.sources import Benchmark, Progress, Source, World, purity, source_world
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
@@ -133,7 +133,13 @@ def run(
         source = _source(cell, out, folders)
         try:
             found = run_cell(
-                cell, out / "cells" / cell.name, source, device=device, progress=progress, on_round=on_round
+                cell,
+                out / "cells" / cell.name,
+                source,
+                labelled=_labelled(cell, out, folders, progress),
+                device=device,
+                progress=progress,
+                on_round=on_round,
             )
         except REFUSALS as error:
             results[i] |= {"status": "failed", "error": " ".join(str(error).split())}
@@ -156,11 +162,17 @@ def run_cell(
     folder: Path,
     source: Source,
     *,
+    labelled: Path | None = None,
     device: str,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> dict[str, Any]:
     """Noise, training and judging of one cell; what is there already of equal inputs is kept.
+
+    Args:
+        cell: what to do. folder: where. source: data to learn from and to be judged on.
+        labelled: set that the method learns from first.
+        device, progress, on_round: as of `run`.
 
     Returns:
         `scores`, by the names of `table.METRICS` and more; `seconds` by stage; `threads` of the training.
@@ -179,6 +191,7 @@ def run_cell(
     training = pipeline.plan_training(
         set_path,
         method=cell.method,
+        source=labelled,
         weights=cell.weights,
         preset=cell.grid.preset,
         device=device,
@@ -193,9 +206,10 @@ def run_cell(
                 if on_round:
                     on_round(event)
     opened, product = Run(run_path), folder / "scores.json"
-    with stages.stage("judge", settings_store.digest([trained, source.judging]), product) as needed:
+    judging = settings_store.digest([trained, source.judging, cell.rerank])
+    with stages.stage("judge", judging, product) as needed:
         if needed:
-            scores = source.judge(opened, device=device, progress=progress)
+            scores = source.judge(opened, device=device, rerank=cell.rerank, progress=progress)
             write_json(product, {**scores, **purity(opened, set_path)})
     return {
         "scores": read_json(product),
@@ -219,6 +233,18 @@ def _source(cell: Cell, out: Path, roots: Mapping[str, Path]) -> Source:
         subset=data.subset,
         untrained="untrained" in cell.grid.metrics,
     )
+
+
+def _labelled(cell: Cell, out: Path, roots: Mapping[str, Path], progress: Progress | None) -> Path | None:
+    """The labelled set that a cell's method learns from first, made if it is not there; None without one."""
+    if cell.data.source is None:
+        return None
+    name = benchmarks.find(cell.data.source).name
+    if name == WORLD:
+        return source_world(out / "data" / f"source{cell.data.seed}", cell.data.seed, progress)
+    whole = Benchmark(out / "data" / slug(name), name, roots[name])
+    whole.prepare(progress)
+    return whole.train
 
 
 def _labels(cell: Cell) -> dict[str, Any]:

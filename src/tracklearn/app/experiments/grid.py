@@ -57,7 +57,8 @@ class Data(_Table):
             split s modulo their number.
         persons, test_persons: so many of a benchmark's training and test persons, drawn with `seed`, instead
             of all; see `benchmarks.draw`.
-        source: labelled set to start from, for methods that adapt from one.
+        source: labelled set to start from, for methods that adapt from one: a benchmark, or "world" for
+            another generated world than the one of `seed`, see `demo.source_world`.
     """
 
     name: str
@@ -112,9 +113,13 @@ class Noise(_Table):
 
 
 class Variant(_Table):
-    """One way to train: what it changes of the grid's own method, weights and settings."""
+    """One way to train: what it changes of the grid's own method, weights and settings.
+
+    With `rerank`, what it is judged by is re-ranked (benchmarks alone).
+    """
 
     method: str | None = None
+    rerank: bool = False
     weights: str | None = None
     settings: Settings = {}
 
@@ -297,6 +302,11 @@ class Cell:
         """Starting weights, as `plan_training` takes them."""
         return self.grid.variant[self.variant].weights or self.grid.weights
 
+    @property
+    def rerank(self) -> bool:
+        """Whether what it is judged by is re-ranked."""
+        return self.grid.variant[self.variant].rerank
+
     @cached_property
     def settings(self) -> Settings:
         """What is laid over the preset."""
@@ -317,7 +327,7 @@ class Cell:
         if self.method not in plan.METHODS:
             known = ", ".join(plan.METHODS)
             return f"method {self.method!r} is not there yet: this program has {known}"
-        if self.data.source is not None:
+        if self.data.source is not None and not plan.takes_source(self.method):
             return f"method {self.method!r} does not learn from a labelled source set ({self.data.source})"
         return ""
 

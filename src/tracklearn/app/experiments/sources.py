@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tracklearn import __version__
+from tracklearn import __version__, world
 from tracklearn.app import demo, evaluate, pipeline
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
@@ -42,7 +42,7 @@ class Source(Protocol):
         """Make what is not there yet."""
         ...
 
-    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+    def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
         """A finished run's scores, named as in `Scores.to_dict` and `table.METRICS`, and `notes` if any."""
         ...
 
@@ -72,28 +72,28 @@ class World:
         return {"judge": open_set(self.folder / "judge").digest}
 
     def prepare(self, progress: Progress | None) -> None:
-        stages = Stages(self.folder)
         for name, config in zip(("train", "judge"), demo.worlds(self.seed), strict=True):
-            films, digest = self.folder / f"{name}-films", settings_store.digest([vars(config), __version__])
-            with stages.stage(films.name, digest, films) as needed:
-                if needed:
-                    demo.write_videos(config, films, progress=progress)
-            with stages.stage(name, digest, self.folder / name) as needed:
-                if needed:
-                    demo.cut(films, self.folder / name, progress=progress)
+            _film_and_cut(config, self.folder, name, progress)
 
-    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+    def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
         from tracklearn.store.tracklets import open_set, read_truth
 
+        if rerank:
+            raise ValueError("rerank: the generated world is judged without, give it to benchmarks alone")
         opened = open_set(self.folder / "judge")
         pid = evaluate.tracklet_pid(opened.tracklets, read_truth(opened.path))
         scores = {}
-        for name, which in (("untrained", "start"), ("trained", "weights")):
+        networks: dict[str, str | Path] = {"untrained": "start", "trained": "weights"}
+        for (_, stage), path in run.stages.items():
+            if stage == "source":
+                networks["source_only"] = path
+        for name, which in networks.items():
             features = pipeline.tracklet_features(
                 pipeline.load_network(run, which), opened, opened.tracklets, device=device, progress=progress
             )
             scores[name] = evaluate.retrieval(features, pid, opened.tracklets.camid)
-        return {**scores["trained"].to_dict(), "untrained": scores["untrained"].mAP}
+        others = {name: score.mAP for name, score in scores.items() if name != "trained"}
+        return {**scores["trained"].to_dict(), **others}
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Benchmark:
                 read = benchmarks.read(self.name, self.root, split=self.split, subset=self.subset)
                 read.write_train(self.train, progress=progress)
 
-    def judge(self, run: Run, *, device: str, progress: Progress | None) -> Scores:
+    def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
         from tracklearn.app import benchmark, model
 
         def judged(which: str, out: str) -> Scores:
@@ -154,6 +154,7 @@ class Benchmark:
                 protocol=self.protocol,
                 split=self.split,
                 subset=self.subset,
+                rerank=rerank,
                 resume=True,
                 progress=progress,
                 tell=lambda line: None,
@@ -164,6 +165,23 @@ class Benchmark:
         if self.untrained:
             scores["untrained"] = judged("start", "evaluation-start")["mAP"]
         return {**scores, "notes": [*found["notes"], *found["problems"]]}
+
+
+def source_world(folder: Path, seed: int, progress: Progress | None) -> Path:
+    """The labelled world beside the one of `seed`, as a set below `folder`; made if it is not there."""
+    return _film_and_cut(demo.source_world(seed), folder, "source", progress)
+
+
+def _film_and_cut(config: world.Config, folder: Path, name: str, progress: Progress | None) -> Path:
+    stages = Stages(folder)
+    films, digest = folder / f"{name}-films", settings_store.digest([vars(config), __version__])
+    with stages.stage(films.name, digest, films) as needed:
+        if needed:
+            demo.write_videos(config, films, progress=progress)
+    with stages.stage(name, digest, folder / name) as needed:
+        if needed:
+            demo.cut(films, folder / name, progress=progress)
+    return folder / name
 
 
 def purity(run: Run, set_path: Path) -> Scores:

@@ -27,6 +27,7 @@ METRICS = {
     "rank10": Metric("rank-10"),
     "rank20": Metric("rank-20"),
     "untrained": Metric("mAP untrained"),
+    "source_only": Metric("mAP source only"),
     "n_given": Metric("tracklets given", percent=False),
     "n_tracklets": Metric("tracklets", percent=False),
     "impure_given": Metric("impure frames given"),
