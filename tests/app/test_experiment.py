@@ -146,12 +146,14 @@ def test_the_shipped_grids_are_sound_and_hold_the_published_figures():
     assert found["tmc-table5"].needs == ("prid2011",)
     assert [c.split for c in found["tmc-table5"].cells()] == list(range(10))
     assert found["msplr-adaptation"].needs == ("market1501", "dukemtmc")
+    assert [c.rerank for c in found["msplr-adaptation"].cells()].count(True) == 6
+    assert {c.data.source for c in found["msplr-small"].cells()} == {"world"}
 
 
 def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
     for name, message in (
-        ("uga-mars-prid", "method 'uga' is not there yet"),
-        ("msplr-adaptation", "method 'msplr' is not there yet"),
+        ("uga-mars-prid", "data mars needs its folder: --root mars=DIR"),
+        ("msplr-adaptation", "data market1501 needs its folder: --root market1501=DIR"),
         ("tmc-table3", "data mars needs its folder: --root mars=DIR"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -162,6 +164,9 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
         experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path})
     with pytest.raises(ValueError, match="--root prid2011: this experiment does not use it; it needs mars"):
         experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path, "PRID-2011": tmp_path})
+    unknown = SMALL.replace("seeds = [3]", 'seeds = [3]\nmethod = "none"')
+    with pytest.raises(ValueError, match="method 'none' is not there yet: this program has tmc"):
+        experiment.run(made(tmp_path, unknown), tmp_path / "out")
     adapting = SMALL.replace('["world"]', '[{ name = "world", source = "market1501" }]')
     with pytest.raises(ValueError, match="'tmc' does not learn from a labelled source set"):
         experiment.run(made(tmp_path, adapting), tmp_path / "out")

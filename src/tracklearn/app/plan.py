@@ -215,7 +215,8 @@ def plan_training(
     """
     from tracklearn.store import weights as weight_store
 
-    if source is not None and not takes_source(method):
+    takes = takes_source(method)  # refuses an unknown method too
+    if source is not None and not takes:
         raise ValueError(f"method {method} does not learn from a labelled source set: leave out --source")
     device = pick_device(device)
     preset, values = choose(preset, device)

@@ -1,0 +1,197 @@
+"""MMT, UGA and MSPLR from a set to a run and its report, as the commands run them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.app.conftest import QUICK
+from tracklearn import world
+from tracklearn.app import demo, evaluate, pipeline
+from tracklearn.app.formats import percent
+from tracklearn.store.runs import Run, read_arrays
+from tracklearn.store.tracklets import open_set, read_truth, truth_path
+
+SIZE = [setting for setting in QUICK if setting.startswith("network")]
+
+
+def set_options(*settings):
+    return [part for text in (*SIZE, *settings) for part in ("--set", text)]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A set of other people in two cameras of another world, its truth beside it."""
+    folder = tmp_path_factory.mktemp("source")
+    config = world.Config(
+        n_people=6, n_cameras=2, seconds=20, seed=7, people_seed=8, first_pid=50, clothes="dark"
+    )
+    demo.write_videos(config, folder / "films")
+    demo.cut(folder / "films", folder / "set")
+    return folder / "set"
+
+
+def test_mmt_writes_both_teachers(done, call):
+    made = call(
+        *("train", done["out"] / "set", "--out", "run", "--method", "mmt", "--weights", "none"),
+        *("--preset", "cpu", "--json"),
+        *set_options("mmt.epochs=1", "mmt.iterations=2", "mmt.clusters_per_batch=4"),
+    )
+    assert made[0] == 0, made[2]
+    assert "id_1" in json.loads(made[1])["rounds"][0]["losses"]
+    one, two = (read_arrays(Run("run").path / f"{n}.safetensors")[0] for n in ("weights", "weights2"))
+    assert one.keys() == two.keys()
+    name = next(n for n in one if n.endswith("weight"))
+    assert (one[name] != two[name]).any()  # they started from random weights of their own
+
+
+def test_mmt_takes_a_file_for_each_student_and_tmc_does_not(done, call):
+    file = done["out"] / "run" / "weights.safetensors"
+    plan = pipeline.plan_training(
+        done["out"] / "set", method="mmt", weights=f"{file},none", device="cpu", overrides=SIZE
+    )
+    assert plan.weights["name"] == "weights.safetensors,none"
+    opened = open_set(plan.set_path)
+    first, second = pipeline.starting_networks(plan, opened.crops(64, 32), opened.tracklets)
+    kept = read_arrays(file)[0]
+    name = next(n for n in kept if n.endswith("weight"))
+    assert (first.arrays()[name] == kept[name]).all()
+    assert (second.arrays()[name] != kept[name]).any()
+    code, _, said = call("train", done["out"] / "set", "--out", "run", "--weights", f"{file},none")
+    assert code == 2
+    assert "are 2 files, method tmc trains 1" in said
+
+
+@pytest.fixture
+def linked(done, call):
+    """A short run of UGA."""
+    made = call(
+        *("train", done["out"] / "set", "--out", "run", "--method", "uga", "--isolate", "--weights", "none"),
+        *("--preset", "cpu", "--json"),
+        *set_options(
+            "uga.epochs_intra=2",
+            "uga.epochs_inter=2",
+            "uga.iterations=2",
+            "uga.sampling=all",
+            "uga.threshold=0.1",
+        ),
+    )
+    assert made[0] == 0, made[2]
+    return json.loads(made[1]), Run("run")
+
+
+def test_uga_keeps_its_graphs_and_the_first_stages_weights(done, linked):
+    result, run = linked
+    assert [r["stage"] for r in result["rounds"]] == ["intra", "intra", "inter", "inter"]
+    assert result["rounds"][0]["losses"].keys() >= {"id", "id_cam0", "acc_cam0", "id_cam1"}
+    assert result["rounds"][-1]["record"]["n_edges"] > 0
+    assert run.manifest["settings"]["isolate"]
+    assert result["isolation"]["n_after"] > result["isolation"]["n_before"]
+    assert list(run.kept()) == [2, 3]
+    assert list(run.stages) == [(1, "intra")]
+    middle = pipeline.load_network(run, run.stages[1, "intra"]).arrays()
+    last = pipeline.load_network(run).arrays()
+    assert any((middle[name] != last[name]).any() for name in middle)
+    opened = open_set(done["out"] / "set")
+    parts = pipeline.isolated(run, opened)
+    assert len(run.kept()[3]["start"]) == len(parts) + 1
+    if truth_path(opened.path).is_file():
+        rates = evaluate.link_rates(run.kept(), parts, read_truth(opened.path))
+        assert [r["round"] for r in rates] == [2, 3]
+
+
+def test_the_report_of_uga_shows_its_links(linked):
+    _, run = linked
+    page = pipeline.report(run.path).read_text()
+    assert "Links between cameras" in page
+    assert 'id="links"' in page
+    assert "n edges" in page  # the record of each graph
+
+
+def test_uga_refuses_one_camera_and_names_tmc(done, call, sources):
+    assert call("ingest", sources[0], "--out", "one")[0] == 0
+    code, _, said = call(
+        *("train", "one", "--out", "run", "--method", "uga", "--weights", "none", "--preset", "cpu")
+    )
+    assert code == 2
+    assert len(said.strip().splitlines()[-1:]) == 1
+    assert "one camera" in said
+    assert "--method tmc" in said
+
+
+def test_msplr_learns_from_the_source_and_then_in_steps(done, call, labelled):
+    settings = ("source_epochs=2", "step_epochs=2", "frozen_epochs=1", "max_steps=2", "iterations=2")
+    made = call(
+        *("train", done["out"] / "set", "--out", "run", "--method", "msplr", "--source", labelled),
+        *("--weights", "none", "--preset", "cpu", "--json"),
+        *set_options(*(f"msplr.{s}" for s in settings), "msplr.min_cameras=1", "msplr.structure=9"),
+    )
+    assert made[0] == 0, made[2]
+    run = Run("run")
+    stages = [r["stage"] for r in run.rounds]
+    assert stages[:2] == ["source", "source"]
+    assert set(stages[2:]) == {"steps"}
+    assert next(iter(run.stages)) == (1, "source")
+    assert [index for index, stage in run.stages if stage == "steps"] == list(range(3, len(stages), 2))
+    assert (run.labels[:2] == -1).all()  # the source's labels are not of this set's tracklets
+    assert run.labels.shape == (len(stages), run.manifest["isolation"]["n_after"])
+    assert "kept_fraction" in run.rounds[2]["record"]
+    assert run.manifest["source"] is not None
+    page = pipeline.report(
+        run.path, steps=[{"index": 2, "purity": 0.75, "mAP": 0.5}], out=run.path / "judged.html"
+    ).read_text()
+    assert "purity (truth, not used)" in page
+    assert f"<td>{percent(0.75)}</td>" in page
+
+
+def test_msplr_with_another_truth_of_the_source_is_another_run(done, labelled):
+    def digest():
+        return pipeline.plan_training(
+            done["out"] / "set",
+            method="msplr",
+            source=labelled,
+            weights="none",
+            device="cpu",
+            overrides=SIZE,
+        ).digest
+
+    before = digest()
+    assert digest() == before
+    truth = read_truth(labelled)
+    from tracklearn.store.tracklets import write_truth
+
+    try:
+        write_truth(labelled, np.roll(truth.pid, 60))
+        assert digest() != before
+    finally:
+        write_truth(labelled, truth.pid)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("tmc", ("--source", "SOURCE"), "method tmc does not learn from a labelled source set"),
+        ("msplr", ("--source", "nowhere"), "no such tracklet set"),
+        ("uga", ("--set", "uga.nodes=3"), "setting uga.nodes is unknown"),
+        ("gossip", (), "method 'gossip' is unknown: choose one of tmc, mmt, uga, msplr"),
+    ],
+)
+def test_refusals(done, call, labelled, method, options, message):
+    options = [labelled if o == "SOURCE" else o for o in options]
+    code, _, said = call(
+        *("train", done["out"] / "set", "--out", "run", "--method", method, "--weights", "none", *options)
+    )
+    assert code == 2
+    assert message in said
+
+
+def test_labels_are_judged_by_hand():
+    label = np.array([0, 0, 0, 1, 1, -1, 2])
+    pid = np.array([5, 5, 6, 6, 6, 5, -1])
+    rates = evaluate.label_rates(label, pid)
+    assert rates["purity"] == pytest.approx(4 / 5)
+    # pairs of one person: 3 of person 5, 3 of person 6; held by one cluster: one and one
+    assert rates["recall"] == pytest.approx(2 / 6)
+    nothing = evaluate.label_rates(np.full(3, -1), np.arange(3))
+    assert np.isnan(nothing["purity"])
+    assert np.isnan(nothing["recall"])
