@@ -1,5 +1,7 @@
 """Isolation: finding the parts of a tracklet that show one person each.
 
+By DBSCAN over a tracklet's frames, the paper's way, or by change points in their order (`change_point`).
+
 Source: Teng et al., "A Free Lunch to Person Re-identification", arXiv 2204.00891, section 3.2 (intra-tracklet
 isolation).
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +25,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[Any]
-Method = Literal["dbscan"]
+Method = Literal["dbscan", "change-point"]
 Metric = Literal["euclidean", "cosine", "jaccard"]
+METHODS: tuple[Method, ...] = ("dbscan", "change-point")
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
 _CELLS = 1 << 24  # float32 similarities of one long tracklet's frames held at a time: 64 MB
 _SPAN = 1 << 20  # numbers of short tracklets that one thread takes at a time: 4 MB
+
+
+class _Settings(NamedTuple):
+    """How to isolate; `eps`, `min_samples` and `metric` are DBSCAN's, `penalty` that of change points."""
+
+    method: str
+    eps: float
+    min_samples: int
+    metric: str
+    penalty: float | None
 
 
 def isolate(
@@ -42,29 +55,37 @@ def isolate(
     eps: float = 0.6,
     min_samples: int = 2,
     metric: Metric = "euclidean",
+    penalty: float | None = None,
 ) -> Array:
-    """The part of its tracklet that each crop belongs to, by DBSCAN inside every tracklet.
+    """The part of its tracklet that each crop belongs to, by DBSCAN or by change points.
 
-    A tracklet that is all noise, or shorter than `min_samples`, is kept whole as part 0.
+    DBSCAN: a tracklet that is all noise, or shorter than `min_samples`, is kept whole as part 0.
+    Change points (see `core.change_point`): no frame is dropped. Frames in which somebody covers the person
+    stay with the person while they are few, and are a part of their own where that is worth two cuts.
 
     Args:
         features: (n, d), any lengths but zero: rows are normalised here. A torch tensor is compared on its
             device, with the same labels.
         tracklet: (n,) int, non-decreasing.
         frame: (n,) int, non-decreasing inside a tracklet.
-        time: (n,) seconds, and box: (n, 4) pixels; not used by DBSCAN, checked for their shape.
-        method: "dbscan".
+        time: (n,) seconds. A frame less than a tenth of a second after the one before tells less that is new,
+            and change points count it for that time; where time does not go on, it is taken as unknown.
+            box: (n, 4) pixels, not used. DBSCAN uses neither.
+        method: "dbscan" (the paper's) or "change-point".
         eps: greatest distance of neighbours, above 0. The paper's best values are 0.5 for tracklets of 1.2
             persons on average and 0.6 for 1.5; 0.7 joins everybody (on Euclidean distances).
         min_samples: neighbours that make a frame the core of a part, itself included, at least 1.
         metric: "euclidean" of unit rows; "cosine", 1 − cosine; "jaccard", the k-reciprocal distance inside
             the tracklet with k1 a quarter of its length, 1-30, and k2 a fifth of k1, 1-6.
+        penalty: what a change point must save at least, above 0, in squared distances of frames to the mean
+            of their stretch; None takes `change_point.typical_penalty` of these features.
 
     Returns:
-        part (n,) int64: numbers within each tracklet, from 0 in the order of their first core frame; −1 for
-        noise. Labels are scikit-learn's DBSCAN's of each tracklet. `Tracklets.split` takes it as it is.
-        Exact: two frames are neighbours where their cosine in float64 reaches that of eps less 1e-12;
-        float32 decides only the pairs that its rounding cannot bring to the other side.
+        part (n,) int64: numbers within each tracklet, from 0 in the order of their first (core) frame; −1 for
+        noise. `Tracklets.split` takes it as it is.
+        DBSCAN's labels are scikit-learn's of each tracklet. Exact: two frames are neighbours where their
+        cosine in float64 reaches that of eps less 1e-12; float32 decides only the pairs that its rounding
+        cannot bring to the other side.
         Memory for float32 rows in C order: a few MB per thread and, for the L frames of the longest
         tracklet of more than 256, their unit rows in float32, L² / 8 bytes, and a block of similarities of
         at most 64 MB (beyond 262,144 frames: 256 · L bytes). Rows of another kind are copied, a few MB or
@@ -72,32 +93,43 @@ def isolate(
         float64. The Jaccard metric: one tracklet in float64 and what `jaccard_distance` needs for it.
         On a device: 512 MB, or the longest tracklet twice in float64 and 64 rows of its similarities where
         that is more; the Jaccard metric brings a tensor to the host.
+        Change points: the cheapest of all segmentations, its costs rounded to float32 products. Memory: a few
+        MB per thread and, for each tracklet of more than 256 frames in work, its rows in float32, a block of
+        products of at most 16 MB (beyond 131,072 frames: 128 bytes a frame) and 8 bytes for every pair of
+        stretches. A tensor is brought to the host.
 
     Raises:
         ValueError: shapes disagree; rows not sorted; features not finite or all zero (names rows); an unknown
-            method or metric; eps or min_samples out of range.
+            method or metric; eps, min_samples or penalty out of range.
 
     Example:
         >>> import numpy as np
         >>> x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
         >>> isolate(x, np.zeros(4, int), frame=np.arange(4))
         array([0, 0, 1, 1])
+        >>> isolate(x, np.zeros(4, int), frame=np.arange(4), method="change-point", penalty=0.5)
+        array([0, 0, 1, 1])
 
     Source: TMC section 3.2; metric and min_samples are our choice where the paper is silent.
     """
     features = as_matrix(features)
     tracklet = _check_rows(features, tracklet, frame, time, box)
-    _check_settings(method, eps, min_samples, metric)
-    return _parts(features, tracklet, eps, min_samples, metric)
+    given = _check_settings(_Settings(method, eps, min_samples, metric, penalty))
+    if method == "change-point" and penalty is None:
+        from tracklearn.core.change_point import typical_penalty
+
+        given = given._replace(penalty=typical_penalty(features, tracklet, time=time))
+    return _parts(features, tracklet, time, given)
 
 
 def isolate_chunks(
-    chunks: Iterable[tuple[Array | Tensor, Array, Array]],
+    chunks: Iterable[tuple[Array | Tensor, Array, Array] | tuple[Array | Tensor, Array, Array, Array]],
     *,
     method: Method = "dbscan",
     eps: float = 0.6,
     min_samples: int = 2,
     metric: Metric = "euclidean",
+    penalty: float | None = None,
 ) -> Iterator[Array]:
     """The parts that `isolate` finds, from rows that come in pieces, as a stream.
 
@@ -106,10 +138,12 @@ def isolate_chunks(
     set need not be in memory at once.
 
     Args:
-        chunks: (features (b, d), tracklet (b,), frame (b,)) of successive rows, any b, sorted by (tracklet,
-            frame) from one piece to the next too. An array may be used again for the next piece. Features
-            may be torch tensors, all of one device, as for `isolate`.
-        method, eps, min_samples, metric: as for `isolate`.
+        chunks: (features (b, d), tracklet (b,), frame (b,)) or, with time (b,) as a fourth, of successive
+            rows, any b, sorted by (tracklet, frame) from one piece to the next too; all with time or none. An
+            array may be used again for the next piece. Features may be torch tensors, all of one device, as
+            for `isolate`.
+        method, eps, min_samples, metric, penalty: as for `isolate`, but change points need a penalty: a
+            stream has no whole to take it from.
 
     Yields:
         After each chunk the part (m,) int64 of the rows of every tracklet that has ended, m possibly 0, and
@@ -119,7 +153,7 @@ def isolate_chunks(
     Raises:
         ValueError: a setting is wrong (at the call); while iterating, what `isolate` refuses, with the number
             of the chunk, from 0, and the row in it; a tracklet or frame lower than in the chunk before; a
-            chunk of another width.
+            chunk of another width, or with time where one before had none.
 
     Example:
         >>> import numpy as np
@@ -128,59 +162,81 @@ def isolate_chunks(
         >>> np.concatenate(list(isolate_chunks(rows)))
         array([0, 0, 1, 1])
     """
-    _check_settings(method, eps, min_samples, metric)
-    return _stream(chunks, eps, min_samples, metric)
+    given = _check_settings(_Settings(method, eps, min_samples, metric, penalty))
+    if method == "change-point" and penalty is None:
+        raise ValueError(
+            "change points in a stream need a penalty: give them change_point.typical_penalty of a sample"
+        )
+    return _stream(chunks, given)
 
 
-def _stream(
-    chunks: Iterable[tuple[Array | Tensor, Array, Array]], eps: float, min_samples: int, metric: Metric
-) -> Iterator[Array]:
-    open_rows: list[tuple[Array | Tensor, Array]] = []  # of the unfinished tracklet: features, tracklet
+class _Rows(NamedTuple):
+    """Successive rows: features (b, d), tracklet (b,), time (b,) or None."""
+
+    features: Array | Tensor
+    tracklet: Array
+    time: Array | None
+
+    def part(self, lo: int, hi: int) -> _Rows:
+        return _Rows(
+            self.features[lo:hi], self.tracklet[lo:hi], None if self.time is None else self.time[lo:hi]
+        )
+
+
+def _stream(chunks: Iterable[Sequence[Any]], given: _Settings) -> Iterator[Array]:
+    open_rows: list[_Rows] = []  # of the unfinished tracklet
     last = (0, 0)  # tracklet and frame of the row before this chunk
-    for number, (features, tracklet, frame) in enumerate(chunks):
+    for number, (features, tracklet, frame, *more) in enumerate(chunks):
+        time = np.asarray(more[0]) if more else None
         try:
             features = _checked(features)
-            tracklet = _check_rows(features, tracklet, frame, None, None)
+            tracklet = _check_rows(features, tracklet, frame, time, None)
         except ValueError as error:
             raise ValueError(f"chunk {number}: {error}") from error
         if not len(tracklet):
             yield np.zeros(0, np.int64)
             continue
+        rows = _Rows(features, tracklet, time)
         first = (int(tracklet[0]), int(frame[0]))
         if open_rows:
-            if first < last:
-                raise ValueError(
-                    f"chunk {number} starts at (tracklet, frame) {first} after {last}: "
-                    "sort the rows by (tracklet, frame)"
-                )
-            width = open_rows[0][0].shape[1]
-            if features.shape[1] != width:
-                raise ValueError(
-                    f"chunk {number} has features of width {features.shape[1]}, those before {width}: "
-                    "features of two networks cannot be compared"
-                )
+            _check_follows(number, rows, first, open_rows[-1], last)
         last = (int(tracklet[-1]), int(frame[-1]))
         # Rows before `head` go on with the unfinished tracklet, rows from `tail` on stay unfinished.
-        head = int(np.searchsorted(tracklet, open_rows[0][1][0], side="right")) if open_rows else 0
+        head = int(np.searchsorted(tracklet, open_rows[0].tracklet[0], side="right")) if open_rows else 0
         tail = int(np.searchsorted(tracklet, tracklet[-1]))
         done = []
         if open_rows and head < len(tracklet):
-            done.append(_close([*open_rows, (features[:head], tracklet[:head])], eps, min_samples, metric))
+            done.append(_close([*open_rows, rows.part(0, head)], given))
             open_rows = []
         if head < tail:
-            done.append(_parts(features[head:tail], tracklet[head:tail], eps, min_samples, metric))
+            done.append(_parts(*rows.part(head, tail), given))
         # Copies: a view would keep the whole chunk alive, and the caller may fill it again.
-        open_rows.append((_joined([features[tail:]]), tracklet[tail:].copy()))
+        open_rows.append(_joined([rows.part(tail, len(tracklet))]))
         yield np.concatenate([np.zeros(0, np.int64), *done])
-    yield _close(open_rows, eps, min_samples, metric)
+    yield _close(open_rows, given)
 
 
-def _close(pieces: list[tuple[Array | Tensor, Array]], eps: float, min_samples: int, metric: Metric) -> Array:
+def _check_follows(
+    number: int, rows: _Rows, first: tuple[int, int], before: _Rows, last: tuple[int, int]
+) -> None:
+    """Refuses a chunk that cannot follow the rows `before`, which end at (tracklet, frame) `last`."""
+    if first < last:
+        raise ValueError(
+            f"chunk {number} starts at (tracklet, frame) {first} after {last}: "
+            "sort the rows by (tracklet, frame)"
+        )
+    if rows.features.shape[1] != before.features.shape[1]:
+        raise ValueError(
+            f"chunk {number} has features of width {rows.features.shape[1]}, those before "
+            f"{before.features.shape[1]}: features of two networks cannot be compared"
+        )
+    if (rows.time is None) != (before.time is None):
+        raise ValueError(f"chunk {number} and those before differ in having times: give all of them, or none")
+
+
+def _close(pieces: list[_Rows], given: _Settings) -> Array:
     """Parts of the one tracklet that came in these pieces."""
-    if not pieces:
-        return np.zeros(0, np.int64)
-    features, tracklet = zip(*pieces, strict=True)
-    return _parts(_joined(features), np.concatenate(tracklet), eps, min_samples, metric)
+    return _parts(*_joined(pieces), given) if pieces else np.zeros(0, np.int64)
 
 
 def _checked(features: Array | Tensor) -> Array | Tensor:
@@ -194,14 +250,16 @@ def _checked(features: Array | Tensor) -> Array | Tensor:
     return features
 
 
-def _joined(pieces: Sequence[Array | Tensor]) -> Array | Tensor:
+def _joined(pieces: list[_Rows]) -> _Rows:
     """The pieces one below the other, in memory of their own."""
-    if not is_tensor(pieces[0]):
-        return np.concatenate(pieces)
+    features, tracklet, time = zip(*pieces, strict=True)
+    together_time = None if time[0] is None else np.concatenate(time)
+    if not is_tensor(features[0]):
+        return _Rows(np.concatenate(features), np.concatenate(tracklet), together_time)
 
     from tracklearn.core import device
 
-    return device.joined(pieces)
+    return _Rows(device.joined(features), np.concatenate(tracklet), together_time)
 
 
 def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
@@ -253,9 +311,14 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
     return step if step > 0 else 0.6
 
 
-def _parts(features: Array | Tensor, tracklet: Array, eps: float, min_samples: int, metric: Metric) -> Array:
+def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given: _Settings) -> Array:
     """Parts (n,) of a matrix whose rows may still turn out not finite or all zero."""
     edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
+    if given.penalty is not None and given.method == "change-point":
+        from tracklearn.core import change_point
+
+        return change_point.parts(features, edge, time, given.penalty)
+    eps, min_samples, metric = given.eps, given.min_samples, given.metric
     if metric == "jaccard":
         return _jaccard_parts(features, edge, eps, min_samples)
 
@@ -361,15 +424,18 @@ def _spans(edge: Array, width: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(cut) if b > a]
 
 
-def _check_settings(method: str, eps: float, min_samples: int, metric: str) -> None:
-    if method != "dbscan":
-        raise ValueError(f'method is "{method}", expected "dbscan"')
-    if metric not in METRICS:
-        raise ValueError(f'metric is "{metric}", expected one of {", ".join(METRICS)}')
-    if not eps > 0:
-        raise ValueError(f"eps is {eps}, expected a distance above 0")
-    if min_samples < 1:
-        raise ValueError(f"min_samples is {min_samples}, expected at least 1")
+def _check_settings(given: _Settings) -> _Settings:
+    if given.method not in METHODS:
+        raise ValueError(f'method is "{given.method}", expected one of {", ".join(METHODS)}')
+    if given.metric not in METRICS:
+        raise ValueError(f'metric is "{given.metric}", expected one of {", ".join(METRICS)}')
+    if not given.eps > 0:
+        raise ValueError(f"eps is {given.eps}, expected a distance above 0")
+    if given.min_samples < 1:
+        raise ValueError(f"min_samples is {given.min_samples}, expected at least 1")
+    if given.penalty is not None and not 0 < given.penalty < math.inf:
+        raise ValueError(f"penalty is {given.penalty}, expected a finite number above 0")
+    return given
 
 
 def _check_rows(

@@ -12,7 +12,7 @@ _SMALLEST, _LARGEST = 2.0**-60, 2.0**60
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _dot(x, y):
+def dot(x, y):
     """x·y in float64; the same for (x, y) and (y, x)."""
     total = 0.0
     for i in range(x.shape[0]):
@@ -24,11 +24,11 @@ def _dot(x, y):
 def lengths(x, out):
     """Fills `out` (n,) float64 with the lengths of the rows."""
     for i in range(x.shape[0]):
-        out[i] = np.sqrt(_dot(x[i], x[i]))
+        out[i] = np.sqrt(dot(x[i], x[i]))
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _tile(x, i, j, out):
+def tile(x, i, j, out):
     """Fills out[i : i + 4, j : j + 4] with products of rows, float32; the last row stands for those beyond.
 
     Sixteen sums at once, each a vector along the width: two loads for four multiplications. BLAS, made for
@@ -67,7 +67,7 @@ def _tile(x, i, j, out):
 @njit(cache=True, nogil=True)
 def _near(x, y, least):
     """Whether the cosine of two rows is at least `least`, in float64."""
-    return _dot(x, y) >= least * (np.sqrt(_dot(x, x)) * np.sqrt(_dot(y, y)))
+    return dot(x, y) >= least * (np.sqrt(dot(x, x)) * np.sqrt(dot(y, y)))
 
 
 @njit(cache=True, nogil=True)
@@ -156,7 +156,7 @@ def label_short(x, edge, least, slack, min_samples, part, length, done):
             continue
         for i in range(0, n, 4):
             for j in range(i, n, 4):
-                _tile(own, i, j, product)
+                tile(own, i, j, product)
         for i in range(n):
             done[q] &= _SMALLEST <= product[i, i] <= _LARGEST
             scale[i] = np.sqrt(np.float64(product[i, i]))

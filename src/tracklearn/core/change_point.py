@@ -1,0 +1,145 @@
+"""Isolation by change points: a tracklet's frames are ordered, and a switch happens at a moment.
+
+Every tracklet is cut into stretches so that the spread inside them, plus a penalty for every cut, is as small
+as it can be: with rows of weight w and unit direction x, a stretch of weight W costs W − |Σ w x|² / W. The
+dynamic programme over all cuts is exact. Stretches of one tracklet that could be one person's (A, B and A
+again) are then joined by Ward's method, with the same cost and a share of the same penalty.
+
+Source: ours; METHODS 3.2 has the first form, windows on both sides of every frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracklearn.core import threads
+from tracklearn.core.features import as_matrix, check_lengths, on_host
+from tracklearn.core.isolate import _check_rows, _exact, _spans
+
+Array = NDArray[Any]
+
+RATE = 10.0  # frames a second that count in full: of frames that follow faster, each counts for its time
+FACTOR = 5.0  # of the typical step, the penalty of a cut
+REJOIN = 0.5  # share of the penalty below which stretches that do not touch are one person's
+
+_CELLS = 1 << 22  # float32 products of one long tracklet's rows held at a time: 16 MB
+_LAG = 0.95  # tenths of a second from one frame to the next: times jitter
+_LEAST = 0.01  # that a frame counts, however soon it comes
+
+
+def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None) -> float:
+    """A penalty for isolation from the data itself: 5 times the typical change from one frame to the next.
+
+    The change is the median of 1 − cosine over pairs of frames of one tracklet that follow each other, or are
+    at least a tenth of a second apart where frames come faster. No labels are used. [chosen]
+
+    Args:
+        features: (n, d), any lengths but zero; a torch tensor is brought to the host.
+        tracklet: (n,) int, non-decreasing, rows in the order of frames.
+        time: (n,) seconds; without it all frames are taken to be a tenth of a second apart.
+
+    Returns:
+        The penalty; that of a step of 0.18, the paper's distance of 0.6, where no pair is or the median is 0.
+
+    Raises:
+        ValueError: features not finite or all zero (names rows).
+    """
+    from tracklearn.core.kernels.change_point import steps
+
+    features = on_host(as_matrix(features))
+    tracklet = _check_rows(features, tracklet, None, time, None)
+    edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
+    clock = np.cumsum(_weights(edge, time, len(tracklet)))
+    length, out = np.ones(len(tracklet)), np.full(len(tracklet), np.nan)
+
+    def measure(span: tuple[int, int]) -> None:
+        lo, hi = edge[span[0]], edge[span[1]]
+        steps(_rows(features[lo:hi]), tracklet[lo:hi], clock[lo:hi], _LAG, length[lo:hi], out[lo:hi])
+
+    threads.each(measure, _spans(edge, features.shape[1]))
+    check_lengths(length)
+    known = out[np.isfinite(out)]
+    step = max(float(np.median(known)), 0.0) if len(known) else 0.0
+    return FACTOR * (step if step > 1e-6 else 0.18)
+
+
+def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Array:
+    """Parts (n,) of tracklets of rows edge[q]:edge[q + 1].
+
+    Raises:
+        ValueError: features not finite or all zero (names rows).
+    """
+    from tracklearn.core.kernels.change_point import SHORT, label_short
+
+    features = on_host(features)
+    weight = _weights(edge, time, len(features))
+    part, length = np.zeros(len(features), np.int64), np.ones(len(features))
+    least = REJOIN * penalty
+
+    def label_span(span: tuple[int, int]) -> list[int]:
+        first, last = span
+        lo, hi = edge[first], edge[last]
+        done = np.zeros(last - first, bool)
+        label_short(
+            _rows(features[lo:hi]),
+            weight[lo:hi],
+            edge[first : last + 1] - lo,
+            penalty,
+            least,
+            part[lo:hi],
+            length[lo:hi],
+            done,
+        )
+        left = first + np.flatnonzero(~done)
+        return list(left[edge[left + 1] - edge[left] > SHORT])
+
+    def label_long(q: int) -> None:
+        lo, hi = edge[q], edge[q + 1]
+        _label_blocks(_rows(features[lo:hi]), weight[lo:hi], penalty, least, part[lo:hi], length[lo:hi])
+
+    found = threads.each(label_span, _spans(edge, features.shape[1]))
+    # Under `each` BLAS has one thread: its rounding, and so a cut, could depend on how many there are.
+    threads.each(label_long, [q for left in found for q in left])
+    check_lengths(length)
+    return part
+
+
+def _label_blocks(
+    rows: Array, weight: Array, penalty: float, least: float, part: Array, length: Array
+) -> None:
+    from tracklearn.core.kernels.change_point import extend, label_stretches, scale
+
+    n = len(rows)
+    unit = np.empty(rows.shape, np.float32)
+    scale(rows, weight, length, unit)
+    if not (length.min() > 0 and length.max() < np.inf):
+        return
+    weight_sum = np.r_[0.0, np.cumsum(weight)]
+    best, back, squared = np.empty(n + 1), np.zeros(n + 1, np.int64), np.zeros(n)
+    best[0] = -penalty
+    step = max(32, min(512, _CELLS // n))
+    for lo in range(0, n, step):
+        hi = min(lo + step, n)
+        extend(unit[lo:hi] @ unit[:hi].T, lo, weight_sum, penalty, squared, best, back)
+    label_stretches(unit, weight_sum, back, least, part)
+
+
+def _weights(edge: Array, time: Array | None, n: int) -> Array:
+    """(n,) what each row counts: tenths of a second since the row before in its tracklet, at most 1."""
+    weight = np.ones(n)
+    if time is None or n < 2:
+        return weight
+    step = np.diff(np.asarray(time, np.float64)) * RATE
+    weight[1:] = np.where(step > 0, np.clip(step, _LEAST, 1), 1)  # NaN is not above 0
+    first = edge[:-1][np.diff(edge) > 1]
+    weight[edge[:-1]] = 1
+    weight[first] = weight[first + 1]
+    return weight
+
+
+def _rows(features: Array) -> Array:
+    """The rows in C order, float32 where that holds them and float64 otherwise."""
+    return np.ascontiguousarray(features, _exact(features.dtype))
