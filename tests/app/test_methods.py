@@ -140,7 +140,8 @@ def test_msplr_learns_from_the_source_and_then_in_steps(done, call, labelled):
     page = pipeline.report(
         run.path, steps=[{"index": 2, "purity": 0.75, "mAP": 0.5}], out=run.path / "judged.html"
     ).read_text()
-    assert "purity (truth, not used)" in page
+    assert "purity *" in page
+    assert "opened after training and not used" in page
     assert f"<td>{percent(0.75)}</td>" in page
 
 

@@ -42,6 +42,17 @@ def decimal(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if known(value) else "–"
 
 
+def plain(value: Any) -> str:
+    """A number of whatever kind: whole ones as counts, others with three decimals.
+
+    >>> plain(2491.0), plain(0.4152), plain(None)
+    ('2,491', '0.415', '–')
+    """
+    if not known(value):
+        return "–"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as people say them.
 

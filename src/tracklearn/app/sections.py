@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.app import figures, links
-from tracklearn.app.formats import duration, flat, known, number, percent
+from tracklearn.app.formats import duration, flat, known, number, percent, plain
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
 from tracklearn.store.gallery import representative
@@ -343,7 +343,7 @@ class Sections:
                 (
                     row["index"],
                     row["stage"],
-                    [row["record"].get(name) for name in names],
+                    [plain(row["record"].get(name)) for name in names],
                     [judged.get(row["index"], {}).get(name) for name in extra],
                 )
                 for row in rows
