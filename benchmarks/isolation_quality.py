@@ -17,7 +17,7 @@ it is found if a cut lies within 5 frames of it. All other cuts are false. Impur
 persons that do not show the person most frequent in their part; lost, those dropped or impure.
 
 The penalty of change points and the eps of DBSCAN are multiples of what each set's unlabelled features
-give: the factors are the curves, and the defaults are `change_point.FACTOR` and 1. Prints the tables, writes
+give: the factors are the curves, and 1 is the default. Prints the tables, writes
 isolation_quality.json and .png. Exit code 1 where change points by default lose more frames than DBSCAN at
 its best eps on a set that has truth.
 """
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from benchmarks import measure
 from benchmarks.isolation_material import Material, every, half, join, load
 from tracklearn.core import noise
-from tracklearn.core.change_point import FACTOR, typical_penalty
+from tracklearn.core.change_point import typical_penalty
 from tracklearn.core.isolate import adjacent_similarity, isolate, typical_step
 
 Array = NDArray[Any]
@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 NEAR = 5  # frames from a cut to the switch it finds
 DBSCAN = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)  # of the typical step
-CHANGE_POINT = (2.0, 3.0, 4.0, FACTOR, 6.0, 8.0, 10.0, 14.0)  # of the typical change
+CHANGE_POINT = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)  # of the typical change
 WINDOWS = ((1.5, 0.08), (0.86, 0.10))  # seconds and threshold of METHODS 3.2
 COLUMNS = ("dropped", "impure", "lost", "parts", "persons", "found", "false_cuts", "switches")
 SHOWN = ("visits, held out", "pets, tracker", "world 0")
@@ -138,7 +138,7 @@ def judged(sets: Sequence[Material], *, min_run: int = 6) -> dict[str, Row]:
         eps = typical_step(adjacent_similarity(given.features, given.tracklet))
         for factor in DBSCAN:
             add(f"dbscan {factor:g}", isolate(given.features, given.tracklet, **by, eps=factor * eps))
-        penalty = typical_penalty(given.features, given.tracklet, time=given.time) / FACTOR
+        penalty = typical_penalty(given.features, given.tracklet, time=given.time)
         for factor in CHANGE_POINT:
             add(
                 f"change-point {factor:g}",
@@ -185,7 +185,7 @@ def bars(found: Mapping[str, Mapping[str, Row]]) -> list[measure.Bar]:
         measure.Bar(
             f"{name}: frames lost, % (limit: DBSCAN at its best eps)",
             100 * min(row["lost"] for variant, row in rows.items() if variant.startswith("dbscan")),
-            100 * rows[f"change-point {FACTOR:g}"]["lost"],
+            100 * rows["change-point 1"]["lost"],
         )
         for name, rows in found.items()
         if rows["whole"]["lost"] is not None
@@ -223,7 +223,7 @@ def draw(found: Mapping[str, Mapping[str, Row]], path: Path) -> None:
             curve = [row for variant, row in rows.items() if variant.startswith(kind)]
             x, y = ([100 * row[c] for row in curve] for c in ("dropped", "impure"))
             axes.plot(x, y, "o-", color=colour, label=label, markersize=4, clip_on=False)
-        for variant, colour in (("dbscan 1", "tab:blue"), (f"change-point {FACTOR:g}", "tab:red")):
+        for variant, colour in (("dbscan 1", "tab:blue"), ("change-point 1", "tab:red")):
             row = rows[variant]
             axes.plot(
                 100 * row["dropped"], 100 * row["impure"], "*", color=colour, markersize=15, clip_on=False,
@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     found = collect(arguments.cache, arguments.data, arguments.market, arguments.seeds)
     print(report(found))
-    settings = {"seeds": arguments.seeds, "factor": FACTOR, "near": NEAR}
+    settings = {"seeds": arguments.seeds, "near": NEAR}
     measure.save(
         "isolation_quality", {"sets": found, "bars": bars(found)}, settings=settings, folder=arguments.out
     )

@@ -8,7 +8,7 @@ import pytest
 
 from tracklearn.core import isolate as module
 from tracklearn.core import threads
-from tracklearn.core.change_point import FACTOR, REJOIN, typical_penalty
+from tracklearn.core.change_point import REJOIN, typical_penalty
 from tracklearn.core.isolate import isolate, isolate_chunks
 
 A, B, C = np.eye(3)
@@ -19,6 +19,11 @@ def cut(features, penalty=None, time=None, tracklet=None):
     tracklet = np.zeros(len(features), int) if tracklet is None else tracklet
     frame = np.arange(len(features))
     return isolate(features, tracklet, frame=frame, time=time, method="change-point", penalty=penalty)
+
+
+def price(penalty, weight):
+    """Of a cut in a tracklet of this weight."""
+    return penalty * max(2.0, float(np.log(weight)))
 
 
 def spread(rows, weight):
@@ -50,30 +55,29 @@ def joined_again(x, weight, edge, least):
 
 def reference(x, weight, penalty):
     """Of all 2^(n−1) segmentations the cheapest."""
-    n = len(x)
+    n, one = len(x), price(penalty, weight.sum())
     cost = {(a, b): spread(x[a:b], weight[a:b]) for a in range(n) for b in range(a + 1, n + 1)}
     best = min(
         ((0, *inner, n) for size in range(n) for inner in combinations(range(1, n), size)),
-        key=lambda edge: sum(cost[pair] for pair in pairwise(edge)) + penalty * (len(edge) - 2),
+        key=lambda edge: sum(cost[pair] for pair in pairwise(edge)) + one * (len(edge) - 2),
     )
-    return joined_again(x, weight, best, REJOIN * penalty)
+    return joined_again(x, weight, best, REJOIN * one)
 
 
 def slow(x, weight, penalty):
     """The dynamic programme in float64, for more rows."""
     x = x / np.linalg.norm(x, axis=1, keepdims=True) * weight[:, None]
     total, mass = np.vstack([np.zeros(x.shape[1]), np.cumsum(x, 0)]), np.r_[0, np.cumsum(weight)]
-    best, back = [-penalty], [0]
+    one = price(penalty, weight.sum())
+    best, back = [-one], [0]
     for j in range(1, len(x) + 1):
-        cost = [
-            best[a] + penalty - ((total[j] - total[a]) ** 2).sum() / (mass[j] - mass[a]) for a in range(j)
-        ]
+        cost = [best[a] + one - ((total[j] - total[a]) ** 2).sum() / (mass[j] - mass[a]) for a in range(j)]
         best.append(min(cost))
         back.append(int(np.argmin(cost)))
     edge = [len(x)]
     while edge[-1]:
         edge.append(back[edge[-1]])
-    return joined_again(x, weight, edge[::-1], REJOIN * penalty)
+    return joined_again(x, weight, edge[::-1], REJOIN * one)
 
 
 def people(lengths, width=32, noise=0.5, seed=0):
@@ -92,30 +96,30 @@ class TestByHand:
     def test_a_switch_is_cut_where_it_saves_more_than_the_penalty(self):
         # whole: 8 − |4 A + 4 B|² / 8 = 4; cut: 0
         rows = np.array([A] * 4 + [B] * 4)
-        assert cut(rows, penalty=3.99).tolist() == [0] * 4 + [1] * 4
-        assert cut(rows, penalty=4.01).tolist() == [0] * 8
+        assert cut(rows, penalty=3.99 / np.log(8)).tolist() == [0] * 4 + [1] * 4
+        assert cut(rows, penalty=4.01 / np.log(8)).tolist() == [0] * 8
 
     def test_the_length_of_rows_does_not_matter(self):
         rows = np.array([A] * 4 + [B] * 4) * np.arange(1, 9)[:, None]
-        assert cut(rows, penalty=3.99).tolist() == [0] * 4 + [1] * 4
+        assert cut(rows, penalty=3.99 / np.log(8)).tolist() == [0] * 4 + [1] * 4
 
     def test_somebody_comes_back(self):
         rows = np.array([A] * 5 + [B] * 6 + [A] * 4 + [C] * 7 + [B] * 3)
-        assert cut(rows, penalty=1).tolist() == [0] * 5 + [1] * 6 + [0] * 4 + [2] * 7 + [1] * 3
+        assert cut(rows, penalty=0.3).tolist() == [0] * 5 + [1] * 6 + [0] * 4 + [2] * 7 + [1] * 3
 
     def test_a_short_burst_belongs_to_the_tracklets_person(self):
         # 2 frames in 42: whole 42 − (40² + 2²) / 42 = 3.81, two cuts save it all
         rows = np.array([A] * 20 + [B] * 2 + [A] * 20)
-        assert not cut(rows, penalty=2).any()
-        assert cut(rows, penalty=1.8).tolist() == [0] * 20 + [1] * 2 + [0] * 20
+        assert not cut(rows, penalty=2 / np.log(42)).any()
+        assert cut(rows, penalty=1.8 / np.log(42)).tolist() == [0] * 20 + [1] * 2 + [0] * 20
 
     @pytest.mark.parametrize("n", [1, 2, 3, 5])
     def test_short_tracklets(self, n):
         rows = np.array([A] * (n - n // 2) + [B] * (n // 2))
         saved = (n - n // 2) * (n // 2) * 2 / n  # of the spread
-        assert not cut(rows, penalty=saved + 0.01).any()
+        assert not cut(rows, penalty=saved / 2 + 0.01).any()
         if n > 1:
-            assert cut(rows, penalty=saved - 0.01).tolist() == [0] * (n - n // 2) + [1] * (n // 2)
+            assert cut(rows, penalty=saved / 2 - 0.01).tolist() == [0] * (n - n // 2) + [1] * (n // 2)
 
     def test_equal_rows_are_never_cut(self):
         assert not cut(np.ones((50, 7)), penalty=1e-6).any()
@@ -139,7 +143,7 @@ class TestAgainstTheReference:
             if time is not None and n > 1:
                 weight[1:] = np.minimum(1, 10 * np.diff(time))
                 weight[0] = weight[1]
-            penalty = float(rng.uniform(0.05, 1.5))
+            penalty = float(rng.uniform(0.02, 0.7))
             got = cut(x.astype(rng.choice([np.float32, np.float64])), penalty, time)
             np.testing.assert_array_equal(got, reference(x, weight, penalty), f"set {number}")
             parted += got.max() > 0
@@ -150,7 +154,7 @@ class TestAgainstTheReference:
     @pytest.mark.parametrize("n", [255, 256, 257, 700])
     def test_short_and_long_tracklets(self, n):
         features, _ = people([[n // 3, n // 3, n - 2 * (n // 3)]], noise=0.8, seed=n)
-        for penalty in (1.0, 3.0):
+        for penalty in (0.2, 0.6):
             got = cut(features, penalty)
             np.testing.assert_array_equal(got, slow(features, np.ones(n), penalty))
             assert got.max() > 0
@@ -160,9 +164,9 @@ class TestFrameRates:
     @pytest.mark.parametrize("times", [3, 6])
     def test_repeated_frames_change_nothing(self, times):
         features, _ = people([[30, 20, 25]])
-        want = cut(features, 2.0, np.arange(75) / 10)
+        want = cut(features, 0.5, np.arange(75) / 10)
         assert want.max() == 1
-        got = cut(features.repeat(times, 0), 2.0, np.arange(75 * times) / (10 * times))
+        got = cut(features.repeat(times, 0), 0.5, np.arange(75 * times) / (10 * times))
         np.testing.assert_array_equal(got, want.repeat(times))
 
     @pytest.mark.parametrize("fps", [1, 5])
@@ -170,23 +174,23 @@ class TestFrameRates:
         features, _ = people([[30, 20, 25]], noise=0.9)
         gap = np.where(np.arange(75) >= 40, 6.0, 0)  # seconds unseen
         for time in (np.arange(75) / fps, np.arange(75) / fps + gap):
-            np.testing.assert_array_equal(cut(features, 2.0, time), cut(features, 2.0))
+            np.testing.assert_array_equal(cut(features, 0.5, time), cut(features, 0.5))
 
     def test_unknown_times_count_in_full(self):
         features, _ = people([[30, 20, 25]], noise=0.9)
         back = np.r_[np.arange(40), np.arange(35)] / 5.0
         for time in (np.zeros(75), np.full(75, np.nan), back):
-            np.testing.assert_array_equal(cut(features, 2.0, time), cut(features, 2.0))
+            np.testing.assert_array_equal(cut(features, 0.5, time), cut(features, 0.5))
             assert typical_penalty(features, np.zeros(75, int), time=time) == pytest.approx(
                 typical_penalty(features, np.zeros(75, int))
             )
 
 
 class TestPenaltyFromTheData:
-    def test_is_a_multiple_of_the_median_step(self):
+    def test_is_the_median_step(self):
         rows = np.array([A, A + B, B, B + C, B + C, A])  # cosines √½, √½, √½ | 1, 0
         tracklet = np.array([0, 0, 0, 0, 1, 1])
-        assert typical_penalty(rows, tracklet) == pytest.approx(FACTOR * (1 - 0.5**0.5))
+        assert typical_penalty(rows, tracklet) == pytest.approx(1 - 0.5**0.5)
 
     def test_frames_that_come_fast_are_compared_over_a_tenth_of_a_second(self):
         features, tracklet = people([[40], [33]])
@@ -196,7 +200,7 @@ class TestPenaltyFromTheData:
 
     @pytest.mark.parametrize("rows", [np.zeros((0, 3)), A[None], np.array([A, A, A])])
     def test_falls_back_where_there_is_no_step(self, rows):
-        assert typical_penalty(rows, np.zeros(len(rows), int)) == pytest.approx(FACTOR * 0.18)
+        assert typical_penalty(rows, np.zeros(len(rows), int)) == 0.18
 
     def test_one_person_is_not_cut(self):
         for seed in range(20):
@@ -215,37 +219,37 @@ class TestIndependence:
 
     def test_of_other_tracklets_their_order_and_kind(self):
         features, tracklet = people(self.lengths)
-        want = cut(features, 2.5, tracklet=tracklet)
+        want = cut(features, 0.6, tracklet=tracklet)
         assert want.max() == 1
         for t in range(len(self.lengths)):
-            np.testing.assert_array_equal(cut(features[tracklet == t], 2.5), want[tracklet == t])
+            np.testing.assert_array_equal(cut(features[tracklet == t], 0.6), want[tracklet == t])
         torch = pytest.importorskip("torch")
-        np.testing.assert_array_equal(cut(torch.from_numpy(features), 2.5, tracklet=tracklet), want)
+        np.testing.assert_array_equal(cut(torch.from_numpy(features), 0.6, tracklet=tracklet), want)
 
     def test_of_threads_and_pieces(self, monkeypatch):
         features, tracklet = people(self.lengths, noise=0.9, seed=4)
         time = np.arange(len(tracklet)) / 25
-        want = cut(features, 1.0, time, tracklet)
+        want = cut(features, 0.3, time, tracklet)
         frame = np.arange(len(tracklet))
         for span in (64, 4000):
             monkeypatch.setattr(module, "_SPAN", span)
             for n in (1, 2):
                 with threads.limit(n):
-                    np.testing.assert_array_equal(cut(features, 1.0, time, tracklet), want)
+                    np.testing.assert_array_equal(cut(features, 0.3, time, tracklet), want)
         for size in (7, 100, 2000):
             pieces = [
                 (features[a : a + size], tracklet[a : a + size], frame[a : a + size], time[a : a + size])
                 for a in range(0, len(frame), size)
             ]
-            got = np.concatenate(list(isolate_chunks(pieces, method="change-point", penalty=1.0)))
+            got = np.concatenate(list(isolate_chunks(pieces, method="change-point", penalty=0.3)))
             np.testing.assert_array_equal(got, want)
 
     def test_memory_does_not_grow_with_the_square(self):
         features, _ = people([[1500, 2000, 1500]], noise=0.6)
         features = features.astype(np.float32)
-        cut(features[:600], 3.0)  # compiled
+        cut(features[:600], 0.5)  # compiled
         tracemalloc.start()
-        part = cut(features, 3.0)
+        part = cut(features, 0.5)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         np.testing.assert_array_equal(part, np.repeat([0, 1, 0], [1500, 2000, 1500]))

@@ -1,9 +1,11 @@
 """Isolation by change points: a tracklet's frames are ordered, and a switch happens at a moment.
 
-Every tracklet is cut into stretches so that the spread inside them, plus a penalty for every cut, is as small
-as it can be: with rows of weight w and unit direction x, a stretch of weight W costs W − |Σ w x|² / W. The
-dynamic programme over all cuts is exact. Stretches of one tracklet that could be one person's (A, B and A
-again) are then joined by Ward's method, with the same cost and a share of the same penalty.
+Every tracklet is cut into stretches so that the spread inside them, plus a price for every cut, is as small
+as it can be: with rows of weight w and unit direction x, a stretch of weight W has the spread
+W − |Σ w x|² / W. The price is a penalty times the logarithm of the tracklet's weight, at least 2 (Schwarz's
+criterion: Yao, "Estimating the number of change-points via Schwarz' criterion", 1988). The dynamic programme
+over all cuts is exact. Stretches of one tracklet that could be one person's (A, B and A again) are then
+joined by Ward's method while that adds less spread than half the price.
 
 Source: ours; METHODS 3.2 has the first form, windows on both sides of every frame.
 """
@@ -22,8 +24,7 @@ from tracklearn.core.isolate import _check_rows, _exact, _spans
 Array = NDArray[Any]
 
 RATE = 10.0  # frames a second that count in full: of frames that follow faster, each counts for its time
-FACTOR = 5.0  # of the typical step, the penalty of a cut
-REJOIN = 0.5  # share of the penalty below which stretches that do not touch are one person's
+REJOIN = 0.5  # share of a cut's price below which stretches are one person's
 
 _CELLS = 1 << 22  # float32 products of one long tracklet's rows held at a time: 16 MB
 _LAG = 0.95  # tenths of a second from one frame to the next: times jitter
@@ -31,10 +32,10 @@ _LEAST = 0.01  # that a frame counts, however soon it comes
 
 
 def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None) -> float:
-    """A penalty for isolation from the data itself: 5 times the typical change from one frame to the next.
+    """A penalty for isolation from the data itself: the typical change from one frame to the next.
 
-    The change is the median of 1 − cosine over pairs of frames of one tracklet that follow each other, or are
-    at least a tenth of a second apart where frames come faster. No labels are used. [chosen]
+    It is the median of 1 − cosine over pairs of frames of one tracklet that follow each other, or are at
+    least a tenth of a second apart where frames come faster. No labels are used. [chosen]
 
     Args:
         features: (n, d), any lengths but zero; a torch tensor is brought to the host.
@@ -42,10 +43,10 @@ def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None
         time: (n,) seconds; without it all frames are taken to be a tenth of a second apart.
 
     Returns:
-        The penalty; that of a step of 0.18, the paper's distance of 0.6, where no pair is or the median is 0.
+        The median, or 0.18 (the paper's distance of 0.6) where no tracklet has two crops or the median is 0.
 
     Raises:
-        ValueError: features not finite or all zero (names rows).
+        ValueError: shapes disagree; `tracklet` decreases; features not finite or all zero (names rows).
     """
     from tracklearn.core.kernels.change_point import steps
 
@@ -63,7 +64,7 @@ def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None
     check_lengths(length)
     known = out[np.isfinite(out)]
     step = max(float(np.median(known)), 0.0) if len(known) else 0.0
-    return FACTOR * (step if step > 1e-6 else 0.18)
+    return step if step > 1e-6 else 0.18
 
 
 def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Array:
@@ -77,7 +78,6 @@ def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Arr
     features = on_host(features)
     weight = _weights(edge, time, len(features))
     part, length = np.zeros(len(features), np.int64), np.ones(len(features))
-    least = REJOIN * penalty
 
     def label_span(span: tuple[int, int]) -> list[int]:
         first, last = span
@@ -88,7 +88,7 @@ def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Arr
             weight[lo:hi],
             edge[first : last + 1] - lo,
             penalty,
-            least,
+            REJOIN,
             part[lo:hi],
             length[lo:hi],
             done,
@@ -98,7 +98,7 @@ def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Arr
 
     def label_long(q: int) -> None:
         lo, hi = edge[q], edge[q + 1]
-        _label_blocks(_rows(features[lo:hi]), weight[lo:hi], penalty, least, part[lo:hi], length[lo:hi])
+        _label_blocks(_rows(features[lo:hi]), weight[lo:hi], penalty, part[lo:hi], length[lo:hi])
 
     found = threads.each(label_span, _spans(edge, features.shape[1]))
     # Under `each` BLAS has one thread: its rounding, and so a cut, could depend on how many there are.
@@ -107,10 +107,8 @@ def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Arr
     return part
 
 
-def _label_blocks(
-    rows: Array, weight: Array, penalty: float, least: float, part: Array, length: Array
-) -> None:
-    from tracklearn.core.kernels.change_point import extend, label_stretches, scale
+def _label_blocks(rows: Array, weight: Array, penalty: float, part: Array, length: Array) -> None:
+    from tracklearn.core.kernels.change_point import extend, label_stretches, price, scale
 
     n = len(rows)
     unit = np.empty(rows.shape, np.float32)
@@ -119,12 +117,13 @@ def _label_blocks(
         return
     weight_sum = np.r_[0.0, np.cumsum(weight)]
     best, back, squared = np.empty(n + 1), np.zeros(n + 1, np.int64), np.zeros(n)
-    best[0] = -penalty
+    cost = price(penalty, weight_sum[-1])
+    best[0] = -cost
     step = max(32, min(512, _CELLS // n))
     for lo in range(0, n, step):
         hi = min(lo + step, n)
-        extend(unit[lo:hi] @ unit[:hi].T, lo, weight_sum, penalty, squared, best, back)
-    label_stretches(unit, weight_sum, back, least, part)
+        extend(unit[lo:hi] @ unit[:hi].T, lo, weight_sum, cost, squared, best, back)
+    label_stretches(unit, weight_sum, back, REJOIN * cost, part)
 
 
 def _weights(edge: Array, time: Array | None, n: int) -> Array:

@@ -77,8 +77,9 @@ def isolate(
         min_samples: neighbours that make a frame the core of a part, itself included, at least 1.
         metric: "euclidean" of unit rows; "cosine", 1 − cosine; "jaccard", the k-reciprocal distance inside
             the tracklet with k1 a quarter of its length, 1-30, and k2 a fifth of k1, 1-6.
-        penalty: what a change point must save at least, above 0, in squared distances of frames to the mean
-            of their stretch; None takes `change_point.typical_penalty` of these features.
+        penalty: of change points, above 0: one must save this times the logarithm of the tracklet's frames,
+            at least 2, in squared distances of frames to the mean of their stretch. None takes
+            `change_point.typical_penalty` of these features.
 
     Returns:
         part (n,) int64: numbers within each tracklet, from 0 in the order of their first (core) frame; −1 for
@@ -107,7 +108,7 @@ def isolate(
         >>> x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
         >>> isolate(x, np.zeros(4, int), frame=np.arange(4))
         array([0, 0, 1, 1])
-        >>> isolate(x, np.zeros(4, int), frame=np.arange(4), method="change-point", penalty=0.5)
+        >>> isolate(x, np.zeros(4, int), frame=np.arange(4), method="change-point", penalty=0.4)
         array([0, 0, 1, 1])
 
     Source: TMC section 3.2; metric and min_samples are our choice where the paper is silent.

@@ -12,13 +12,20 @@ from tracklearn.core.kernels.isolate import SHORT, dot, lengths, tile
 
 
 @njit(cache=True, nogil=True)
-def extend(product, first, weight_sum, penalty, squared, best, back):
+def price(penalty, weight):
+    """Of one cut in a tracklet of this weight: more frames have more places where chance saves something."""
+    return penalty * max(2.0, np.log(weight))
+
+
+@njit(cache=True, nogil=True)
+def extend(product, first, weight_sum, cost, squared, best, back):
     """Goes on with the cheapest segmentation by the rows first, first + 1, … of `product`.
 
     product (r, ≥ first + r) float32: weighted row first + i times weighted row 0, 1, … up to itself.
     weight_sum (n + 1,): of the rows before each. squared (n,): of stretches that begin at each row and end
-    before `first`. best (n + 1,): cost of the rows before each, less their weight; best[0] is −penalty.
-    back (n + 1,): where the last stretch of that begins. Equal costs go to the longer last stretch.
+    before `first`. best (n + 1,): spread and cuts, at `cost` each, of the rows before each, less their
+    weight; best[0] is −cost. back (n + 1,): where the last stretch of that begins. Of equal totals the
+    longer last stretch is taken.
     """
     for i in range(product.shape[0]):
         row, j = product[i], first + i
@@ -29,11 +36,11 @@ def extend(product, first, weight_sum, penalty, squared, best, back):
             if a < j:
                 since += row[a]
             squared[a] += own + 2 * since
-            cost = best[a] - squared[a] / (weight_sum[j + 1] - weight_sum[a])
-            if cost <= least:
-                least = cost
+            total = best[a] - squared[a] / (weight_sum[j + 1] - weight_sum[a])
+            if total <= least:
+                least = total
                 back[j + 1] = a
-        best[j + 1] = least + penalty
+        best[j + 1] = least + cost
 
 
 @njit(cache=True, nogil=True)
@@ -118,9 +125,10 @@ def scale(x, weight, length, out):
 
 
 @njit(cache=True, nogil=True)
-def label_short(x, weight, edge, penalty, least, part, length, done):
+def label_short(x, weight, edge, penalty, rejoin, part, length, done):
     """Fills `part` (n,) for the tracklets x[edge[q] : edge[q + 1]] and `length` (n,) with the rows' lengths.
 
+    Stretches are one person's below `rejoin` times the price of a cut.
     done[q] is False, and `part` left as it was, for more than SHORT rows and for rows without a direction.
     """
     longest = 1
@@ -149,9 +157,10 @@ def label_short(x, weight, edge, penalty, least, part, length, done):
                 tile(own, j, i, product)
         for i in range(n):
             weight_sum[i + 1] = weight_sum[i] + weight[lo + i]
-        best[0] = -penalty
-        extend(product[:n], 0, weight_sum, penalty, squared, best, back)
-        label_stretches(own, weight_sum, back, least, part[lo:hi])
+        cost = price(penalty, weight_sum[n])
+        best[0] = -cost
+        extend(product[:n], 0, weight_sum, cost, squared, best, back)
+        label_stretches(own, weight_sum[: n + 1], back, rejoin * cost, part[lo:hi])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
