@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tmc": {"epochs": 12, "augment": {"colour": 0.5}},
     "mmt": {"epochs": 12, "augment": {"colour": 0.5}},
     "uga": {"augment": {"colour": 0.5}},
-    "msplr": {"augment": {"colour": 0.5}},
+    "msplr": {"isolate": True, "augment": {"colour": 0.5}},
 }
 
 
