@@ -71,6 +71,12 @@ def test_halves_and_rates():
     assert np.unique(np.diff(every(given, 3).frame)[:13]).tolist() == [3]
 
 
+def test_even_cuts_are_as_many():
+    given = material((10, 7))
+    part = np.r_[np.repeat([0, 1, 0], [2, 7, 1]), np.zeros(7, int)]
+    assert module.even(given, part).tolist() == [0] * 4 + [1] * 3 + [2] * 3 + [0] * 7
+
+
 def test_windows_find_a_switch():
     given = material((30, 30))
     together = Material(**{**vars(given), "tracklet": np.zeros(60, int), "time": np.arange(60) / 10})

@@ -178,25 +178,30 @@ class TestFrameRates:
 
     def test_unknown_times_count_in_full(self):
         features, _ = people([[30, 20, 25]], noise=0.9)
-        back = np.r_[np.arange(40), np.arange(35)] / 5.0
-        for time in (np.zeros(75), np.full(75, np.nan), back):
-            np.testing.assert_array_equal(cut(features, 0.5, time), cut(features, 0.5))
-            assert typical_penalty(features, np.zeros(75, int), time=time) == pytest.approx(
-                typical_penalty(features, np.zeros(75, int))
+        want = cut(features, 0.5)
+        np.testing.assert_array_equal(cut(features, 0.5, np.r_[np.arange(40), np.arange(35)] / 5), want)
+        for time in (np.zeros(75), np.full(75, np.nan)):
+            np.testing.assert_array_equal(cut(features, 0.5, time), want)
+            assert typical_penalty(features, np.zeros(75, int), time=time) == typical_penalty(
+                features, np.zeros(75, int)
             )
 
 
 class TestPenaltyFromTheData:
-    def test_is_the_median_step(self):
-        rows = np.array([A, A + B, B, B + C, B + C, A])  # cosines √½, √½, √½ | 1, 0
+    def test_is_the_mean_change_over_half_a_second(self):
+        rows = np.array([A, A + B, B, B + C, B + C, A])
         tracklet = np.array([0, 0, 0, 0, 1, 1])
-        assert typical_penalty(rows, tracklet) == pytest.approx(1 - 0.5**0.5)
+        half = 0.5**0.5
+        # one frame a second: pairs 01, 12, 23 | 45; four a second: 02, 13, 23 | 45; no pair from a last row
+        for time, cosine in ((np.arange(6), [half, half, half, 0]), (np.arange(6) / 4, [0, 0.5, half, 0])):
+            assert typical_penalty(rows, tracklet, time=time) == pytest.approx(1 - np.mean(cosine))
+        assert typical_penalty(rows, tracklet) == pytest.approx(1 - np.mean([0, 0.5, half, 0]))
 
-    def test_frames_that_come_fast_are_compared_over_a_tenth_of_a_second(self):
-        features, tracklet = people([[40], [33]])
-        slowly = typical_penalty(features, tracklet, time=np.arange(73) / 10)
-        fast = typical_penalty(features.repeat(3, 0), tracklet.repeat(3), time=np.arange(219) / 30)
-        assert fast == pytest.approx(slowly, rel=1e-3)
+    def test_does_not_depend_on_the_frame_rate(self):
+        features, tracklet = people([[400], [330]])
+        slowly = typical_penalty(features, tracklet, time=np.arange(730) / 10)
+        fast = typical_penalty(features.repeat(3, 0), tracklet.repeat(3), time=np.arange(2190) / 30)
+        assert fast == pytest.approx(slowly, rel=1e-2)
 
     @pytest.mark.parametrize("rows", [np.zeros((0, 3)), A[None], np.array([A, A, A])])
     def test_falls_back_where_there_is_no_step(self, rows):

@@ -165,16 +165,16 @@ def label_short(x, weight, edge, penalty, rejoin, part, length, done):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def steps(x, tracklet, clock, lag, length, out):
-    """Fills `out` (n,): 1 − cosine of each row and the first of its tracklet `lag` later; NaN without one.
+    """Fills `out` (n,): 1 − cosine of each row and the first of its tracklet `lag` later, or the last.
 
-    `length` (n,) gets the lengths of the rows.
+    NaN at the last row of a tracklet. `length` (n,) gets the lengths of the rows.
     """
     n = x.shape[0]
     lengths(x, length)
     j = 0
     for i in range(n):
         j = max(j, i + 1)
-        while j < n and tracklet[j] == tracklet[i] and clock[j] - clock[i] < lag:
+        while j + 1 < n and tracklet[j + 1] == tracklet[i] and clock[j] - clock[i] < lag:
             j += 1
         out[i] = np.nan
         if j < n and tracklet[j] == tracklet[i]:
