@@ -78,6 +78,7 @@ def made(tmp_path, text):
         ('["world"]', '[{ name = "mars", persons = 9 }]', "persons and test_persons belong together"),
         ('["world"]', '[{ name = "mars", persons = 0, test_persons = 1 }]', "data.0.persons = 0"),
         ('["world"]', '[{ name = "world", persons = 9, test_persons = 9 }]', "only of a benchmark"),
+        ('["world"]', '[{ name = "world", singles = true }]', "only a benchmark's images stand alone"),
         ('"clean"', '"MARS_2.5_1.3"', "noise 'MARS_2.5_1.3' is unknown: did you mean 'MARS_2.5_1.5'"),
         ('"untrained"', '"rank2"', "metric 'rank2' is unknown: did you mean 'rank20'"),
         ("epochs = 2", "epoch = 2", "setting tmc.epoch is unknown: did you mean 'epochs'"),

@@ -48,6 +48,20 @@ def test_market1501_as_a_set_says_that_labels_were_used(tmp_path):
     assert "pid" not in names
 
 
+def test_market1501_as_single_images_uses_no_label(tmp_path):
+    market = benchmarks.read("market1501", make_market(tmp_path / "Market"))
+    grouped = open_set(market.write_train(tmp_path / "set"))
+    opened = open_set(market.write_train(tmp_path / "singles", singles=True))
+    assert len(opened.tracklets) == opened.n_crops == grouped.n_crops
+    assert opened.place["path"].to_pylist() == grouped.place["path"].to_pylist()
+    camid = grouped.tracklets.camid[grouped.tracklets.tracklet]
+    assert opened.tracklets.camid.tolist() == camid.tolist()
+    assert read_truth(tmp_path / "singles").pid.tolist() == read_truth(tmp_path / "set").pid.tolist()
+    (source,) = opened.manifest["sources"]
+    assert not source["labels_used"]
+    assert opened.manifest["settings"]["singles"]
+
+
 def columns(file):
     import pyarrow.parquet as pq
 

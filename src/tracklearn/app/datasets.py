@@ -76,11 +76,14 @@ def prepare(
     split: int | None = None,
     splits: str | Path | None = None,
     check: str = "names",
+    singles: bool = False,
     partial: bool = False,
     progress: Callable[[str, int, int | None], None] | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Read and check a benchmark, tell what was found, and write its training part to `out` if asked.
+
+    With `singles` every image of that part is a tracklet of its own.
 
     Returns:
         `record`, with `set` and its numbers of tracklets and crops where a set was written.
@@ -112,7 +115,9 @@ def prepare(
     result = record(benchmark, report)
     if out is not None:
         written = open_set(
-            benchmark.write_train(out, check=next(c for c in CHECKS if c == check), progress=progress)
+            benchmark.write_train(
+                out, singles=singles, check=next(c for c in CHECKS if c == check), progress=progress
+            )
         )
         result |= {"set": str(out), "n_tracklets": len(written.tracklets), "n_crops": written.n_crops}
         result["set_skipped"] = written.manifest["sources"][0]["skipped"]

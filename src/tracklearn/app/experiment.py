@@ -232,6 +232,7 @@ def _source(cell: Cell, out: Path, roots: Mapping[str, Path]) -> Source:
         protocol=data.protocol,
         subset=data.subset,
         untrained="untrained" in cell.grid.metrics,
+        singles=data.singles,
     )
 
 

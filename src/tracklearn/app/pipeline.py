@@ -183,7 +183,8 @@ def labels_used(tracklet_set: TrackletSet) -> list[str]:
     """
     noise = tracklet_set.manifest.get("settings", {}).get("noise")
     if noise is None:
-        return []
+        found = [s["note"] for s in tracklet_set.manifest["sources"] if s.get("labels_used")]
+        return list(dict.fromkeys(found))
     asked = noise["asked"]
     if asked["r_FM"] == asked["r_SW"] == 1:
         return ["tracklets were made with labels: one for each person and camera"]

@@ -27,6 +27,9 @@ def datasets(
             "--check", help="names (are the images there?), images (decode them all), none (look for none)."
         ),
     ] = "names",
+    singles: Annotated[
+        bool, typer.Option("--singles", help="Every image a tracklet of its own: labels form none.")
+    ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take what is there of an incomplete data set.")
     ] = False,
@@ -59,6 +62,7 @@ def datasets(
             split=split,
             splits=splits,
             check=check,
+            singles=singles,
             partial=partial,
             progress=bars,
             tell=bars.note if as_json or out is not None else print,

@@ -57,6 +57,7 @@ class Data(_Table):
             split s modulo their number.
         persons, test_persons: so many of a benchmark's training and test persons, drawn with `seed`, instead
             of all; see `benchmarks.draw`.
+        singles: every training image of the benchmark is a tracklet of its own.
         source: labelled set to start from, for methods that adapt from one: a benchmark, or "world" for
             another generated world than the one of `seed`, see `demo.source_world`.
     """
@@ -66,6 +67,7 @@ class Data(_Table):
     protocol: str | None = None
     persons: Annotated[int | None, Field(ge=1)] = None
     test_persons: Annotated[int | None, Field(ge=1)] = None
+    singles: bool = False
     source: str | None = None
 
     @model_validator(mode="after")
@@ -77,6 +79,10 @@ class Data(_Table):
             raise ValueError(f"protocol {self.protocol!r}: the generated world has none to choose")
         if (self.persons is None) != (self.test_persons is None):
             raise ValueError("persons and test_persons belong together: give both, or neither")
+        if self.singles and is_world:
+            raise ValueError(
+                "singles: the generated world has tracklets, only a benchmark's images stand alone"
+            )
         if self.subset is not None and is_world:
             raise ValueError("persons: only of a benchmark some can be drawn, the generated world is small")
         if self.seed and not is_world and self.subset is None:

@@ -108,6 +108,7 @@ class Benchmark:
         protocol: its default for None.
         subset: the persons to draw from both parts, None for all.
         untrained: whether the network as it was before training is judged too.
+        singles: whether every training image is a tracklet of its own.
     """
 
     folder: Path
@@ -117,10 +118,11 @@ class Benchmark:
     protocol: str | None = None
     subset: benchmarks.Subset | None = None
     untrained: bool = False
+    singles: bool = False
 
     @property
     def train(self) -> Path:
-        return self.folder / "train"
+        return self.folder / ("singles" if self.singles else "train")
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -135,12 +137,12 @@ class Benchmark:
         from tracklearn.app import datasets
 
         digest = settings_store.digest([self._which, __version__])
-        with Stages(self.folder).stage("train", digest, self.train) as needed:
+        with Stages(self.folder).stage(self.train.name, digest, self.train) as needed:
             if needed and not self.train.exists():
                 # The whole must be sound: persons are drawn from those that are there.
                 datasets.prepare(self.name, self.root, split=self.split, tell=lambda line: None)
                 read = benchmarks.read(self.name, self.root, split=self.split, subset=self.subset)
-                read.write_train(self.train, progress=progress)
+                read.write_train(self.train, singles=self.singles, progress=progress)
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
         from tracklearn.app import benchmark, model

@@ -167,25 +167,32 @@ class Benchmark:
         self,
         out: str | Path,
         *,
+        singles: bool = False,
         check: referenced.Check = "names",
         progress: Callable[[str, int, int | None], None] | None = None,
     ) -> Path:
         """Write the training part as a referenced set, and its truth beside it.
+
+        With `singles` every image is a tracklet of its own, so that labels form none.
 
         Raises:
             FileExistsError, FileNotFoundError, ValueError, OSError: as `referenced.write`.
         """
         settings: dict[str, Any] = {"benchmark": self.name, "split": self.split, "n_splits": self.n_splits}
         settings |= {} if self.subset is None else {"subset": vars(self.subset)}
-        images = self.train.images
+        settings |= {"singles": True} if singles else {}
+        images, tracklets = self.train.images, self.train.tracklets
+        if singles:
+            tracklets = tracklets.split(np.arange(tracklets.n_crops) - tracklets.start[tracklets.tracklet])
         if isinstance(images, TrackletSet):
-            return referenced.regroup(images, self.train.tracklets, out, settings=settings)
+            return referenced.regroup(images, tracklets, out, settings=settings)
         note = "tracklets were formed by person and camera; training does not see them"
-        source = {"camera": self.title, "kind": self.name, "labels_used": self.grouped_by_labels}
-        source |= {"note": note} if self.grouped_by_labels else {}
+        by_labels = self.grouped_by_labels and not singles
+        source = {"camera": self.title, "kind": self.name, "labels_used": by_labels}
+        source |= {"note": note} if by_labels else {}
         return referenced.write(
             out,
-            tracklets=self.train.tracklets,
+            tracklets=tracklets,
             paths=images.paths,
             root=images.root,
             cameras=self.train.cameras,
