@@ -21,6 +21,7 @@ def test_defaults_are_the_papers():
     assert values == {
         "isolate": True,
         "isolation": "dbscan",
+        "penalty_intra": "auto",
         "eps_intra": 0.6,
         "min_samples_intra": 2,
         "metric": "euclidean",
@@ -213,3 +214,19 @@ def test_a_short_epoch_of_the_full_size_settings_fits_few_clusters(people, small
     config = tmc.Config(isolate=False, epochs=1, k1=6, k2=2, min_samples=2)
     events = list(train.train(tmc.method(config), small(crops), tracklets, crops))
     assert 2 <= events[2].n_clusters < 16
+
+
+def test_change_points_isolate_too(people, small):
+    """Each tracklet shows two persons, one after the other: cut once, nothing dropped."""
+    tracklets, crops, pid = people(n_frames=8, mixed=True, cast=0.1, seed=2)
+    settings = {"epochs": 1, "iterations": 1, "frames_train": 2, "k1": 10, "k2": 3, "min_samples": 2}
+    for penalty in ("auto", 0.1):
+        config = tmc.Config(isolation="change-point", penalty_intra=penalty, **settings)
+        prepared = next(train.train(tmc.method(config), small(crops), tracklets, crops))
+        assert prepared.dropped == 0
+        pure = [
+            len(set(pid[prepared.tracklets.crop[prepared.tracklets.tracklet == i]].tolist())) == 1
+            for i in range(len(prepared.tracklets))
+        ]
+        assert np.mean(pure) > 0.9
+        assert prepared.n_before < prepared.n_after

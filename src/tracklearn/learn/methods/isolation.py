@@ -26,8 +26,10 @@ class Config(BaseModel):
     isolate: bool = Field(
         default=True, description="Cut tracklets at switches first; off is the paper's TMC- [paper 3.2]."
     )
-    isolation: Literal["dbscan"] = Field(
-        default="dbscan", description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2]."
+    isolation: Literal["dbscan", "change-point"] = Field(
+        default="dbscan",
+        description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2], or change points "
+        "in their order, which drop no frame [chosen; METHODS 3.2].",
     )
     eps_intra: Positive | Literal["auto"] = Field(
         default=0.6,
@@ -36,7 +38,12 @@ class Config(BaseModel):
     )
     min_samples_intra: Count = Field(default=2, description="Density of isolation [chosen].")
     metric: Literal["euclidean", "cosine", "jaccard"] = Field(
-        default="euclidean", description="Distance of isolation, on unit features [chosen]."
+        default="euclidean", description="Distance of DBSCAN in isolation, on unit features [chosen]."
+    )
+    penalty_intra: Positive | Literal["auto"] = Field(
+        default="auto",
+        description="Price of a change point, times the logarithm of the tracklet's frames; auto: the mean "
+        "change of features over half a second [chosen].",
     )
 
     @model_validator(mode="after")
@@ -77,4 +84,5 @@ def parts(config: Config, features: Array | Tensor, tracklets: Tracklets) -> Arr
         eps=eps,
         min_samples=config.min_samples_intra,
         metric=config.metric,
+        penalty=None if config.penalty_intra == "auto" else config.penalty_intra,
     )
