@@ -108,3 +108,16 @@ def test_memory_counts_both_steps(monkeypatch):
     monkeypatch.setattr(training.measure, "peak_memory", peak)
     assert training.memory(SMALL, 0) == {"bare_memory_bytes": 1, "whole_memory_bytes": 2}
     assert asked == ["bare", "whole"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_resnet50_waits_for_no_pictures(tmp_path):
+    """64 tracklets × 4 frames in float32 and bfloat16: images a second, and the bar on waiting holds."""
+    training.main(["--device", "cuda", "--blocks", "2", "--steps", "4", "--out", str(tmp_path)])
+    cases = json.loads((tmp_path / "training.json").read_text())["result"]["cases"]
+    assert {case["case"]["precision"] for case in cases.values()} == {"float32", "bfloat16"}
+    for case in cases.values():
+        for source in case["sources"].values():
+            assert source["waiting"] < 0.05
+            assert source["whole"]["images_per_s"] > 0

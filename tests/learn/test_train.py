@@ -526,3 +526,13 @@ def test_features_on_cuda_train_the_same(easy, monkeypatch):
     want = list(train.train(chosen, network, tracklets, crops, device="cuda"))
     np.testing.assert_array_equal(got[0].part, want[0].part)
     same(got[-1].arrays, want[-1].arrays)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bfloat16_learns_on_cuda(easy, compiled):
+    tracklets, crops, _, network = easy
+    config = train.Config(precision="bfloat16", compile=compiled)
+    events = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda", config=config))
+    assert events[-2].losses["total"] < events[2].losses["total"]
