@@ -70,7 +70,9 @@ def _refuse(error: BaseException, message: str) -> None:
     """Say what is wrong in one line and leave with exit code 2; TRACKLEARN_DEBUG=1 shows where it arose."""
     if os.environ.get("TRACKLEARN_DEBUG"):
         raise error
-    print("tracklearn: " + " ".join(message.split()), file=sys.stderr)
+    # Of several processes all meet the same error; one line is enough.
+    if os.environ.get("RANK", "0") == "0":
+        print("tracklearn: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

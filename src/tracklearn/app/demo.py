@@ -18,6 +18,7 @@ import numpy as np
 
 from tracklearn import world
 from tracklearn.app import evaluate, pipeline
+from tracklearn.app.formats import percent
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run, read_json, remove_folder, write_json
 from tracklearn.types import Array, Scores
@@ -362,6 +363,6 @@ def _links(links: list[dict[str, float]]) -> list[str]:
     if not links:
         return []
     return ["links between cameras     precision   recall"] + [
-        f"  {'round ' + str(e['round'] + 1):<24}{e['precision']:>10.1%} {e['recall']:>8.1%}"
+        f"  {'round ' + str(e['round'] + 1):<24}{percent(e['precision']):>10} {percent(e['recall']):>8}"
         for e in (links[0], links[-1])
     ]

@@ -21,13 +21,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from tracklearn.app.plan import Start, TrainPlan
 from tracklearn.learn import backbone, deterministic, embed
 from tracklearn.learn.fit import Fit, Pairs
-from tracklearn.learn.method import Assignment, Stage, Target, View
+from tracklearn.learn.method import Assignment, Material, Stage, Target, View
 from tracklearn.learn.ranks import Ranks, launched
 from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
 from tracklearn.store.tracklets import open_set
-from tracklearn.types import Array, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
@@ -234,11 +234,12 @@ def estimate(
     few = _labels(len(tracklets), 2)
     stages, steps = [], []
     for done, stage in enumerate(method.stages):
-        drawn = stage.sample(tracklets, labels, _STEPS, np.random.default_rng(plan.seed))
-        step = _step(plan, stage, network, tracklets, labels, drawn, crops, clock)
-        stages.append(
-            _stage(stage, stage.iterations(labels), drawn, step, speed, tracklets, plan, k, n_processes)
-        )
+        material = stage.material or Material(tracklets, crops)  # a labelled source has its own
+        own, pictures = material.tracklets, material.crops
+        given = _labels(len(own), max(2, len(own) // 2))
+        drawn = stage.sample(own, given, _STEPS, np.random.default_rng(plan.seed))
+        step = _step(plan, stage, network, own, given, drawn, pictures, clock)
+        stages.append(_stage(stage, stage.iterations(given), drawn, step, speed, own, plan, k, n_processes))
         steps.append(step)
         tell("measuring", 2 + done, total)
     isolation = math.ceil(tracklets.n_crops / n_processes) * speed.of(speed.extract)
@@ -411,7 +412,7 @@ def _step(
     tracklets: Tracklets,
     labels: PseudoLabels,
     drawn: Plan,
-    crops: StoredCrops,
+    crops: Crops,
     clock: Callable[[], float],
 ) -> _Step:
     """Some batches of one student and its teacher, as training computes them, but for the losses."""

@@ -1,6 +1,7 @@
 """Judging a run with ground truth, after training: noise rates of tracklets, retrieval scores, a baseline.
 
-Nothing here is called before or during training; the demo and the benchmarks call it afterwards.
+Nothing here is called before or during training, but for the persons of a labelled source set (`app.plan`);
+the demo and the benchmarks call it afterwards.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ MIXED_ROWS = 400
 def train(
     plan: TrainPlan, out: str | Path, *, resume: bool = False, progress: Progress | None = None
 ) -> Iterator[Round]:
-    """Train on a tracklet set without labels and write the run to `out`, yielding each round as it ends.
+    """Train on a tracklet set without its labels and write the run to `out`, yielding each round as it ends.
 
     Where `torchrun` started several processes they share the work, and the first of them writes.
 
@@ -141,12 +141,12 @@ def _own_labels(event: Round, method: Method, writer: RunWriter) -> Array:
 
 
 def _write_stage(writer: RunWriter, method: Method, state: State, network: Network) -> None:
-    """Keep the teacher where labels that stayed for several rounds, or a whole stage, came to an end."""
+    """Keep the teacher where labels that stayed for several rounds, or those of a source, came to an end."""
     from tracklearn.learn.events import teacher_arrays
 
     done = writer.rounds[-1]
     stage = next(s for s in method.stages if s.name == done["stage"])
-    if stage.assign_every > 1:
+    if stage.assign_every > 1 or stage.material is not None:
         writer.write_stage(done["index"], stage.name, teacher_arrays(state), network.metadata())
 
 
@@ -165,9 +165,8 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "device": plan.device,
         "seed": plan.seed,
         "set": {"path": _relative(plan.set_path, out), "digest": tracklet_set.digest},
-        "labels_used": labels_used(tracklet_set),
+        "labels_used": [*labels_used(tracklet_set), *_source_labels(plan)],
         "source": None if plan.source is None else _relative(plan.source, out),
-        "n_rounds": getattr(plan.config, "epochs", None),
         "versions": {
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -189,6 +188,13 @@ def labels_used(tracklet_set: TrackletSet) -> list[str]:
     if asked["r_FM"] == asked["r_SW"] == 1:
         return ["tracklets were made with labels: one for each person and camera"]
     return [f"tracklets were made with labels: noise at r_FM {asked['r_FM']:g}, r_SW {asked['r_SW']:g}"]
+
+
+def _source_labels(plan: TrainPlan) -> list[str]:
+    """What a run owes to the labels of its source."""
+    if plan.source is None:
+        return []
+    return [f"the network learned from the labelled set {plan.source.name} first"]
 
 
 def _relative(path: str | Path, folder: str | Path) -> str:
@@ -349,7 +355,13 @@ def report(
     path = Path(out) if out is not None else opened.path / "report.html"
     if path.exists() and not resume:
         raise FileExistsError(f"{path} exists: replace it with --resume, or choose another --out")
+    if "isolation" not in opened.manifest:
+        raise ValueError(
+            f"{opened.path} has not come to its first round: go on with tracklearn train … --resume"
+        )
     tracklet_set = open_set(opened.path / opened.manifest["set"]["path"])
+    if opened.manifest["set"]["digest"] != tracklet_set.digest:
+        raise ValueError(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
     tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
     arrays, _ = opened.isolation()
     owner = tracklets.tracklet[arrays["row"]]
@@ -378,6 +390,7 @@ def report(
             "threads": manifest.get("threads"),
             "network": manifest["network"],
             "train": manifest.get("compute", {}),
+            **({"source": manifest["source"]} if manifest.get("source") else {}),
             manifest["method"]: manifest["settings"],
             "ingest": tracklet_set.manifest.get("settings", {}),
             "versions": manifest["versions"],

@@ -218,6 +218,8 @@ def plan_training(
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
         raise ValueError(f"method {method} does not learn from a labelled source set: leave out --source")
+    if source is not None and Path(source).resolve() == Path(set_path).resolve():
+        raise ValueError("--source is the target itself, whose labels training must not see: give another")
     device = pick_device(device)
     preset, values = choose(preset, device)
     values = settings_store.merge(values, extra or {})

@@ -332,8 +332,9 @@ class Sections:
             if record and (not rows or record != rows[-1]["record"]):
                 rows.append({"index": r.get("index"), "stage": r.get("stage", ""), "record": record})
         names = list(dict.fromkeys(name for row in rows for name in row["record"]))
-        judged = {row["index"]: row for row in self.data.steps}
-        extra = list(dict.fromkeys(k for row in self.data.steps for k in row if k != "index"))
+        shown = {row["index"] for row in rows}
+        judged = {row["index"]: row for row in self.data.steps if row["index"] in shown}
+        extra = list(dict.fromkeys(k for row in judged.values() for k in row if k != "index"))
         if not rows:
             return None
         return {

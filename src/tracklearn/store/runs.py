@@ -129,7 +129,9 @@ class RunWriter:
                     f"{self.path} holds a run with other settings or another tracklet set: "
                     "choose another --out, or remove it"
                 )
-            self.manifest = {**old, **self.manifest, "status": old.get("status", "training")}
+            # What made a finished run stays on record; one that goes on is made by this program.
+            finished = old.get("status") == "finished"
+            self.manifest = {**self.manifest, **old} if finished else {**old, **self.manifest}
         elif self.path.is_dir() and any(self.path.iterdir()):
             # Nothing of ours is there without a manifest, so nothing may be overwritten.
             raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
@@ -161,8 +163,12 @@ class RunWriter:
         self.rounds.append(dict(record))
         self.labels.append(np.asarray(label, np.int32))
         self._write_rounds()
-        with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(plain_json({"round": record["index"], **seconds}) + "\n")
+        self._add_time({"round": record["index"], **seconds})
+
+    def _add_time(self, entry: Mapping[str, Any]) -> None:
+        path = self.path / "times.jsonl"
+        before = path.read_bytes() if path.is_file() else b""
+        write_atomic(path, before + (plain_json(entry) + "\n").encode())
 
     def write_kept(self, index: int, arrays: Mapping[str, Array]) -> None:
         """Keep a method's own arrays of a round."""
@@ -208,10 +214,17 @@ class RunWriter:
                 continue
             self._cut_back(int(meta["rounds_done"]))
             return arrays, meta
+        self._cut_back(0)
         return None
 
     def _cut_back(self, done: int) -> None:
         """Forget every round after the first `done`."""
+        for folder in ("kept", "stages"):
+            for file in (self.path / folder).glob("*.safetensors"):
+                if int(file.stem[:5]) >= done:
+                    file.unlink()
+        if not done:
+            (self.path / "labels.safetensors").unlink(missing_ok=True)
         run = Run(self.path)
         self.rounds = run.rounds[:done]
         self.labels = list(run.labels[:done])
@@ -229,8 +242,7 @@ class RunWriter:
         """Write the trained weights of every teacher and mark the run as finished; the resume states go."""
         for i, teacher in enumerate(arrays, 1):
             weights.save(self.path / f"weights{i if i > 1 else ''}.safetensors", teacher, metadata)
-        with (self.path / "times.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(plain_json({"stage": "train", **seconds}) + "\n")
+        self._add_time({"stage": "train", **seconds})
         self.manifest["status"] = "finished"
         self._write_manifest()
         for state in self._states():
@@ -270,7 +282,7 @@ class Run:
     def rounds(self) -> list[dict[str, Any]]:
         """The record of every round."""
         path = self.path / "rounds.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return _lines(path)
 
     @property
     def labels(self) -> Array:
@@ -309,7 +321,7 @@ class Run:
     def times(self) -> list[dict[str, Any]]:
         """Seconds of every round, and of the training as a whole."""
         path = self.path / "times.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return _lines(path)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -321,6 +333,13 @@ class Run:
                     if name != "round":
                         total[name] = total.get(name, 0.0) + value
         return total
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; none where it is missing."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def remove_folder(path: Path) -> None:

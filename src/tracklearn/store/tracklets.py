@@ -277,7 +277,7 @@ def write_truth(path: str | Path, pid: Array) -> Path:
 
 
 def read_truth(path: str | Path) -> Truth:
-    """The ground truth of the set at `path`. Only evaluation and the noise measures may call this.
+    """The ground truth of the set at `path`. For evaluation, noise measures, and labelled sources.
 
     Raises:
         FileNotFoundError: there is none.

@@ -207,9 +207,9 @@ def purity(run: Run, set_path: Path) -> Scores:
     dropped = 1 - parts.n_crops / max(given.n_crops, 1)
     found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
     if links := evaluate.link_rates(run.kept(), parts, truth):
-        last, record = links[-1], run.rounds[-1]["record"]
+        last, record = links[-1], run.rounds[-1]["record"]  # two cameras have no path over three
         found |= {"link_precision": last["precision"], "link_recall": last["recall"], "links": links}
-        found |= {name: record[name] for name in ("linked", "transitivity")}
+        found |= {name: record[name] for name in ("linked", "transitivity") if name in record}
     return found
 
 
