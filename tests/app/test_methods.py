@@ -9,6 +9,7 @@ from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app import demo, evaluate, pipeline
 from tracklearn.app.formats import percent
+from tracklearn.app.plan import starting_networks
 from tracklearn.store.runs import Run, read_arrays
 from tracklearn.store.tracklets import open_set, read_truth, truth_path
 
@@ -52,7 +53,7 @@ def test_mmt_takes_a_file_for_each_student_and_tmc_does_not(done, call):
     )
     assert plan.weights["name"] == "weights.safetensors,none"
     opened = open_set(plan.set_path)
-    first, second = pipeline.starting_networks(plan, opened.crops(64, 32), opened.tracklets)
+    first, second = starting_networks(plan, opened.crops(64, 32), opened.tracklets)
     kept = read_arrays(file)[0]
     name = next(n for n in kept if n.endswith("weight"))
     assert (first.arrays()[name] == kept[name]).all()

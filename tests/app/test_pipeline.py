@@ -6,6 +6,7 @@ import pytest
 import tracklearn as tl
 from tests.app.conftest import QUICK
 from tracklearn.app import evaluate, pipeline
+from tracklearn.app.plan import starting_networks
 from tracklearn.app.search import Searcher
 from tracklearn.app.stages import Stages
 from tracklearn.store.mot import read_results
@@ -111,7 +112,7 @@ def test_trained_weights_start_another_run(done):
     plan = pipeline.plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
     assert plan.network.backbone == "tiny"
     network = pipeline.load_network(Run(done["out"] / "run"))
-    (again,) = pipeline.starting_networks(
+    (again,) = starting_networks(
         plan, open_set(plan.set_path).crops(64, 32), open_set(plan.set_path).tracklets
     )
     for name, value in network.arrays().items():

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tracklearn.app import demo, pipeline
-from tracklearn.app.sections import Sections
+from tracklearn.app import demo, pipeline, records
 from tracklearn.store.runs import Run, RunWriter
 
 MANIFEST = {"digest": "d1", "method": "uga", "versions": {"torch": "1"}}
@@ -62,10 +61,8 @@ def test_links_that_cannot_be_counted_are_shown_as_none():
 
 
 def test_judged_steps_without_a_row_of_their_own_give_no_column():
-    class Data:
-        rounds = ({"index": 3, "stage": "inter", "record": {"n_edges": 4.0, "linked": 0.5}},)
-        steps = ({"index": 0, "mAP": 0.5},)
-
-    section = Sections.records(type("S", (), {"data": Data})())
+    rounds = [{"index": 3, "stage": "inter", "record": {"n_edges": 4.0, "linked": 0.5}}]
+    section = records.table(rounds, [{"index": 0, "mAP": 0.5}])
     assert section["judged"] == []
     assert section["rows"] == [(3, "inter", ["4", "0.500"], [])]
+    assert records.table([{"index": 0}], []) is None

@@ -58,7 +58,11 @@ def main() -> None:
         # torch's own: the device has too little memory. Any other is a defect and shows its traceback.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        _refuse(error, "the device is out of memory: lower tmc.clusters_per_batch or the crop size")
+        _refuse(
+            error,
+            "the device is out of memory: lower the crop size or the batch (tmc.clusters_per_batch, "
+            "uga.tracklets_per_batch)",
+        )
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = ": make room, then run the same command with --resume" if full else ""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.app import figures, links
-from tracklearn.app.formats import duration, flat, known, number, percent, plain
+from tracklearn.app import figures, links, records
+from tracklearn.app.formats import duration, flat, known, number, percent
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
 from tracklearn.store.gallery import representative
@@ -53,7 +53,7 @@ class Sections:
             "learning": self.learning(),
             "clusters": self.clusters(),
             "left_out": self.left_out(),
-            "records": self.records(),
+            "records": records.table(data.rounds, data.steps),
             "links": links.section(data.links, data.isolated, data.cameras, self.shot, self.best_isolated),
             "searches": self.searches(),
             "scores": self.score_rows(),
@@ -323,33 +323,6 @@ class Sections:
             caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
             charts.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
         return charts
-
-    def records(self) -> dict[str, Any] | None:
-        """What the method noted of each labelling, a row for each; the columns it has."""
-        rows: list[dict[str, Any]] = []
-        for r in self.data.rounds:
-            record = r.get("record") or {}
-            if record and (not rows or record != rows[-1]["record"]):
-                rows.append({"index": r.get("index"), "stage": r.get("stage", ""), "record": record})
-        names = list(dict.fromkeys(name for row in rows for name in row["record"]))
-        shown = {row["index"] for row in rows}
-        judged = {row["index"]: row for row in self.data.steps if row["index"] in shown}
-        extra = list(dict.fromkeys(k for row in judged.values() for k in row if k != "index"))
-        if not rows:
-            return None
-        return {
-            "names": [name.replace("_", " ") for name in names],
-            "judged": extra,
-            "rows": [
-                (
-                    row["index"],
-                    row["stage"],
-                    [plain(row["record"].get(name)) for name in names],
-                    [judged.get(row["index"], {}).get(name) for name in extra],
-                )
-                for row in rows
-            ],
-        }
 
     def cluster_sizes(self) -> tuple[Array, Array]:
         """(c,) sizes, largest first, and whether several cameras saw each."""

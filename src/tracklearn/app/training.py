@@ -1,0 +1,234 @@
+"""Training as a run on disk: the events of `learn.train` written as they come, on the first process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracklearn import __version__
+from tracklearn.app.plan import TrainPlan, starting_networks
+from tracklearn.app.selection import worst_mixed
+from tracklearn.core.isolate import typical_step
+from tracklearn.store.runs import RunWriter
+from tracklearn.types import Array, Tracklets
+
+if TYPE_CHECKING:
+    from tracklearn.learn.method import Method
+    from tracklearn.learn.network import Network
+    from tracklearn.learn.ranks import Ranks
+    from tracklearn.learn.train import Prepared, Round, State
+    from tracklearn.store.tracklets import TrackletSet
+
+Progress = Callable[[str, int, "int | None"], None]
+
+# At most this many frames of a mixed tracklet keep their features for the report's projection.
+MIXED_ROWS = 400
+
+
+def train(
+    plan: TrainPlan, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+) -> Iterator[Round]:
+    """Train on a tracklet set without its labels and write the run to `out`, yielding each round as it ends.
+
+    Where `torchrun` started several processes they share the work, and the first of them writes.
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+        ValueError: the set is unusable, or training stopped because nothing could be clustered; the message
+            holds the diagnosis.
+    """
+    from tracklearn.learn.ranks import joined
+
+    with joined(plan.device) as (ranks, device):
+        yield from _train(plan, Path(out), resume, progress, ranks, device)
+
+
+def _train(
+    plan: TrainPlan, out: Path, resume: bool, progress: Progress | None, ranks: Ranks, device: str
+) -> Iterator[Round]:
+    import torch
+
+    from tracklearn.learn import train as loop
+    from tracklearn.store.tracklets import open_set
+
+    tracklet_set = open_set(plan.set_path)
+    crops = tracklet_set.crops(plan.network.height, plan.network.width)
+    writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume) if ranks.rank == 0 else None
+    if ranks.from_first(writer is not None and writer.finished):
+        return
+    began = time.perf_counter()
+    # Made once, so that machines which round differently still start from the same numbers.
+    networks = ranks.from_first(
+        starting_networks(plan, crops, tracklet_set.tracklets) if ranks.rank == 0 else []
+    )
+    kept = None
+    if writer is not None:
+        if not (out / "start.safetensors").is_file():
+            writer.write_start(networks[0].arrays(), networks[0].metadata())
+        kept = writer.read_state() if resume else None
+    kept = ranks.from_first(kept)
+    last = state = loop.State(*kept) if kept else None
+    method = plan.value()
+    events = loop.train(
+        method,
+        networks,
+        tracklet_set.tracklets,
+        crops,
+        config=plan.compute,
+        device=device,
+        ranks=ranks,
+        seed=plan.seed,
+        resume=state,
+        progress=progress if ranks.rank == 0 else None,
+    )
+    broken = state.meta["broken_crops"] if state else 0
+    for event in events:
+        if isinstance(event, loop.Round):
+            if writer is not None:
+                writer.write_round(_round_record(event), _own_labels(event, method, writer), event.seconds)
+                if event.keep:
+                    writer.write_kept(event.index, event.keep)
+            yield event
+        elif writer is None:
+            continue
+        elif isinstance(event, loop.Prepared):
+            _write_prepared(writer, event, tracklet_set.tracklets)
+        else:
+            # Crops that the run met before it was stopped are not all met again.
+            broken = max(broken, getattr(crops, "broken", 0))
+            if writer.rounds and "fit" not in event.meta:
+                _write_stage(writer, method, event, networks[0])
+            writer.write_state(event.arrays, {**event.meta, "broken_crops": broken})
+            last = event
+    if writer is None:
+        return
+    if last is None or not writer.rounds:
+        raise ValueError("training ended before its first round: set the number of epochs to 1 or more")
+    writer.manifest["broken_crops"] = broken
+    writer.manifest["threads"] = torch.get_num_threads()
+    writer.manifest["processes"] = ranks.size
+    writer.finish(
+        [loop.teacher_arrays(last, k) for k in range(len(networks))],
+        networks[0].metadata(),
+        seconds={"total": time.perf_counter() - began},
+    )
+
+
+def _own_labels(event: Round, method: Method, writer: RunWriter) -> Array:
+    """The labels of the run's own tracklets; −1 for all where the round learned from other material."""
+    if next(s for s in method.stages if s.name == event.stage).material is None:
+        return event.labels.label
+    return np.full(writer.manifest["isolation"]["n_after"], -1)
+
+
+def _write_stage(writer: RunWriter, method: Method, state: State, network: Network) -> None:
+    """Keep the teacher where labels that stayed for several rounds, or those of a source, came to an end."""
+    from tracklearn.learn.events import teacher_arrays
+
+    done = writer.rounds[-1]
+    stage = next(s for s in method.stages if s.name == done["stage"])
+    if stage.assign_every > 1 or stage.material is not None:
+        writer.write_stage(done["index"], stage.name, teacher_arrays(state), network.metadata())
+
+
+def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> dict[str, Any]:
+    import torch
+
+    return {
+        "tracklearn": __version__,
+        "digest": plan.digest,
+        "method": plan.method,
+        "settings": plan.config.model_dump(mode="json"),
+        "network": plan.network.model_dump(mode="json"),
+        "compute": plan.compute.model_dump(mode="json"),
+        "weights": plan.weights,
+        "preset": plan.preset,
+        "device": plan.device,
+        "seed": plan.seed,
+        "set": {"path": relative(plan.set_path, out), "digest": tracklet_set.digest},
+        "labels_used": [*labels_used(tracklet_set), *_source_labels(plan)],
+        "source": None if plan.source is None else relative(plan.source, out),
+        "versions": {
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def labels_used(tracklet_set: TrackletSet) -> list[str]:
+    """What the tracklets of a set owe to ground truth, one line each, for the record of what learns from it.
+
+    Noise is simulated with the truth; at r_FM 1 and r_SW 1 that is one tracklet per person and camera.
+    """
+    noise = tracklet_set.manifest.get("settings", {}).get("noise")
+    if noise is None:
+        found = [s["note"] for s in tracklet_set.manifest["sources"] if s.get("labels_used")]
+        return list(dict.fromkeys(found))
+    asked = noise["asked"]
+    if asked["r_FM"] == asked["r_SW"] == 1:
+        return ["tracklets were made with labels: one for each person and camera"]
+    return [f"tracklets were made with labels: noise at r_FM {asked['r_FM']:g}, r_SW {asked['r_SW']:g}"]
+
+
+def _source_labels(plan: TrainPlan) -> list[str]:
+    """What a run owes to the labels of its source."""
+    if plan.source is None:
+        return []
+    return [f"the network learned from the labelled set {plan.source.name} first"]
+
+
+def relative(path: str | Path, folder: str | Path) -> str:
+    """`path` as seen from `folder`, so that both may move together; links are followed first."""
+    return os.path.relpath(Path(path).resolve(), Path(folder).resolve())
+
+
+def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:
+    """Keep parts, similarities, and the features of the most mixed tracklets for the report's pictures."""
+    rows = mixed_rows(original, event.part, event.similarity)
+    writer.write_isolation(
+        {
+            "part": event.part.astype(np.int32),
+            "similarity": event.similarity.astype(np.float32),
+            "row": rows,
+            "feature": event.features[rows].astype(np.float32),
+        },
+        {
+            "n_before": event.n_before,
+            "n_after": event.n_after,
+            "dropped": event.dropped,
+            "dropped_fraction": event.dropped / max(original.n_crops, 1),
+            "adjacent_distance": typical_step(event.similarity),
+        },
+    )
+
+
+def mixed_rows(tracklets: Tracklets, part: Array, similarity: Array) -> Array:
+    """First rows of the tracklets that isolation found most mixed, worst first."""
+    start = tracklets.start
+    worst = worst_mixed(tracklets, part, similarity)
+    found = [np.arange(start[i], min(start[i + 1], start[i] + MIXED_ROWS)) for i in worst]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _round_record(event: Round) -> dict[str, Any]:
+    return {
+        "index": event.index,
+        "stage": event.stage,
+        "n_clusters": event.n_clusters,
+        "noise_fraction": event.noise_fraction,
+        "largest_cluster": event.largest_cluster,
+        "eps": event.eps,
+        "agreement": None if np.isnan(event.agreement) else event.agreement,
+        "losses": event.losses,
+        "accuracy": event.accuracy,
+        "n_iterations": event.n_iterations,
+        "record": event.record,
+        "diagnosis": list(event.diagnosis),
+    }
