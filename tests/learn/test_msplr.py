@@ -68,7 +68,7 @@ def unit(x):
 class TestConfig:
     def test_defaults(self):
         values = msplr.Config().model_dump()
-        for name in ("augment", "isolation", "eps_intra", "min_samples_intra", "metric"):
+        for name in ("augment", "isolation", "eps_intra", "min_samples_intra", "metric", "penalty_intra"):
             del values[name]
         assert values == {
             "isolate": False,

@@ -39,6 +39,7 @@ def test_defaults():
     assert values == {
         "isolate": False,
         "isolation": "dbscan",
+        "penalty_intra": "auto",
         "eps_intra": 0.6,
         "min_samples_intra": 2,
         "metric": "euclidean",
