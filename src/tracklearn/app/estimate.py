@@ -10,14 +10,15 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from tracklearn.app.estimated import Estimate, StageEstimate, size
 from tracklearn.app.plan import Start, TrainPlan
 from tracklearn.learn import backbone, deterministic, embed
 from tracklearn.learn.fit import Fit, Pairs
@@ -44,123 +45,6 @@ _BUDGET = 2.0
 
 # What `TrackletSet.crops` keeps of decoded crops, and how many crops norms are measured on before training.
 _CACHE, _CALIBRATED = 1 << 30, 1024
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """One stage of a method.
-
-    Args:
-        name: the stage's.
-        rounds: epochs.
-        assignments: epochs that extract features and assign labels; the others keep them.
-        batches: per epoch.
-        tracklets: in a batch.
-        pictures: in a batch; each goes through every student and every teacher.
-        crops: extracted in an epoch that assigns labels, over all teachers.
-        seconds: of `extract` and `fit`, in one epoch.
-        state_bytes: of the largest state that is written to go on from.
-        memory: bytes by what takes them, in one process.
-    """
-
-    name: str
-    rounds: int
-    assignments: int
-    batches: int
-    tracklets: int
-    pictures: int
-    crops: int
-    seconds: dict[str, float]
-    state_bytes: int
-    memory: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What would run, and what it would take.
-
-    Args:
-        run: method, networks, set and its counts, network and size, weights, device, threads, processes,
-            precision, preset.
-        isolation: whether tracklets are cut first.
-        stages: in their order.
-        seconds: of `start` (norms measured), `isolation` (features of all crops), `epoch` (the longest
-            stage's mean) and `all`; clustering is not in them.
-        memory: bytes by place (`cpu`, or the CUDA device and `cpu`): `needed` by one process, and `total`
-            of the machine or the device, None where it is not known.
-        features_bytes, cache_bytes: of the features before the first epoch, and of decoded crops.
-        measured: what the times come from: `crops`, `pictures`, `batches`, `seconds`.
-        assumptions, warnings: sentences for the user.
-    """
-
-    run: dict[str, Any]
-    isolation: bool
-    stages: tuple[StageEstimate, ...]
-    seconds: dict[str, float]
-    memory: dict[str, dict[str, int | None]]
-    features_bytes: int
-    cache_bytes: int
-    measured: dict[str, float]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values under the field names, for JSON."""
-        return asdict(self)
-
-    def table(self) -> str:
-        """The same for people."""
-        run, lines = self.run, []
-
-        def line(name: str, text: str) -> None:
-            lines.append(f"  {name:<12} {text}")
-
-        students = _count(run["n_networks"], "student")
-        teachers = _count(run["n_networks"], "teacher")
-        first = "isolation" if self.isolation else "all crops"
-        height, width = run["height"], run["width"]
-        lines.append("What would run; nothing is written:")
-        line("method", f"{run['method']}: {students}, {teachers}")
-        line(
-            "set",
-            f"{run['set']}: {_count(len(run['cameras']), 'camera')}, "
-            f"{_count(run['n_tracklets'], 'tracklet')}, {_count(run['n_crops'], 'crop')}",
-        )
-        line("network", f"{run['backbone']}, crops of {height}×{width}, weights {run['weights']}")
-        line(
-            "computed",
-            f"on {run['device']} in {run['precision']}, {_count(run['n_threads'], 'thread')}, "
-            f"{_count(run['n_processes'], 'process', 'processes')}, preset {run['preset']}",
-        )
-        line("isolation", "yes, before the first epoch" if self.isolation else "no")
-        for s in self.stages:
-            line(f"stage {s.name}", f"{_count(s.rounds, 'epoch')} of {_count(s.batches, 'batch', 'batches')}")
-            line(
-                "",
-                f"a batch: {_count(s.tracklets, 'tracklet')}, {_count(s.pictures, 'picture')}, each through "
-                f"{students} and {teachers}",
-            )
-            line("", f"labels from {_count(s.crops, 'crop')} before each of {_count(s.assignments, 'epoch')}")
-            line("", f"state to go on from: {_size(s.state_bytes)}")
-        m = self.measured
-        lines.append(
-            f"Estimated time, from {m['seconds']:.0f} s on {m['crops']} crops and {m['batches']} batches of "
-            f"up to {m['pictures']} pictures:"
-        )
-        for name, text in (("start", "start"), ("isolation", first), ("epoch", "one epoch"), ("all", "all")):
-            line(text, _time(self.seconds[name]))
-        lines.append("Estimated memory of one process:")
-        for s in self.stages:
-            line(f"stage {s.name}", ", ".join(f"{k} {_size(v)}" for k, v in s.memory.items()))
-        line(first, f"features {_size(self.features_bytes)}")
-        line("crop cache", f"up to {_size(self.cache_bytes)}")
-        for place, values in self.memory.items():
-            there = f" of {_size(values['total'])}" if values["total"] else ""
-            line(f"on {place}", f"{_size(values['needed'] or 0)}{there}")
-        lines.append("Assumed:")
-        lines += [f"  - {text}" for text in self.assumptions]
-        lines += [f"Warning: {text}" for text in self.warnings]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -554,7 +438,7 @@ def _warnings(memory: Mapping[str, Mapping[str, int | None]]) -> tuple[str, ...]
     ('about 9.0 GB needed on cpu, which has 8.0 GB: take smaller batches, crops or networks',)
     """
     return tuple(
-        f"about {_size(values['needed'] or 0)} needed on {place}, which has {_size(values['total'])}: "
+        f"about {size(values['needed'] or 0)} needed on {place}, which has {size(values['total'])}: "
         "take smaller batches, crops or networks"
         for place, values in memory.items()
         if values["total"] and (values["needed"] or 0) > values["total"]
@@ -596,30 +480,3 @@ def _silent(what: str, done: int, total: int | None) -> None:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    """
-    >>> _count(1, "crop"), _count(2000, "crop"), _count(2, "batch", "batches")
-    ('1 crop', '2,000 crops', '2 batches')
-    """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def _size(n: float) -> str:
-    """
-    >>> _size(0), _size(5300), _size(25_000_000), _size(8.2e9)
-    ('0 kB', '5.3 kB', '25 MB', '8.2 GB')
-    """
-    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6)) if n >= s), ("kB", 1e3))
-    return f"{n / scale:.1f} {unit}" if 0 < n < 10 * scale else f"{n / scale:,.0f} {unit}"
-
-
-def _time(seconds: float) -> str:
-    """
-    >>> _time(0.04), _time(75), _time(4000), _time(86400 * 3)
-    ('0.04 s', '1.2 min', '1.1 h', '72.0 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
