@@ -1,12 +1,13 @@
 """Work on several threads, with one BLAS thread in each."""
 
+import os
 import threading
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from tracklearn.core.threads import each, limit, n_threads
+from tracklearn.core.threads import SPIN, each, each_span, limit, n_threads, wait_briefly
 
 
 def blas_threads():
@@ -68,3 +69,52 @@ def test_number_of_threads(monkeypatch):
         assert n_threads() >= 1
     with pytest.raises(ValueError, match="n is 0"), limit(0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPIN)}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch, given, found):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what the call sets is undone
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    wait_briefly()
+    assert {name: os.environ[name] for name in names if name in os.environ} == found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("n", [0, 1, 4, 11])
+def test_spans_make_up_the_range(threads, n):
+    found = []
+    with limit(threads):
+        each_span(lambda first, end: found.append((first, end)), n)
+    assert len(found) == min(threads, n)
+    assert sorted(i for first, end in found for i in range(first, end)) == list(range(n))
+
+
+def test_spans_run_at_the_same_time():
+    meeting = threading.Barrier(2, timeout=20)
+    with limit(2):
+        each_span(lambda first, end: meeting.wait(), 7)
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_an_error_in_a_span_is_raised_after_all_are_done(bad):
+    done = []
+
+    def work(first, end):
+        if first == bad:
+            raise ValueError("broken")
+        done.append(first)
+
+    with limit(3), pytest.raises(ValueError, match="broken"):
+        each_span(work, 3)
+    assert sorted(done) == [i for i in range(3) if i != bad]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tracklearn.core import threads
 from tracklearn.learn import augment
 from tracklearn.learn.augment import Augment
 
@@ -185,15 +186,47 @@ def test_a_part_of_a_batch_gets_the_same_as_in_the_whole():
 
 
 @pytest.mark.parametrize("pad", [0, 5, 40])
-def test_one_by_one_is_the_same_as_all_at_once(pad):
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_in_one_pass_is_the_same_as_step_by_step(pad, n_threads):
     """What a CPU does and what other devices do; 40 pixels shift pictures of 24 × 12 out of sight."""
     images, config = pictures(40), Augment(pad=pad)
     before = images.clone()
     drawn = augment.draw(40, 24, 12, config, torch.Generator().manual_seed(3))
-    shifted = augment._shift_each(images, drawn.flip, drawn.offset)
-    assert torch.equal(shifted, augment._shift(images, drawn.flip, drawn.offset))
-    assert torch.equal(images, before)
+    shifted = augment._shift(images, drawn.flip, drawn.offset)
     assert not torch.equal(shifted, images)
-    whole = augment._erase(plain(shifted), drawn.erase)
-    assert torch.equal(augment._erase_each(plain(shifted), drawn.erase), whole)
-    assert not torch.equal(plain(shifted), whole)
+    steps = augment._erase(plain(shifted), drawn.erase)
+    with threads.limit(n_threads):
+        out = augment.apply(images, drawn, normalise=plain)
+    assert torch.equal(out, steps)
+    assert not torch.equal(plain(shifted), out)
+    assert torch.equal(images, before)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_jitter_by_levels_is_jitter_of_pixels_to_rounding():
+    images = pictures(200, low=0)
+    drawn = augment.draw(200, 24, 12, Augment(**OFF | {"colour": 0.5}), torch.Generator().manual_seed(4))
+    out = augment.apply(images, drawn, normalise=plain)
+    pixels = plain(augment._jitter(images, drawn.jitter))
+    # The mean that contrast turns about is summed in another order: a rare half rounds the other way.
+    assert (out - pixels).abs().max() <= 1
+    assert (out != pixels).float().mean() < 1e-4
+    assert (out - plain(images)).abs().mean() > 10
+
+
+def test_the_black_around_a_picture_is_not_jittered():
+    images = pictures(20, low=200)
+    out = run(images, colour=0.5, pad=40)
+    assert (out == 0).all(1).any()
+    assert (((out == 0).all(1)) | (out > 0).all(1)).all()
+
+
+def test_pictures_that_are_not_contiguous_and_none_at_all():
+    images = pictures(20)
+    drawn = augment.draw(20, 12, 6, Augment(pad=3), torch.Generator().manual_seed(1))
+    part = images[:, ::2, ::2]
+    assert torch.equal(
+        augment.apply(part, drawn, normalise=plain),
+        augment.apply(part.contiguous(), drawn, normalise=plain),
+    )
+    assert augment.apply(images[:0], drawn.part(slice(0, 0)), normalise=plain).shape == (0, 3, 24, 12)

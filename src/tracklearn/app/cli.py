@@ -12,6 +12,7 @@ import sys
 import typer
 
 from tracklearn.app.commands import datasets, evaluate, experiment, main_job, noise
+from tracklearn.core import threads
 
 app = typer.Typer(
     name="tracklearn",
@@ -41,9 +42,7 @@ STOPPED = 130  # the exit code of a program stopped with Ctrl-C
 
 def main() -> None:
     """Entry point: one clear line and exit code 2 for the user's errors, 130 when stopped."""
-    # Threads that wait actively slow each other tenfold as soon as another program wants a core. Read when
-    # torch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threads.wait_briefly()
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and sys.argv[1:2] != ["train"]:
             raise ValueError("torchrun is for tracklearn train alone: start other commands without it")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.app import figures, links, records
+from tracklearn.app import covered, figures, links, records
 from tracklearn.app.formats import duration, flat, known, number, percent
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
@@ -50,6 +50,7 @@ class Sections:
             "mosaics": self.mosaics(),
             "isolation": self.isolation(),
             "strips": self.strips(),
+            "covered": covered.section(data.tracklets, np.asarray(data.part), data.cameras, self.shot),
             "learning": self.learning(),
             "clusters": self.clusters(),
             "left_out": self.left_out(),

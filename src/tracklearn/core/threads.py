@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SPIN = 5_000  # turns that a thread of libgomp waits awake, a fraction of a millisecond
 
 _limit: ContextVar[int | None] = ContextVar("tracklearn_threads", default=None)
 
@@ -28,6 +31,16 @@ def n_threads() -> int:
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wait_briefly() -> None:
+    """Let OpenMP's threads sleep soon after they run out of work; read when torch is loaded, which is later.
+
+    By default they spin for milliseconds and slow each other tenfold as soon as another program wants a core;
+    asleep at once, they cost an idle machine a fifth of its speed (docs/log.md). What the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=str(SPIN))
 
 
 @contextmanager
@@ -63,6 +76,33 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
         if threads <= 1:
             return [function(item) for item in items]
         return _spread(function, items, threads)
+
+
+def each_span(function: Callable[[int, int], object], n: int) -> None:
+    """`function(first, end)` over spans that make up range(n), one on each of `n_threads()` threads.
+
+    For compiled kernels of a millisecond, which call no BLAS: the threads are kept, since making them, and
+    limiting BLAS, would take as long.
+
+    Raises:
+        What `function` raises in the first span that fails.
+    """
+    count = min(n_threads(), n)
+    edge = [n * k // max(count, 1) for k in range(count + 1)]
+    others = [_kept(os.getpid()).submit(function, a, b) for a, b in pairwise(edge[1:])]
+    try:
+        if count:
+            function(0, edge[1])
+    finally:
+        wait(others)
+    for future in others:
+        future.result()
+
+
+@cache
+def _kept(process: int) -> ThreadPoolExecutor:
+    """Threads of this process; a fork of it has none of them."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="spans")
 
 
 @cache

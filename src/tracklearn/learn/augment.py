@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -114,13 +116,14 @@ def apply(images: Tensor, drawn: Drawn, *, normalise: Callable[[Tensor], Tensor]
     Source: METHODS 2.1 [code MMT].
     """
     # On a CPU the touched pixels are the cost, elsewhere the calls and every wait for a transfer.
-    shift, erase = (_shift_each, _erase_each) if images.device.type == "cpu" else (_shift, _erase)
+    if images.device.type == "cpu":
+        return _in_one_pass(images, drawn, normalise)
     if drawn.jitter is not None:
-        images = _jitter(images, drawn.jitter)
+        images = _jitter(images, drawn.jitter.to(images.device, non_blocking=True))
     if drawn.flip is not None and drawn.offset is not None:
-        images = shift(images, drawn.flip, drawn.offset)
+        images = _shift(images, drawn.flip, drawn.offset)
     out = normalise(images)
-    return out if drawn.erase is None else erase(out, drawn.erase)
+    return out if drawn.erase is None else _erase(out, drawn.erase)
 
 
 def _uniform(b: int, n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -128,13 +131,45 @@ def _uniform(b: int, n: int, low: float, high: float, generator: torch.Generator
     return torch.rand(b, n, generator=generator) * (high - low) + low
 
 
-def _jitter(images: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.to(images.device, non_blocking=True)
+def _in_one_pass(images: Tensor, drawn: Drawn, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `apply` does, each pixel read and written once.
+
+    Jitter and normalisation of a pixel depend on its level, its channel and, by the contrast, on its image:
+    they are done to the 256 levels, and pixels are looked up.
+    """
+    from tracklearn.core import threads
+    from tracklearn.core.kernels.pictures import count_levels, paint
+
+    b = len(images)
+    pixels = images.contiguous().numpy()
+    levels = torch.arange(256, dtype=torch.uint8)[:, None].expand(1, 1, 256, 3)
+    blank = normalise(levels[:, :, :1]).flatten()
+    if drawn.jitter is not None:
+        count = torch.zeros(b, 1, 256, 3, dtype=torch.int32)
+        threads.each_span(partial(count_levels, pixels, count[:, 0].numpy()), b)
+        levels = _jitter(levels, drawn.jitter, count)
+    table = normalise(levels).permute(0, 2, 3, 1)[:, 0].contiguous()
+    flip = torch.zeros(b, dtype=torch.bool) if drawn.flip is None else drawn.flip[:, 0]
+    offset = torch.zeros(b, 2, dtype=torch.int64) if drawn.offset is None else drawn.offset
+    erase = torch.zeros(b, 4, dtype=torch.int64) if drawn.erase is None else drawn.erase
+    out = torch.empty(images.shape, dtype=table.dtype)
+    given = (table, blank, flip, offset, erase, torch.tensor(_ERASED), out)
+    threads.each_span(partial(paint, pixels, *(value.numpy() for value in given)), b)
+    # A permuted view of pixels *is* channels-last, without a copy.
+    return out.permute(0, 3, 1, 2)
+
+
+def _jitter(images: Tensor, factor: Tensor, count: Tensor | None = None) -> Tensor:
+    """Jittered images (b, h, w, 3) uint8; `count`, of that shape, is how often each pixel stands there."""
     # Brightness is a gain that the three channels share.
     gain = (factor[:, :3] * factor[:, 3:4])[:, None, None, :]
     contrast, gamma = factor[:, 4, None, None, None], factor[:, 5, None, None, None]
     x = (images.float() / 255 * gain).clamp_(0, 1).pow_(gamma)
-    mean = x.mean((1, 2, 3), keepdim=True)
+    if count is None:
+        mean = x.mean((1, 2, 3), keepdim=True)
+    else:
+        total = (x.double() * count).sum((1, 2, 3), keepdim=True)
+        mean = (total / count.sum((1, 2, 3), keepdim=True)).float()
     x = (x - mean).mul_(contrast).add_(mean)
     return x.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -153,31 +188,21 @@ def _shift(images: Tensor, flip: Tensor, offset: Tensor) -> Tensor:
     return out.mul_(inside[..., None])
 
 
-def _shift_each(images: Tensor, flip: Tensor, offset: Tensor) -> Tensor:
-    """The same as `_shift`, cut from the padded images one by one."""
-    b, h, w, _ = images.shape
-    pad = int(offset.abs().max())
-    padded = images.new_zeros(b, h + 2 * pad, w + 2 * pad, 3)
-    inner = padded[:, pad : pad + h, pad : pad + w].copy_(images)
-    for i in flip[:, 0].nonzero()[:, 0].tolist():
-        inner[i] = images[i].flip(1)
-    starts = (offset + pad).tolist()
-    return torch.stack([image[y : y + h, x : x + w] for image, (y, x) in zip(padded, starts, strict=True)])
-
-
 def _rectangles(b: int, h: int, w: int, config: Augment, generator: torch.Generator) -> Tensor:
     """(b, 4) rectangles to erase; a shape is redrawn until it is smaller than the image."""
-    chosen = torch.rand(b, generator=generator) < config.erase
-    area = _uniform(b, _ERASE_ATTEMPTS, *config.erase_area, generator) * (h * w)
-    aspect = _uniform(b, _ERASE_ATTEMPTS, *config.erase_aspect, generator)
-    high, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    # numpy: on a few numbers a call of torch costs more than its arithmetic
+    drawn = torch.rand(b, 3 + 2 * _ERASE_ATTEMPTS, generator=generator).numpy()
+    chosen, down, right = drawn[:, :3].T
+    area, aspect = np.split(drawn[:, 3:], 2, axis=1)
+    area = (area * np.ptp(config.erase_area) + config.erase_area[0]) * (h * w)
+    aspect = aspect * np.ptp(config.erase_aspect) + config.erase_aspect[0]
+    high, wide = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
     fits = (high < h) & (wide < w)
-    first = fits.float().argmax(1, keepdim=True)
-    high, wide = high.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
-    place = torch.rand(2, b, generator=generator)
-    top, left = (place[0] * (h - high + 1)).floor(), (place[1] * (w - wide + 1)).floor()
-    high = torch.where(chosen & fits.any(1), high, 0)
-    return torch.stack([top, left, high, wide], 1).long()
+    first = np.arange(b), fits.argmax(1)
+    high, wide = high[first], wide[first]
+    top, left = np.floor(down * (h - high + 1)), np.floor(right * (w - wide + 1))
+    high = np.where((chosen < config.erase) & fits[first], high, 0)
+    return torch.from_numpy(np.stack([top, left, high, wide], 1).astype(np.int64))
 
 
 def _erase(images: Tensor, rectangle: Tensor) -> Tensor:
@@ -191,12 +216,3 @@ def _erase(images: Tensor, rectangle: Tensor) -> Tensor:
     mask = rows[:, None, :, None] & columns[:, None, None, :]
     erased = torch.tensor(_ERASED, dtype=images.dtype).to(device, non_blocking=True)
     return torch.where(mask, erased[:, None, None], images)
-
-
-def _erase_each(images: Tensor, rectangle: Tensor) -> Tensor:
-    """The same as `_erase`, in place and one by one."""
-    erased = images.new_tensor(_ERASED)[:, None, None]
-    for image, (top, left, high, wide) in zip(images, rectangle.tolist(), strict=True):
-        if high:
-            image[:, top : top + high, left : left + wide] = erased
-    return images

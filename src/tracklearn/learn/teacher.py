@@ -47,5 +47,4 @@ def update(teacher: nn.Module, student: nn.Module, *, step: int, alpha: float = 
     pairs = zip(teacher.parameters(), student.parameters(), strict=True)
     means, values = (list(side) for side in zip(*pairs, strict=True))
     # One call for all parameters: hundreds of small ones cost a GPU more in launches than in arithmetic.
-    torch._foreach_mul_(means, keep)
-    torch._foreach_add_(means, values, alpha=1 - keep)
+    torch._foreach_lerp_(means, values, 1 - keep)

@@ -34,8 +34,7 @@ def decode_image(data: bytes | Array) -> Array | None:
     raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
     if raw.size == 0:
         return None
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
 
 
 def resize(image: Array, height: int, width: int) -> Array:
