@@ -523,7 +523,7 @@ def test_what_rounds_tell(seen):
         assert event.record["n_edges"] == len(event.keep["to"]) / 2 > 0
         found = graph.Graph(**event.keep)
         assert event.labels.label.tolist() == graph.components(found).tolist()
-            assert event.record["linked"] == pytest.approx(1 - event.noise_fraction)
+        assert event.record["linked"] == pytest.approx(1 - event.noise_fraction)
     old, new = graph.Graph(**inter.keep), graph.Graph(**last.keep)
     assert (last.record["added"], last.record["dropped"]) == graph.changes(old, new)
 
