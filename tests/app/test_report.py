@@ -321,6 +321,20 @@ def test_no_clusters_no_rounds_nothing_cut_one_camera(tmp_path):
     assert "1 camera " in words
 
 
+def test_covered_frames_are_shown_where_frame_numbers_are_moments(tmp_path):
+    data = bare()
+    assert "Covered frames" not in rendered(data, tmp_path).words
+    tracklets = data.tracklets
+    box = tracklets.box.copy()
+    box[tracklets.tracklet == 4] += [10, 30, 10, 30]  # the second of that camera, in front of the first
+    frame = tracklets.frame - tracklets.frame[tracklets.start[tracklets.tracklet]]
+    passing = replace(data, tracklets=replace(tracklets, box=box, frame=frame))
+    words = rendered(passing, tmp_path).words
+    assert "half or more of a person's box lies under" in words
+    assert "tracklet 0 north gate · " in words
+    assert "Covered frames" not in rendered(replace(passing, simultaneous=False), tmp_path).words
+
+
 def test_empty_set(tmp_path):
     none = np.zeros(0)
     empty = Tracklets(none, none, none, np.zeros((0, 4)), none, none, none, none)

@@ -171,6 +171,7 @@ def report(
         rounds=opened.rounds,
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
+        simultaneous="noise" not in tracklet_set.manifest.get("settings", {}),
         warnings=[line[0].upper() + line[1:] for line in manifest.get("labels_used", [])],
         settings={
             "method": manifest["method"],

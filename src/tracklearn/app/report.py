@@ -79,6 +79,8 @@ class ReportData:
         searches: example searches.
         search_picture: `picture` of the set that was searched, when it is another one.
         person: (n,) true person of each row of `tracklets`, −1 unknown: shown beneath film strips.
+        simultaneous: whether one camera's rows of one frame number are of one picture; not so where tracklets
+            were rearranged.
         warnings: one line each.
         created: date, version, machine: shown in the foot.
 
@@ -111,6 +113,7 @@ class ReportData:
     searches: Sequence[SearchExample] = ()
     search_picture: Callable[[int], Array] | None = None
     person: Array | None = None
+    simultaneous: bool = True
     warnings: Sequence[str] = ()
     created: str = ""
 

@@ -50,7 +50,7 @@ class Sections:
             "mosaics": self.mosaics(),
             "isolation": self.isolation(),
             "strips": self.strips(),
-            "covered": covered.section(data.tracklets, np.asarray(data.part), data.cameras, self.shot),
+            "covered": self.covered(),
             "learning": self.learning(),
             "clusters": self.clusters(),
             "left_out": self.left_out(),
@@ -121,7 +121,13 @@ class Sections:
             if known(before) and known(after):
                 note = "% untrained → trained, on unseen people"
                 cards.append(("mAP", f"{100 * before:.1f} → {100 * after:.1f}", note))
-        cards.append(("time", duration(sum(data.seconds.values())), f"{len(data.rounds)} rounds of training"))
+        cards.append(
+            (
+                "time",
+                duration(sum(data.seconds.values())),
+                f"{len(data.rounds)} round{'s' * (len(data.rounds) != 1)} of training",
+            )
+        )
         return cards
 
     def dropped(self) -> float:
@@ -262,6 +268,14 @@ class Sections:
             "cloud": cloud,
             "method": method,
         }
+
+    def covered(self) -> dict[str, Any] | None:
+        """Covered frames; None where there are none, or no telling."""
+        data = self.data
+        if not data.simultaneous:
+            return None
+        found = covered.section(data.tracklets, np.asarray(data.part), data.cameras, self.shot)
+        return found if found["n"] else None
 
     # -- learning ---------------------------------------------------------------------------------
 
