@@ -100,6 +100,14 @@ def test_spans_make_up_the_range(threads, n):
     assert sorted(i for first, end in found for i in range(first, end)) == list(range(n))
 
 
+@pytest.mark.parametrize(("n", "lengths"), [(0, []), (5, [5]), (19, [9, 10]), (64, [16, 16, 16, 16])])
+def test_no_span_is_shorter_than_the_least(n, lengths):
+    found = []
+    with limit(4):
+        each_span(lambda first, end: found.append(end - first), n, least=8 if n < 64 else 16)
+    assert sorted(found) == lengths
+
+
 def test_spans_run_at_the_same_time():
     meeting = threading.Barrier(2, timeout=20)
     with limit(2):

@@ -78,16 +78,16 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
         return _spread(function, items, threads)
 
 
-def each_span(function: Callable[[int, int], object], n: int) -> None:
+def each_span(function: Callable[[int, int], object], n: int, *, least: int = 1) -> None:
     """`function(first, end)` over spans that make up range(n), one on each of `n_threads()` threads.
 
     For compiled kernels of a millisecond, which call no BLAS: the threads are kept, since making them, and
-    limiting BLAS, would take as long.
+    limiting BLAS, would take as long. No span but the only one is shorter than `least`.
 
     Raises:
         What `function` raises in the first span that fails.
     """
-    count = min(n_threads(), n)
+    count = min(n_threads(), max(n // least, min(n, 1)))
     edge = [n * k // max(count, 1) for k in range(count + 1)]
     others = [_kept(os.getpid()).submit(function, a, b) for a, b in pairwise(edge[1:])]
     try:

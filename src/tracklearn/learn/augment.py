@@ -20,6 +20,9 @@ _ERASED = (0.485, 0.456, 0.406)
 # Random shapes tried for an erased rectangle before the image is left whole.
 _ERASE_ATTEMPTS = 32
 
+# Images that are worth a thread on a CPU.
+_SPAN = 16
+
 
 class Augment(BaseModel):
     """What is done to training crops; the defaults are those of MMT's code (METHODS 2.1)."""
@@ -146,7 +149,7 @@ def _in_one_pass(images: Tensor, drawn: Drawn, normalise: Callable[[Tensor], Ten
     blank = normalise(levels[:, :, :1]).flatten()
     if drawn.jitter is not None:
         count = torch.zeros(b, 1, 256, 3, dtype=torch.int32)
-        threads.each_span(partial(count_levels, pixels, count[:, 0].numpy()), b)
+        threads.each_span(partial(count_levels, pixels, count[:, 0].numpy()), b, least=_SPAN)
         levels = _jitter(levels, drawn.jitter, count)
     table = normalise(levels).permute(0, 2, 3, 1)[:, 0].contiguous()
     flip = torch.zeros(b, dtype=torch.bool) if drawn.flip is None else drawn.flip[:, 0]
@@ -154,7 +157,7 @@ def _in_one_pass(images: Tensor, drawn: Drawn, normalise: Callable[[Tensor], Ten
     erase = torch.zeros(b, 4, dtype=torch.int64) if drawn.erase is None else drawn.erase
     out = torch.empty(images.shape, dtype=table.dtype)
     given = (table, blank, flip, offset, erase, torch.tensor(_ERASED), out)
-    threads.each_span(partial(paint, pixels, *(value.numpy() for value in given)), b)
+    threads.each_span(partial(paint, pixels, *(value.numpy() for value in given)), b, least=_SPAN)
     # A permuted view of pixels *is* channels-last, without a copy.
     return out.permute(0, 3, 1, 2)
 
