@@ -255,7 +255,6 @@ class Rig:
         """Median seconds of the optimiser's step and of the teacher's average."""
         parameters = [p for group in self.fit.optimisers[0].param_groups for p in group["params"]]
         gradients = [torch.zeros_like(p) for p in parameters]
-        head, mean_head = self.fit.heads[0], self.fit.mean_heads[0]
 
         def optimise() -> None:
             for p, gradient in zip(parameters, gradients, strict=True):
@@ -265,8 +264,7 @@ class Rig:
                 optimiser.zero_grad(set_to_none=True)
 
         def average() -> None:
-            teacher.update(self.teacher, self.student, step=1_000)
-            teacher.update(mean_head, head, step=1_000)
+            self.fit.average.update(step=1_000)
 
         return {
             "optimiser_s": self._timed(optimise, n).median,

@@ -17,14 +17,27 @@ def test_warm_up():
 def test_average_by_hand():
     student = nn.Linear(1, 1, bias=False)
     mean = teacher.teacher_of(student)
+    average = teacher.Average([(mean, student)])
     values = []
     for step, value in enumerate([8.0, 4.0, 3.0, 1.0, 11.0]):
         with torch.no_grad():
             student.weight.fill_(value)
-        teacher.update(mean, student, step=step, alpha=0.75)
+        average.update(step=step, alpha=0.75)
         values.append(mean.weight.item())
     # plain means of what came so far up to step 3 (momentum 0, 1/2, 2/3, 3/4), then 0.75 and 0.25
     assert values == pytest.approx([8, 6, 5, 4, 0.75 * 4 + 0.25 * 11])
+
+
+def test_several_pairs_move_together_and_weights_may_be_loaded():
+    students = [nn.Linear(1, 1), nn.Linear(2, 1)]
+    means = [teacher.teacher_of(student) for student in students]
+    average = teacher.Average(zip(means, students, strict=True))
+    for student in students:
+        student.load_state_dict({name: value + 4 for name, value in student.state_dict().items()})
+    average.update(step=1)
+    for student, mean in zip(students, means, strict=True):
+        for value, moved in zip(student.parameters(), mean.parameters(), strict=True):
+            assert torch.allclose(moved, value - 2)
 
 
 def test_only_parameters_are_averaged():
@@ -34,7 +47,7 @@ def test_only_parameters_are_averaged():
     student.num_batches_tracked.fill_(5)
     with torch.no_grad():
         student.weight.fill_(3)
-    teacher.update(mean, student, step=0)
+    teacher.Average([(mean, student)]).update(step=0)
     assert mean.weight.tolist() == [3, 3, 3]
     assert mean.running_mean.tolist() == [0, 0, 0]
     assert mean.num_batches_tracked.item() == 0
@@ -53,4 +66,4 @@ def test_teacher_is_its_own_copy_without_gradient():
 
 def test_other_architecture_is_refused():
     with pytest.raises(ValueError):
-        teacher.update(nn.Linear(2, 2), nn.Linear(2, 2, bias=False), step=0)
+        teacher.Average([(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))])

@@ -146,12 +146,13 @@ def _in_one_pass(images: Tensor, drawn: Drawn, normalise: Callable[[Tensor], Ten
     b = len(images)
     pixels = images.contiguous().numpy()
     levels = torch.arange(256, dtype=torch.uint8)[:, None].expand(1, 1, 256, 3)
-    blank = normalise(levels[:, :, :1]).flatten()
+    table = normalise(levels)  # (1, 3, 1, 256)
+    blank = table[0, :, 0, 0].contiguous()
     if drawn.jitter is not None:
         count = torch.zeros(b, 1, 256, 3, dtype=torch.int32)
         threads.each_span(partial(count_levels, pixels, count[:, 0].numpy()), b, least=_SPAN)
-        levels = _jitter(levels, drawn.jitter, count)
-    table = normalise(levels).permute(0, 2, 3, 1)[:, 0].contiguous()
+        table = normalise(_jitter(levels, drawn.jitter, count))  # (b, 3, 1, 256)
+    table = table.permute(0, 2, 3, 1)[:, 0].contiguous()
     flip = torch.zeros(b, dtype=torch.bool) if drawn.flip is None else drawn.flip[:, 0]
     offset = torch.zeros(b, 2, dtype=torch.int64) if drawn.offset is None else drawn.offset
     erase = torch.zeros(b, 4, dtype=torch.int64) if drawn.erase is None else drawn.erase

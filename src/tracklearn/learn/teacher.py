@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -29,22 +30,36 @@ def momentum(step: int, alpha: float = 0.999) -> float:
     return min(1 - 1 / (step + 1), alpha)
 
 
-@torch.no_grad()
-def update(teacher: nn.Module, student: nn.Module, *, step: int, alpha: float = 0.999) -> None:
-    """θ̄ ← m θ̄ + (1 − m) θ in place, m = `momentum(step, alpha)`; parameters only.
+class Average:
+    """Keeps the parameters of teachers at the running average of their students'.
 
-    Buffers stay the teacher's own: its batch-norm statistics come from its own train-mode passes.
+    Buffers stay the teachers' own: their batch-norm statistics come from their own train-mode passes.
 
     Args:
-        teacher: as made by `teacher_of`.
-        student: the same architecture.
-        step: iterations done before this one, over the whole training.
-        alpha: momentum after the warm-up.
+        pairs: (teacher, student), teachers as made by `teacher_of`. Their parameters are looked up once: they
+            may be written to, not replaced.
 
-    Source: TMC section 3.4 (alpha 0.999); MMT's code.
+    Raises:
+        ValueError: a pair is not of one architecture.
     """
-    keep = momentum(step, alpha)
-    pairs = zip(teacher.parameters(), student.parameters(), strict=True)
-    means, values = (list(side) for side in zip(*pairs, strict=True))
-    # One call for all parameters: hundreds of small ones cost a GPU more in launches than in arithmetic.
-    torch._foreach_lerp_(means, values, 1 - keep)
+
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
+        self._means: list[Tensor] = []
+        self._values: list[Tensor] = []
+        for mean, live in pairs:
+            for kept, moving in zip(mean.parameters(), live.parameters(), strict=True):
+                self._means.append(kept)
+                self._values.append(moving)
+
+    @torch.no_grad()
+    def update(self, *, step: int, alpha: float = 0.999) -> None:
+        """θ̄ ← m θ̄ + (1 − m) θ in place, m = `momentum(step, alpha)`.
+
+        Args:
+            step: iterations done before this one, over the whole training.
+            alpha: momentum after the warm-up.
+
+        Source: TMC section 3.4 (alpha 0.999); MMT's code.
+        """
+        # One call for all parameters: hundreds of small ones cost a GPU more in launches than in arithmetic.
+        torch._foreach_lerp_(self._means, self._values, 1 - momentum(step, alpha))
