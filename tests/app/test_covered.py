@@ -1,8 +1,10 @@
 """The report's section on covered frames."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from tracklearn.app import covered
+from tracklearn.app import covered, pipeline
 from tracklearn.types import Tracklets
 
 
@@ -25,7 +27,8 @@ def two(n=12, hidden=range(4, 7)):
 
 
 def section(part, **given):
-    return covered.section(two(**given), np.asarray(part), ["gate"], lambda row: f"picture {row}")
+    film = np.asarray(given.pop("film", [0, 0]))
+    return covered.section(two(**given), film, np.asarray(part), ["gate"], lambda row: f"picture {row}")
 
 
 def test_covered_frames_stay_become_a_part_or_are_dropped():
@@ -37,6 +40,17 @@ def test_covered_frames_stay_become_a_part_or_are_dropped():
     part[4:6] = -1
     assert [section(part)[k] for k in counts] == [3, 0, 1, 2]
     assert section(part)["share"] == 3 / 24
+
+
+def test_a_tracklet_that_was_not_cut_has_no_part_of_its_own():
+    found = section(np.zeros(24, np.int64), hidden=range(1, 11))
+    assert (found["n"], found["stayed"], found["own"]) == (10, 10, 0)
+
+
+def test_other_films_and_folders_of_crops_cover_nobody():
+    part = np.zeros(24, np.int64)
+    assert section(part, film=[0, 1])["n"] == 0
+    assert section(part, film=[-1, -1])["n"] == 0
 
 
 def test_an_example_shows_the_cover_and_what_is_around_it():
@@ -62,5 +76,14 @@ def test_nobody_covered_and_nobody_at_all():
     assert section(np.zeros(24, np.int64), hidden=[])["n"] == 0
     none = np.zeros(0)
     empty = Tracklets(none, none, none, np.zeros((0, 4)), none, none, none, none)
-    found = covered.section(empty, np.zeros(0, np.int64), [], str)
+    found = covered.section(empty, np.zeros(0, np.int64), np.zeros(0, np.int64), [], str)
     assert (found["n"], found["share"], found["examples"]) == (0, 0.0, [])
+
+
+def test_only_films_tell_who_covers_whom():
+    kinds = ("video", "folders", "results", "market")
+    manifest = {"settings": {}, "sources": [{"kind": kind} for kind in kinds]}
+    made = SimpleNamespace(manifest=manifest, file=np.array([0, 1, 2, 2, 3]))
+    assert pipeline._films(made).tolist() == [0, -1, 2, 2, -1]
+    manifest["settings"]["noise"] = {"seed": 0}
+    assert pipeline._films(made) is None

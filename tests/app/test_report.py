@@ -328,11 +328,12 @@ def test_covered_frames_are_shown_where_frame_numbers_are_moments(tmp_path):
     box = tracklets.box.copy()
     box[tracklets.tracklet == 4] += [10, 30, 10, 30]  # the second of that camera, in front of the first
     frame = tracklets.frame - tracklets.frame[tracklets.start[tracklets.tracklet]]
-    passing = replace(data, tracklets=replace(tracklets, box=box, frame=frame))
+    film = tracklets.camid
+    passing = replace(data, tracklets=replace(tracklets, box=box, frame=frame), film=film)
     words = rendered(passing, tmp_path).words
     assert "half or more of a person's box lies under" in words
     assert "tracklet 0 north gate · " in words
-    assert "Covered frames" not in rendered(replace(passing, simultaneous=False), tmp_path).words
+    assert "Covered frames" not in rendered(replace(passing, film=None), tmp_path).words
 
 
 def test_empty_set(tmp_path):

@@ -20,26 +20,31 @@ _EXAMPLES, _SHOWN, _AROUND = 6, 12, 2  # examples; frames of one; frames shown b
 
 
 def section(
-    tracklets: Tracklets, part: Array, cameras: Sequence[str], shot: Callable[[int], str]
+    tracklets: Tracklets, film: Array, part: Array, cameras: Sequence[str], shot: Callable[[int], str]
 ) -> dict[str, Any]:
     """What the template shows of covered frames: how many, what isolation did with them, examples.
 
-    A covered frame was dropped; or is in a part of its own, which holds more covered frames than others; or
-    stayed with the person of the frames around it.
+    A covered frame was dropped; or is in a part of its own, one of several of its tracklet, which holds more
+    covered frames than others; or stayed with the person of the frames around it.
 
     Args:
         tracklets: before isolation.
+        film: (t,) number of the film that each tracklet is from; below 0 nothing is known to be covered.
         part: (n_crops,) part of each row, −1 dropped.
         cameras: names by camid.
         shot: picture row -> data URI.
     """
-    share = covered(tracklets.camid[tracklets.tracklet], tracklets.frame, tracklets.box)
+    share = np.zeros(tracklets.n_crops)
+    owner = tracklets.tracklet
+    seen = film[owner] >= 0
+    share[seen] = covered(film[owner[seen]], tracklets.frame[seen], tracklets.box[seen])
     hidden, kept = share >= HIDDEN, part >= 0
-    key = tracklets.tracklet[kept] * (int(np.max(part, initial=0)) + 1) + part[kept]
-    _, inverse = np.unique(key, return_inverse=True)
+    width = int(np.max(part, initial=0)) + 1
+    key, inverse = np.unique(owner[kept] * width + part[kept], return_inverse=True)
     n_hidden, n_all = np.bincount(inverse, hidden[kept]), np.bincount(inverse)
+    several = np.bincount(key // width, minlength=len(tracklets)) > 1
     own = np.zeros(len(part), bool)
-    own[kept] = (2 * n_hidden > n_all)[inverse]
+    own[kept] = (several[key // width] & (2 * n_hidden > n_all))[inverse]
     return {
         "n": int(hidden.sum()),
         "share": float(hidden.mean()) if len(hidden) else 0.0,

@@ -171,7 +171,7 @@ def report(
         rounds=opened.rounds,
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
-        simultaneous="noise" not in tracklet_set.manifest.get("settings", {}),
+        film=_films(tracklet_set),
         warnings=[line[0].upper() + line[1:] for line in manifest.get("labels_used", [])],
         settings={
             "method": manifest["method"],
@@ -195,6 +195,17 @@ def report(
         **(example_searches(opened) | extra),
     )
     return build_report(data, path)
+
+
+def _films(tracklet_set: TrackletSet) -> Array | None:
+    """(t,) the source that each tracklet was filmed in, −1 where it is a folder of crops.
+
+    None where noise was simulated: frame numbers are then places in rearranged tracklets.
+    """
+    if "noise" in tracklet_set.manifest.get("settings", {}):
+        return None
+    filmed = [source.get("kind") in ("video", "results") for source in tracklet_set.manifest["sources"]]
+    return np.where(np.array(filmed, bool)[tracklet_set.file], tracklet_set.file, -1)
 
 
 def _sources(tracklet_set: TrackletSet) -> list[dict[str, Any]]:

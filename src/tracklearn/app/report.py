@@ -79,8 +79,8 @@ class ReportData:
         searches: example searches.
         search_picture: `picture` of the set that was searched, when it is another one.
         person: (n,) true person of each row of `tracklets`, −1 unknown: shown beneath film strips.
-        simultaneous: whether one camera's rows of one frame number are of one picture; not so where tracklets
-            were rearranged.
+        film: (t,) number of the film that each tracklet is from, −1 for tracklets that are not cut out of one
+            with their places and frame numbers; None for none at all.
         warnings: one line each.
         created: date, version, machine: shown in the foot.
 
@@ -113,16 +113,17 @@ class ReportData:
     searches: Sequence[SearchExample] = ()
     search_picture: Callable[[int], Array] | None = None
     person: Array | None = None
-    simultaneous: bool = True
+    film: Array | None = None
     warnings: Sequence[str] = ()
     created: str = ""
 
     def __post_init__(self) -> None:
-        n, u = self.tracklets.n_crops, len(self.isolated)
+        n, t, u = self.tracklets.n_crops, len(self.tracklets), len(self.isolated)
         for name, value, wanted, why in (
             ("part", self.part, n, "one per crop"),
             ("similarity", self.similarity, n, "one per crop"),
             ("person", self.person, n, "one per crop"),
+            ("film", self.film, t, "one per tracklet"),
             ("label", self.label, u, "one per isolated tracklet"),
         ):
             if value is not None and np.shape(value) != (wanted,):

@@ -272,9 +272,11 @@ class Sections:
     def covered(self) -> dict[str, Any] | None:
         """Covered frames; None where there are none, or no telling."""
         data = self.data
-        if not data.simultaneous:
+        if data.film is None:
             return None
-        found = covered.section(data.tracklets, np.asarray(data.part), data.cameras, self.shot)
+        found = covered.section(
+            data.tracklets, np.asarray(data.film), np.asarray(data.part), data.cameras, self.shot
+        )
         return found if found["n"] else None
 
     # -- learning ---------------------------------------------------------------------------------

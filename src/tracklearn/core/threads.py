@@ -37,7 +37,8 @@ def wait_briefly() -> None:
     """Let OpenMP's threads sleep soon after they run out of work; read when torch is loaded, which is later.
 
     By default they spin for milliseconds and slow each other tenfold as soon as another program wants a core;
-    asleep at once, they cost an idle machine a fifth of its speed (docs/log.md). What the user has set stays.
+    asleep at once, they cost an idle machine a tenth to a fifth of a step (docs/log.md). What the user has
+    set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=str(SPIN))
@@ -82,7 +83,8 @@ def each_span(function: Callable[[int, int], object], n: int, *, least: int = 1)
     """`function(first, end)` over spans that make up range(n), one on each of `n_threads()` threads.
 
     For compiled kernels of a millisecond, which call no BLAS: the threads are kept, since making them, and
-    limiting BLAS, would take as long. No span but the only one is shorter than `least`.
+    limiting BLAS, would take as long. No span but the only one is shorter than `least`. `function` must not
+    come here again: it could wait for the threads that wait for it.
 
     Raises:
         What `function` raises in the first span that fails.

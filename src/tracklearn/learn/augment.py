@@ -154,7 +154,7 @@ def _in_one_pass(images: Tensor, drawn: Drawn, normalise: Callable[[Tensor], Ten
         table = normalise(_jitter(levels, drawn.jitter, count))  # (b, 3, 1, 256)
     table = table.permute(0, 2, 3, 1)[:, 0].contiguous()
     flip = torch.zeros(b, dtype=torch.bool) if drawn.flip is None else drawn.flip[:, 0]
-    offset = torch.zeros(b, 2, dtype=torch.int64) if drawn.offset is None else drawn.offset
+    offset = torch.zeros(b, 2, dtype=torch.int64) if drawn.offset is None else drawn.offset.contiguous()
     erase = torch.zeros(b, 4, dtype=torch.int64) if drawn.erase is None else drawn.erase
     out = torch.empty(images.shape, dtype=table.dtype)
     given = (table, blank, flip, offset, erase, torch.tensor(_ERASED), out)

@@ -76,8 +76,8 @@ class Fit:
         device = pairs.device
         self.heads = [stage.head(features, assigned.labels).to(device) for _ in pairs.students]
         self.mean_heads = [] if stage.alpha is None else [teacher.teacher_of(head) for head in self.heads]
-        pairs_of_heads = zip(self.mean_heads, self.heads, strict=False)  # no teachers, no pairs
-        self.average = teacher.Average([*zip(pairs.teachers, pairs.students, strict=True), *pairs_of_heads])
+        means, live = [*pairs.teachers, *self.mean_heads], [*pairs.students, *self.heads]
+        self.average = None if stage.alpha is None else teacher.Average(zip(means, live, strict=True))
         self.optimisers = [
             o for s, h in zip(pairs.students, self.heads, strict=True) for o in stage.optimise(s, h)
         ]
@@ -154,7 +154,7 @@ class Fit:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        if stage.alpha is not None:
+        if self.average is not None and stage.alpha is not None:
             self.average.update(step=pairs.step, alpha=stage.alpha)
         pairs.step += 1
         # Sums stay on the device: reading them every iteration would make a GPU wait.
