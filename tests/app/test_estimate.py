@@ -1,7 +1,6 @@
 """What is said of a run before it runs, against the run."""
 
 import dataclasses
-import inspect
 import itertools
 import json
 import time
@@ -19,7 +18,7 @@ from tracklearn.learn.methods import tmc
 from tracklearn.learn.network import Network
 from tracklearn.store import weights as weight_store
 from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.tracklets import SetWriter, TrackletSet, open_set
+from tracklearn.store.tracklets import SetWriter, open_set
 from tracklearn.types import PseudoLabels
 
 LENGTHS = [3, 9, 5, 12, 4, 8, 7, 6, 10, 5, 20, 3]
@@ -245,9 +244,29 @@ def test_a_run_that_will_not_fit_is_warned_of(where, monkeypatch):
     assert f"Warning: {warning}" in found.table()
 
 
+def test_crops_that_are_decoded_every_time_are_counted(where):
+    size = 64 * 32 * 3
+    found = estimate(plan(where, f"train.cache_bytes={10 * size + 5}"))
+    assert found.cache_bytes == 10 * size
+    assert "10 crops, the others are decoded every time" in found.table()
+    assert "decoded every time" not in estimate(plan(where)).table()
+
+
+def test_a_large_cache_is_no_reason_to_warn(where, monkeypatch):
+    """It stops where a quarter of the memory is left; what it keeps in any case counts."""
+    whole = estimate(plan(where))
+    rest = whole.memory["cpu"]["needed"] - whole.cache_bytes
+    monkeypatch.setattr(module, "KEPT", 1000)
+    monkeypatch.setattr(module, "_memory_of", lambda place: round((rest + 50_000) / 0.75))
+    found = estimate(plan(where))
+    assert found.cache_bytes == whole.cache_bytes > 50_000
+    assert found.memory["cpu"]["needed"] == pytest.approx(rest + 50_000, abs=rest / 10)
+    assert found.warnings == whole.warnings
+
+
 def test_memory_that_nobody_knows_is_not_warned_of(monkeypatch):
     assert module._memory_of("cpu") > 1e8
-    monkeypatch.delattr("os.sysconf")
+    monkeypatch.setattr(module.machine, "total", lambda: None)
     assert module._memory_of("cpu") is None
     assert module._warnings({"cpu": {"needed": 10**12, "total": None}}) == ()
 
@@ -288,7 +307,6 @@ def test_weights_with_norms_of_their_own_start_at_once(where, tmp_path):
 
 
 def test_what_it_knows_of_others_is_still_so(monkeypatch, where):
-    assert inspect.signature(TrackletSet.crops).parameters["cache_bytes"].default == module._CACHE
     counted = []
     monkeypatch.setattr(
         Network, "calibrate", lambda self, batches, *, neck: counted.append(sum(map(len, batches)))

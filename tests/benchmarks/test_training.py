@@ -42,16 +42,25 @@ def test_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert list(result["sources"]) == sorted(training.SOURCES)
     for found in result["sources"].values():
         assert found["n_images"] == 64
-        bare, whole = found["bare"], found["whole"]
+        bare, fed, whole = found["bare"], found["fed"], found["whole"]
         assert bare["images_per_s"] == pytest.approx(64 / bare["wall_s"])
         assert found["overhead"] == pytest.approx(whole["wall_s"] / bare["wall_s"] - 1)
+        assert found["overhead_fed"] == pytest.approx(whole["wall_s"] / fed["wall_s"] - 1)
         # the lower quartile of the two steps of one block, whose median is beside it
-        assert all(at["wall_s"] <= at["wall_runs"][0] for at in (bare, whole))
+        assert all(at["wall_s"] <= at["wall_runs"][0] for at in (bare, fed, whole))
         assert found["speed"] == pytest.approx(1 / (1 + found["overhead"]))
         assert 0 < found["optimiser_s"] < whole["wall_s"]
         assert 0 <= found["waiting"] < 1
         assert found["extract_images_per_s"] > 0
-    assert len(saved["result"]["bars"]) == 3 * len(training.SOURCES)
+    assert [bar["what"].partition(", ")[2] for bar in saved["result"]["bars"]] == [
+        *(
+            f"{source}: {what} (%)"
+            for source in ("memory", "stored")
+            for what in ("overhead", "images/s of bare", "waiting for pictures")
+        ),
+        "decoded: overhead over fed (%)",
+        "decoded: waiting for pictures (%)",
+    ]
     out = capsys.readouterr().out
     assert "overhead %" in out
     assert "extract img/s" in out
@@ -98,6 +107,23 @@ def test_more_steps_than_batches_are_refused(rig, n):
         rig.whole(n)
 
 
+def test_the_fed_step_reads_the_batches_of_the_whole(rig, monkeypatch):
+    def read_in(steps):
+        asked, real = [], training.ArrayCrops.read
+
+        def read(crops, rows):
+            asked.append(rows)
+            return real(crops, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.ArrayCrops, "read", read)
+            steps(2)
+        return asked[:3]  # further ones may be ahead
+
+    for fed, whole in zip(read_in(rig.fed), read_in(rig.whole), strict=True):
+        assert np.array_equal(fed, whole)
+
+
 def test_memory_counts_both_steps(monkeypatch):
     asked = []
 
@@ -115,7 +141,8 @@ def test_memory_counts_both_steps(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_resnet50_waits_for_no_pictures(tmp_path):
     """64 tracklets × 4 frames in float32 and bfloat16: images a second, and the bar on waiting holds."""
-    training.main(["--device", "cuda", "--blocks", "2", "--steps", "4", "--out", str(tmp_path)])
+    few = ["--rigs", "1", "--blocks", "2", "--steps", "4"]
+    training.main(["--device", "cuda", *few, "--out", str(tmp_path)])
     cases = json.loads((tmp_path / "training.json").read_text())["result"]["cases"]
     assert {case["case"]["precision"] for case in cases.values()} == {"float32", "bfloat16"}
     for case in cases.values():

@@ -56,18 +56,22 @@ def reference(b, margin=0.5, form="margin", smoothing=0.0):
     return {name: np.array(v) for name, v in out.items()}
 
 
+def gaps(feature, teacher_feature, label):
+    """The student's gaps and the teacher's, at what the student mined."""
+    distance = losses.pairwise(feature)
+    mined = losses.mine(distance, label)
+    return losses.gap(distance, mined), losses.gap(losses.pairwise(teacher_feature), mined)
+
+
 def computed(b, weight=None, **kw):
     t = {k: torch.from_numpy(v) for k, v in b.items()}
     w = t["weight"] if weight else None
-    distance = losses.pairwise(t["feature"])
-    mined = losses.mine(distance, t["label"])
+    gap, teacher_gap = gaps(t["feature"], t["teacher_feature"], t["label"])
     return {
         "id": losses.identity(t["logits"], t["label"], smoothing=kw.get("smoothing", 0.0), weight=w),
         "sid": losses.soft_identity(t["logits"], t["teacher_logits"], weight=w),
-        "tri": losses.triplet(
-            distance, mined, margin=kw.get("margin", 0.5), form=kw.get("form", "margin"), weight=w
-        ),
-        "stri": losses.soft_triplet(distance, losses.pairwise(t["teacher_feature"]), mined, weight=w),
+        "tri": losses.triplet(gap, margin=kw.get("margin", 0.5), form=kw.get("form", "margin"), weight=w),
+        "stri": losses.soft_triplet(gap, teacher_gap, weight=w),
     }
 
 
@@ -93,13 +97,12 @@ def test_gradients_by_finite_differences(form):
     feature, logits = b["feature"].requires_grad_(), b["logits"].requires_grad_()
 
     def total(feature, logits):
-        distance = losses.pairwise(feature)
-        mined = losses.mine(distance, b["label"])
+        gap, teacher_gap = gaps(feature, b["teacher_feature"], b["label"])
         return (
             losses.identity(logits, b["label"], smoothing=0.1)
             + losses.soft_identity(logits, b["teacher_logits"])
-            + losses.triplet(distance, mined, form=form)
-            + losses.soft_triplet(distance, losses.pairwise(b["teacher_feature"]), mined)
+            + losses.triplet(gap, form=form)
+            + losses.soft_triplet(gap, teacher_gap)
         )
 
     assert torch.autograd.gradcheck(total, (feature, logits))
@@ -114,11 +117,12 @@ def test_mining_by_hand():
 
 def test_triplet_by_hand():
     distance = torch.tensor([[0.0, 3.0, 1.0], [3.0, 0.0, 2.0], [1.0, 2.0, 0.0]], dtype=torch.float64)
-    mined = losses.mine(distance, torch.tensor([0, 0, 1]))
+    gap = losses.gap(distance, losses.mine(distance, torch.tensor([0, 0, 1])))
+    assert gap.tolist() == [2, 1, -1]
     # rows: 0.5 + 3 − 1, 0.5 + 3 − 2, max(0, 0.5 + 0 − 1)
-    assert losses.triplet(distance, mined, margin=0.5).item() == pytest.approx((2.5 + 1.5 + 0) / 3)
+    assert losses.triplet(gap, margin=0.5).item() == pytest.approx((2.5 + 1.5 + 0) / 3)
     want = (math.log1p(math.exp(2)) + math.log1p(math.exp(1)) + math.log1p(math.exp(-1))) / 3
-    assert losses.triplet(distance, mined, form="softplus").item() == pytest.approx(want)
+    assert losses.triplet(gap, form="softplus").item() == pytest.approx(want)
 
 
 def test_teacher_side_carries_no_gradient():
@@ -126,11 +130,8 @@ def test_teacher_side_carries_no_gradient():
     teacher_feature = b["teacher_feature"].requires_grad_()
     teacher_logits = b["teacher_logits"].requires_grad_()
     feature, logits = b["feature"].requires_grad_(), b["logits"].requires_grad_()
-    distance = losses.pairwise(feature)
-    mined = losses.mine(distance, b["label"])
-    loss = losses.soft_identity(logits, teacher_logits) + losses.soft_triplet(
-        distance, losses.pairwise(teacher_feature), mined
-    )
+    gap, teacher_gap = gaps(feature, teacher_feature, b["label"])
+    loss = losses.soft_identity(logits, teacher_logits) + losses.soft_triplet(gap, teacher_gap)
     loss.backward()
     assert teacher_feature.grad is None
     assert teacher_logits.grad is None
@@ -140,17 +141,15 @@ def test_teacher_side_carries_no_gradient():
 
 def test_identical_rows_give_finite_gradients():
     x = torch.ones(4, 3, requires_grad=True)
-    distance = losses.pairwise(x)
-    mined = losses.mine(distance, torch.tensor([0, 0, 1, 1]))
-    (losses.triplet(distance, mined) + losses.soft_triplet(distance, distance, mined)).backward()
+    gap, _ = gaps(x, x, torch.tensor([0, 0, 1, 1]))
+    (losses.triplet(gap) + losses.soft_triplet(gap, gap)).backward()
     assert torch.isfinite(x.grad).all()
 
 
 def test_far_features_do_not_overflow():
     x = torch.tensor([[0.0], [1e4], [2e4], [5e4]], requires_grad=True)
-    distance = losses.pairwise(x)
-    mined = losses.mine(distance, torch.tensor([0, 0, 1, 1]))
-    loss = losses.soft_triplet(distance, distance, mined) + losses.triplet(distance, mined, form="softplus")
+    gap, _ = gaps(x, x, torch.tensor([0, 0, 1, 1]))
+    loss = losses.soft_triplet(gap, gap) + losses.triplet(gap, form="softplus")
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(x.grad).all()
@@ -167,7 +166,5 @@ def test_order_of_the_batch_does_not_matter(seed):
 
 
 def test_unknown_form_is_refused():
-    distance = torch.zeros(2, 2)
-    mined = losses.mine(distance, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="margin, softplus"):
-        losses.triplet(distance, mined, form="hinge")
+        losses.triplet(torch.zeros(2), form="hinge")

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tracklearn.store import crops as module
 from tracklearn.store.crops import GREY, StoredCrops, decode_image, encode_jpeg, resize
 from tracklearn.types import Crops
 
@@ -52,6 +53,69 @@ def test_the_cache_keeps_to_its_bound():
     assert (crops.read(range(20)) == whole).all()
     assert (crops.read(range(20)) == whole).all()
     assert len(asked) == 40
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Room for 4 crops in any case, a look at the memory at every crop; sets what is available, in crops."""
+    size = 32 * 16 * 3
+    monkeypatch.setattr(module, "KEPT", 4 * size)
+    monkeypatch.setattr(module, "_PACE", size)
+    monkeypatch.setattr(module.memory, "total", lambda: 40 * size)
+
+    def available(n):
+        monkeypatch.setattr(module.memory, "available", lambda: None if n is None else n * size)
+
+    return available
+
+
+def test_what_the_memory_spares_is_kept(small):
+    small(18)  # of which 10, a quarter of all, stay free
+    crops, asked = make(workers=1)
+    assert crops.capacity == 8
+    whole = crops.read(range(20))
+    asked.clear()
+    assert (crops.read(range(20)) == whole).all()
+    assert asked == list(range(8, 20))
+    assert make(cache_bytes=10**6)[0].capacity == 8
+    assert make(cache_bytes=5 * 32 * 16 * 3)[0].capacity == 5
+    small(100)
+    assert make()[0].capacity == 20
+
+
+@pytest.mark.parametrize("left", [0, None])
+def test_a_little_is_kept_however_full_the_memory_is(small, left):
+    small(left)
+    crops, asked = make(workers=1)
+    crops.read(range(20))
+    asked.clear()
+    crops.read(range(20))
+    assert asked == list(range(4, 20))
+
+
+def test_nothing_more_is_kept_once_others_need_the_memory(small):
+    small(100)
+    crops, asked = make(workers=1)
+    whole = np.concatenate([crops.read([row]) for row in range(6)])
+    small(10)
+    whole = np.concatenate([whole, *(crops.read([row]) for row in range(6, 20))])
+    assert crops.capacity == 7  # the crop after which it looked
+    asked.clear()
+    assert (crops.read(range(20)) == whole).all()
+    assert asked == list(range(7, 20))
+
+
+def test_less_address_space_than_memory_is_no_error(small, monkeypatch):
+    small(100)
+    empty = np.empty
+
+    def refusing(shape, *more):
+        if shape[0] > 4:
+            raise MemoryError
+        return empty(shape, *more)
+
+    monkeypatch.setattr(module.np, "empty", refusing)
+    assert make()[0].capacity == 4
 
 
 def test_what_comes_back_may_be_changed_without_harm():

@@ -254,7 +254,7 @@ def judge_run(
         if stage == "source":
             features["source_only"] = kept[index]
     size = run.manifest["network"]
-    crops = judge_set.crops(size["height"], size["width"])
+    crops = judge_set.crops(size["height"], size["width"], cache_bytes=0)
     features["baseline"] = evaluate.colour_histogram(crops, judge_set.tracklets)
     scores = {name: evaluate.retrieval(f, pid, camid).to_dict() for name, f in features.items()}
     links = evaluate.link_rates(run.kept(), parts, truth)

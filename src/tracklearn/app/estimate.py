@@ -7,7 +7,6 @@ from the tensors these leave behind; both are scaled to the run, and are estimat
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,8 @@ from tracklearn.learn.ranks import Ranks, launched
 from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
+from tracklearn.store import memory as machine
+from tracklearn.store.crops import FREE, KEPT
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 
@@ -43,8 +44,8 @@ _CROPS, _PICTURES, _FIRST, _STEPS = 128, 64, 8, 2
 # Seconds that one measurement may take; a slow machine measures fewer pictures.
 _BUDGET = 2.0
 
-# What `TrackletSet.crops` keeps of decoded crops, and how many crops norms are measured on before training.
-_CACHE, _CALIBRATED = 1 << 30, 1024
+# How many crops norms are measured on before training.
+_CALIBRATED = 1024
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,12 @@ def estimate(
     began = time.perf_counter()
     tell = progress or (lambda what, done, total: None)
     height, width = plan.network.height, plan.network.width
-    crops = opened.crops(height, width, cache_bytes=_CACHE)
-    kept = min(tracklets.n_crops, _CACHE // (height * width * 3))
+    crops = opened.crops(height, width, cache_bytes=plan.compute.cache_bytes)
     n_processes, k = launched(), method.networks
     device = torch.device(plan.device)
     total = 1 + len(method.stages)
     network = _network(plan, 0)
-    missed = 1 - kept / tracklets.n_crops
+    missed = 1 - crops.capacity / tracklets.n_crops
     speed, start_seconds, n_measured = _extraction(plan, network, tracklets, crops, missed, clock)
     tell("measuring", 1, total)
     labels = _labels(len(tracklets), max(2, len(tracklets) // 2))
@@ -137,15 +137,18 @@ def estimate(
         + sum(s.rounds * epoch for s, epoch in zip(stages, epochs, strict=True)),
     }
     features = tracklets.n_crops * network.feature_dim * 4
-    cache = kept * height * width * 3
+    cache = crops.capacity * height * width * 3
     # Features of all crops are gone before the first batch: what counts is the larger of the two times.
     fitting = max((sum(s.memory.values()) for s in stages), default=0)
     resting = k * max((s.networks for s in steps), default=0)
     if device.type == "cuda":
-        needed = {plan.device: max(fitting, resting), "cpu": features + cache}
+        needed = {plan.device: max(fitting, resting), "cpu": features}
     else:
-        needed = {"cpu": max(fitting, resting + features) + cache}
-    memory = {place: {"needed": n, "total": _memory_of(place)} for place, n in needed.items()}
+        needed = {"cpu": max(fitting, resting + features)}
+    totals = {place: _memory_of(place) for place in needed}
+    # The cache stops growing when others need the memory, but for what it keeps in any case.
+    needed["cpu"] += min(cache, max(KEPT, round((1 - FREE) * (totals["cpu"] or 0)) - needed["cpu"]))
+    memory = {place: {"needed": n, "total": totals[place]} for place, n in needed.items()}
     depends = any(s.iterations(labels) != s.iterations(few) for s in method.stages)
     return Estimate(
         run={
@@ -449,10 +452,7 @@ def _memory_of(place: str) -> int | None:
     """Bytes of memory of a CUDA device or, for "cpu", of the machine; None where nobody says."""
     if place.startswith("cuda"):
         return int(torch.cuda.get_device_properties(place).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
+    return machine.total()
 
 
 def _allocated(device: torch.device, *, reset: bool = False) -> int:

@@ -70,7 +70,7 @@ def tracklet_features(
     """(t, d) float32 unit features: the mean over all crops of each tracklet (METHODS 2.6)."""
     from tracklearn.learn import embed
 
-    crops = tracklet_set.crops(network.config.height, network.config.width)
+    crops = tracklet_set.crops(network.config.height, network.config.width, cache_bytes=0)  # read once
     features = embed.extract(network, crops, tracklets.crop, device=device, progress=progress)
     return embed.pool(features, tracklets.tracklet, len(tracklets))
 

@@ -181,7 +181,7 @@ class TrainPlan:
             return ()
         opened = open_set(self.source)
         pid = tracklet_pid(opened.tracklets, read_truth(self.source))
-        crops = opened.crops(self.network.height, self.network.width)
+        crops = opened.crops(self.network.height, self.network.width, cache_bytes=self.compute.cache_bytes)
         return Material(opened.tracklets, crops), pid
 
 

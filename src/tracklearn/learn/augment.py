@@ -194,19 +194,13 @@ def _shift(images: Tensor, flip: Tensor, offset: Tensor) -> Tensor:
 
 def _rectangles(b: int, h: int, w: int, config: Augment, generator: torch.Generator) -> Tensor:
     """(b, 4) rectangles to erase; a shape is redrawn until it is smaller than the image."""
-    # numpy: on a few numbers a call of torch costs more than its arithmetic
-    drawn = torch.rand(b, 3 + 2 * _ERASE_ATTEMPTS, generator=generator).numpy()
-    chosen, down, right = drawn[:, :3].T
-    area, aspect = np.split(drawn[:, 3:], 2, axis=1)
-    area = (area * np.ptp(config.erase_area) + config.erase_area[0]) * (h * w)
-    aspect = aspect * np.ptp(config.erase_aspect) + config.erase_aspect[0]
-    high, wide = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
-    fits = (high < h) & (wide < w)
-    first = np.arange(b), fits.argmax(1)
-    high, wide = high[first], wide[first]
-    top, left = np.floor(down * (h - high + 1)), np.floor(right * (w - wide + 1))
-    high = np.where((chosen < config.erase) & fits[first], high, 0)
-    return torch.from_numpy(np.stack([top, left, high, wide], 1).astype(np.int64))
+    from tracklearn.core.kernels.pictures import fit_rectangles
+
+    drawn = torch.rand(b, 3 + 2 * _ERASE_ATTEMPTS, generator=generator)
+    out = torch.zeros(b, 4, dtype=torch.int64)
+    area, aspect = (np.array([low, high - low]) for low, high in (config.erase_area, config.erase_aspect))
+    fit_rectangles(drawn.numpy(), h, w, np.float32(config.erase), area, aspect, out.numpy())
+    return out
 
 
 def _erase(images: Tensor, rectangle: Tensor) -> Tensor:

@@ -48,8 +48,15 @@ def mine(distance: Tensor, label: Tensor) -> Mined:
     return Mined(positive, negative)
 
 
-def _at(distance: Tensor, index: Tensor) -> Tensor:
-    return distance.gather(1, index[:, None]).squeeze(1)
+def gap(distance: Tensor, mined: Mined) -> Tensor:
+    """(b,) d_ap − d_an: how much farther than the hardest negative the hardest positive is.
+
+    Args:
+        distance: (b, b), of the student or, at the student's indices, of the teacher.
+        mined: from `mine` on the student's distances.
+    """
+    positive, negative = distance.gather(1, torch.stack(mined, 1)).unbind(1)
+    return positive - negative
 
 
 def _mean(loss: Tensor, weight: Tensor | None) -> Tensor:
@@ -75,13 +82,12 @@ def identity(
 
 
 def triplet(
-    distance: Tensor, mined: Mined, *, margin: float = 0.5, form: str = "margin", weight: Tensor | None = None
+    gap: Tensor, *, margin: float = 0.5, form: str = "margin", weight: Tensor | None = None
 ) -> Tensor:
     """L_tri: batch-hard triplet loss, max(0, margin + d_ap − d_an) or softplus(d_ap − d_an).
 
     Args:
-        distance: (b, b) of the student.
-        mined: from `mine` on the same distances.
+        gap: (b,) of the student.
         margin: for the form "margin".
         form: "margin" or "softplus".
         weight: (b,) or None.
@@ -91,7 +97,6 @@ def triplet(
 
     Source: TMC eq. 3; the softplus form from MMT's code.
     """
-    gap = _at(distance, mined.positive) - _at(distance, mined.negative)
     if form == "margin":
         return _mean(F.relu(margin + gap), weight)
     if form == "softplus":
@@ -128,21 +133,16 @@ def soft_identity(logits: Tensor, teacher_logits: Tensor, *, weight: Tensor | No
     return _mean(-(target * logits.log_softmax(1)).sum(1), weight)
 
 
-def soft_triplet(
-    distance: Tensor, teacher_distance: Tensor, mined: Mined, *, weight: Tensor | None = None
-) -> Tensor:
+def soft_triplet(gap: Tensor, teacher_gap: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """L_stri: binary cross-entropy between the student's and the teacher's T = e^d_an / (e^d_ap + e^d_an).
 
     Args:
-        distance: (b, b) of the student.
-        teacher_distance: (b, b) of the teacher, read at the student's mined indices; carries no gradient.
-        mined: mined by the student.
+        gap: (b,) of the student.
+        teacher_gap: (b,) of the teacher, at the student's mined indices; carries no gradient.
         weight: (b,) or None.
 
     Source: TMC eq. 5-6; METHODS 2.4.
     """
-    gap = _at(distance, mined.negative) - _at(distance, mined.positive)
-    teacher_gap = _at(teacher_distance, mined.negative) - _at(teacher_distance, mined.positive)
-    target = torch.sigmoid(teacher_gap.detach())
-    # log T = log sigmoid(gap), log(1 − T) = log sigmoid(−gap): finite where exp(d) would overflow.
-    return _mean(-(target * F.logsigmoid(gap) + (1 - target) * F.logsigmoid(-gap)), weight)
+    # T = sigmoid(−gap); its entropy is computed from the gap, finite where exp(d) would overflow.
+    target = torch.sigmoid(-teacher_gap.detach())
+    return _mean(F.binary_cross_entropy_with_logits(-gap, target, reduction="none"), weight)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 from torch import Tensor, nn
 
 from tracklearn.core import cluster, isolate
@@ -72,6 +72,11 @@ class Config(BaseModel):
     )
     batches_ahead: Annotated[int, Field(ge=1)] = Field(
         default=2, description="Batches of pictures decoded ahead of their use [chosen]."
+    )
+    cache_bytes: Annotated[ByteSize, Field(ge=0)] | None = Field(
+        default=None,
+        description="Most memory for decoded crops, which spares decoding them again: bytes, or as in 4GB; "
+        "without it 1 GiB, and more while a quarter of the machine's memory stays free [chosen].",
     )
 
 

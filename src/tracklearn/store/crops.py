@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from tracklearn.store import memory
 from tracklearn.types import Array
 
 GREY = 127  # what a picture that cannot be decoded becomes
+KEPT = 1 << 30  # bytes of decoded crops that are kept however full the memory is
+FREE = 0.25  # share of the memory that stays available when more is kept
+_PACE = 64 << 20  # bytes kept between two looks at the memory
 
 
 def encode_jpeg(image: Array, *, quality: int = 90) -> bytes:
@@ -54,14 +58,16 @@ def resize(image: Array, height: int, width: int) -> Array:
 class StoredCrops:
     """The crops of a set at one size, decoded on demand: a `types.Crops`.
 
-    Decoded crops are kept until `cache_bytes` are full and never thrown out: over uniformly random reads
-    that hits as often as any replacement policy, and a small set is decoded once.
+    Decoded crops are kept until the cache is full and never thrown out: over uniformly random reads that
+    hits as often as any replacement policy, and a set that fits is decoded once. Up to `KEPT` bytes are kept
+    in any case, more only while `FREE` of the machine's (or the container's) memory stays available; what is
+    kept is not given back when other programs want memory later.
 
     Args:
         n: number of crops.
         jpeg: row -> its encoded bytes, uint8; must be callable from several threads.
         height, width: size of what `read` returns, pixels.
-        cache_bytes: upper bound of the cache; 0 switches it off.
+        cache_bytes: upper bound of the cache; 0 switches it off, None leaves it to the memory.
         workers: decoding threads, default one per core and at most 4.
 
     A picture that cannot be decoded comes back grey and is counted in `broken`.
@@ -74,7 +80,7 @@ class StoredCrops:
         *,
         height: int,
         width: int,
-        cache_bytes: int = 1 << 30,
+        cache_bytes: int | None = None,
         workers: int | None = None,
     ) -> None:
         if height < 1 or width < 1:
@@ -82,9 +88,9 @@ class StoredCrops:
         self._n, self._jpeg = n, jpeg
         self.height, self.width = height, width
         self._workers = workers or min(4, os.cpu_count() or 1)
-        self._capacity = min(n, cache_bytes // (height * width * 3))
-        # Memory of np.empty is only taken when touched: the cache costs what it holds.
-        self._cache = np.empty((self._capacity, height, width, 3), np.uint8)
+        self._size = height * width * 3
+        self._cache = self._reserved(max(KEPT, _room()), cache_bytes)
+        self._capacity = len(self._cache)
         self._slot = np.full(n if self._capacity else 0, -1, np.int32)
         self._used = 0
         self._broken: set[int] = set()
@@ -93,6 +99,20 @@ class StoredCrops:
 
     def __len__(self) -> int:
         return self._n
+
+    def _reserved(self, room: int, bound: int | None) -> Array:
+        """An array for the crops that are kept; of such memory only what is touched is taken."""
+        shape = (self.height, self.width, 3)
+        n = min(self._n, (room if bound is None else min(room, bound)) // self._size)
+        try:
+            return np.empty((n, *shape), np.uint8)
+        except MemoryError:  # less address space than memory
+            return np.empty((min(n, KEPT // self._size), *shape), np.uint8)
+
+    @property
+    def capacity(self) -> int:
+        """Number of decoded crops that are kept at most."""
+        return self._capacity
 
     @property
     def broken(self) -> int:
@@ -154,4 +174,14 @@ class StoredCrops:
             slots = np.arange(self._used, self._used + room)
             self._cache[slots] = out[at[first[:room]]]
             self._slot[rows[:room]] = slots  # after the pixels: a reader never sees an unfilled slot
+            pace = max(1, _PACE // self._size)
+            looked = self._used // pace == (self._used + room) // pace
             self._used += room
+            if not looked and self._used * self._size >= KEPT and _room() <= 0:
+                self._capacity = self._used  # others need the memory
+
+
+def _room() -> int:
+    """Bytes that may be taken until no more than `FREE` of the memory is available; 0 where nobody says."""
+    whole, left = memory.total(), memory.available()
+    return 0 if whole is None or left is None else max(0, left - int(FREE * whole))

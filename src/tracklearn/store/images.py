@@ -91,7 +91,7 @@ class ImageFiles:
         return image
 
     def crops(
-        self, height: int, width: int, *, cache_bytes: int = 1 << 30, workers: int | None = None
+        self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None
     ) -> StoredCrops:
         """The pictures at one size, decoded on demand; see `StoredCrops`.
 

@@ -139,9 +139,9 @@ class TrackletSet:
         return _column(self.path / "tracklets.parquet", name, int(self.manifest["n_tracklets"]))
 
     def crops(
-        self, height: int, width: int, *, cache_bytes: int = 1 << 30, workers: int | None = None
+        self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None
     ) -> StoredCrops:
-        """The crops at one size, decoded on demand and kept up to `cache_bytes`; see `StoredCrops`.
+        """The crops at one size, decoded on demand and kept as memory allows; see `StoredCrops`.
 
         Raises:
             FileNotFoundError: the folder of a referenced set's images is not there.

@@ -377,10 +377,10 @@ def _objective(
 ) -> dict[str, Tensor]:
     (student,), weight = students, target.weight
     distance = losses.pairwise(student.feature)
-    mined = losses.mine(distance, target.label)
+    gap = losses.gap(distance, losses.mine(distance, target.label))
     out = {
         "id": losses.identity(student.logits, target.label, smoothing=config.label_smoothing, weight=weight),
-        "tri": losses.triplet(distance, mined, margin=config.margin, form=config.triplet, weight=weight),
+        "tri": losses.triplet(gap, margin=config.margin, form=config.triplet, weight=weight),
     }
     if student.centre is not None:
         out["centre"] = losses.centre(student.feature, student.centre, weight=weight)

@@ -223,12 +223,13 @@ def terms(config: Config, student: View, mean_teacher: View, target: Target) -> 
     """
     distance = losses.pairwise(student.feature)
     mined = losses.mine(distance, target.label)
-    weight = target.weight
+    gap, weight = losses.gap(distance, mined), target.weight
+    teacher_gap = losses.gap(losses.pairwise(mean_teacher.feature), mined)
     return {
         "id": losses.identity(student.logits, target.label, smoothing=config.label_smoothing, weight=weight),
         "sid": losses.soft_identity(student.logits, mean_teacher.logits, weight=weight),
-        "tri": losses.triplet(distance, mined, margin=config.margin, form=config.triplet, weight=weight),
-        "stri": losses.soft_triplet(distance, losses.pairwise(mean_teacher.feature), mined, weight=weight),
+        "tri": losses.triplet(gap, margin=config.margin, form=config.triplet, weight=weight),
+        "stri": losses.soft_triplet(gap, teacher_gap, weight=weight),
     }
 
 

@@ -1,0 +1,86 @@
+import pytest
+
+from tracklearn.store import memory
+
+GB = 1 << 30
+
+
+def machine(root, *, total=16, available=8, groups="", files=()):
+    """A root folder with /proc and /sys as Linux has them; sizes in GiB, `files` as (path, text)."""
+    proc = root / "proc"
+    (proc / "self").mkdir(parents=True)
+    lines = [
+        f"MemTotal: {total << 20} kB",
+        f"MemAvailable:  {available << 20} kB",
+        "HugePages_Total:       0",
+    ]
+    (proc / "meminfo").write_text("\n".join(lines) + "\n")
+    (proc / "self" / "cgroup").write_text(groups)
+    for path, text in files:
+        file = root / "sys/fs/cgroup" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    return root
+
+
+def version_2(folder, limit, used, inactive=0):
+    return [
+        (f"{folder}memory.max", limit),
+        (f"{folder}memory.current", used),
+        (f"{folder}memory.stat", f"anon 5\ninactive_file {inactive}"),
+    ]
+
+
+def version_1(folder, limit, used, inactive=0):
+    return [
+        (f"memory/{folder}memory.limit_in_bytes", limit),
+        (f"memory/{folder}memory.usage_in_bytes", used),
+        (f"memory/{folder}memory.stat", f"inactive_file 7\ntotal_inactive_file {inactive}"),
+    ]
+
+
+def test_without_groups_it_is_the_machine(tmp_path):
+    root = machine(tmp_path)
+    assert memory.total(root) == 16 * GB
+    assert memory.available(root) == 8 * GB
+
+
+@pytest.mark.parametrize(
+    ("groups", "files"),
+    [
+        ("0::/\n", version_2("", 4 * GB, 3 * GB, GB)),
+        ("0::/a/b\n", version_2("a/b/", "max", 3 * GB) + version_2("a/", 4 * GB, 3 * GB, GB)),
+        ("3:cpu,cpuacct:/x\n4:memory:/x\n0::/\n", version_1("x/", 4 * GB, 3 * GB, GB)),
+        # A container of version 1 is told the machine's path, but sees its own group at the top.
+        ("4:memory:/docker/abc\n", version_1("", 4 * GB, 3 * GB, GB)),
+    ],
+)
+def test_a_group_around_the_process_limits_it(tmp_path, groups, files):
+    root = machine(tmp_path, groups=groups, files=files)
+    assert memory.total(root) == 4 * GB
+    assert memory.available(root) == 2 * GB  # files that the system would give up do not count as used
+
+
+def test_a_group_without_a_limit_changes_nothing(tmp_path):
+    unlimited = version_1("x/", 9223372036854771712, GB) + version_2("", "max", GB)
+    root = machine(tmp_path, groups="4:memory:/x\n0::/\n", files=unlimited)
+    assert (memory.total(root), memory.available(root)) == (16 * GB, 8 * GB)
+
+
+def test_a_full_group_has_nothing_left(tmp_path):
+    root = machine(tmp_path, groups="0::/\n", files=version_2("", 4 * GB, 5 * GB))
+    assert memory.available(root) == 0
+
+
+def test_where_nobody_says(tmp_path, monkeypatch):
+    assert memory.total(tmp_path) is None
+    assert memory.available(tmp_path) is None
+    monkeypatch.setattr(memory, "_meminfo", lambda root: {})
+    monkeypatch.setattr(memory, "_groups", lambda root: iter(()))
+    assert memory.total() > 1e8  # sysconf knows, as on macOS
+    monkeypatch.delattr("os.sysconf")
+    assert memory.total() is None
+
+
+def test_this_machine():
+    assert 1e8 < memory.available() <= memory.total()
