@@ -60,7 +60,7 @@ def visits(run: Run, set_path: Path, person: dict[int, int], device: str) -> dic
     }
     size = run.manifest["network"]
     features["histogram"] = evaluate.colour_histogram(
-        visit_set.crops(size["height"], size["width"]), tracklets
+        visit_set.crops(size["height"], size["width"], cache_bytes=0), tracklets
     )
     out: dict[str, Any] = {"n_visits": len(pid)}
     for name, rows in features.items():

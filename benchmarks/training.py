@@ -68,7 +68,6 @@ OVERHEAD, WAITING, SPEED = 0.05, 0.05, 0.90  # the bars
 EXTRACTED = 256  # crops in a batch of extraction
 PLANNED = 64  # batches drawn, of which every block takes the first
 AHEAD = 2  # batches read ahead
-QUARTILE = 0.25  # of the steps' times
 
 
 class Case(NamedTuple):
@@ -117,14 +116,14 @@ class Steps(NamedTuple):
     cpu: float
     waited: float = 0.0
 
-    @property
-    def median(self) -> float:
-        """Wall seconds of the middle step."""
-        return float(np.median(self.wall))
+
+def _require(n: int) -> None:
+    if not 1 <= n < PLANNED - AHEAD:
+        raise ValueError(f"steps is {n}, expected 1 to {PLANNED - AHEAD - 1}")
 
 
 def _quartile(seconds: Sequence[float]) -> float:
-    return float(np.quantile(seconds, QUARTILE))
+    return float(np.quantile(seconds, 0.25))
 
 
 class Rig:
@@ -175,7 +174,8 @@ class Rig:
         return self._timed(self._bare, n)
 
     def fed(self, n: int) -> Steps:
-        """The same while pictures are read as `whole` reads them, of as many batches."""
+        """The same while pictures are read as `whole` reads them; errors as there."""
+        _require(n)
         assert self.fit.plan is not None
         rows = (self.fit.tracklets.crop[row.ravel()] for row in self.fit.plan.row)
         with closing(sample.ahead(self.crops, rows, depth=AHEAD, pin=self.device.type == "cuda")) as reading:
@@ -201,8 +201,7 @@ class Rig:
         Raises:
             ValueError: n is so large that the last batches would leave nothing to read ahead.
         """
-        if not 1 <= n < PLANNED - AHEAD:
-            raise ValueError(f"steps is {n}, expected 1 to {PLANNED - AHEAD - 1}")
+        _require(n)
         self.fit.iteration = 0
         running = cast(
             "Any",
@@ -315,7 +314,7 @@ def measure_steps(make: Callable[[], Rig], *, rigs: int, blocks: int, steps: int
             "wall_s": float(np.mean(quartile[name])),
             "wall_rigs": quartile[name],
             "cpu_s": float(np.median([block.cpu for block in done])),
-            "wall_runs": [block.median for block in done],
+            "wall_runs": [float(np.median(block.wall)) for block in done],
         }
         for name, done in found.items()
     }

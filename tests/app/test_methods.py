@@ -8,6 +8,7 @@ import pytest
 from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app import demo, evaluate, pipeline
+from tracklearn.app.estimate import estimate
 from tracklearn.app.formats import percent
 from tracklearn.app.plan import starting_networks
 from tracklearn.store.runs import Run, read_arrays
@@ -167,6 +168,16 @@ def test_msplr_with_another_truth_of_the_source_is_another_run(done, labelled):
         assert digest() != before
     finally:
         write_truth(labelled, truth.pid)
+
+
+def test_msplr_keeps_crops_of_both_sets(done, labelled):
+    plan = pipeline.plan_training(
+        done["out"] / "set", method="msplr", source=labelled, weights="none", device="cpu", overrides=SIZE
+    )
+    found = estimate(plan)
+    own, other = open_set(done["out"] / "set").n_crops, open_set(labelled).n_crops
+    assert found.cache_bytes == (own + other) * 64 * 32 * 3
+    assert found.run["n_kept"] == own
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,9 @@ def test_the_whole_step_learns_and_the_bare_one_does_not(rig):
 
 @pytest.mark.parametrize("n", [0, training.PLANNED - training.AHEAD])
 def test_more_steps_than_batches_are_refused(rig, n):
-    with pytest.raises(ValueError, match="steps is"):
-        rig.whole(n)
+    for steps in (rig.fed, rig.whole):
+        with pytest.raises(ValueError, match="steps is"):
+            steps(n)
 
 
 def test_the_fed_step_reads_the_batches_of_the_whole(rig, monkeypatch):

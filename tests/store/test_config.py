@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,6 +64,27 @@ def test_settings_that_do_not_fit_each_other_are_named_without_listing_all():
 
     with pytest.raises(ValueError, match=r"^setting tmc: jaccard wants 40 epochs or fewer$"):
         resolve({"tmc": Pair}, overrides=["tmc.epochs=50", "tmc.metric=jaccard"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("x.span=many", "x.span = 'many': Input should be a valid number.*; or Input should be 'auto'$"),
+        (
+            "x.pair=[0.1, 'b']",
+            "x.pair.1 = 'b': Input should be a valid number, unable to parse string as a number$",
+        ),
+        ("x.inner.flip=2", "x.inner.flip = 2: Input should be less than or equal to 1$"),
+    ],
+)
+def test_a_setting_is_named_without_the_types_it_may_have(override, message):
+    class Several(BaseModel):
+        span: float | Literal["auto"] = "auto"
+        pair: tuple[float, float] = (0, 1)
+        inner: Inner = Inner()
+
+    with pytest.raises(ValueError, match=f"^setting {message}"):
+        resolve({"x": Several}, overrides=[override])
 
 
 def test_a_wrong_file_is_named(tmp_path):

@@ -57,10 +57,9 @@ def test_the_cache_keeps_to_its_bound():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Room for 4 crops in any case, a look at the memory at every crop; sets what is available, in crops."""
+    """Memory for 40 crops, blocks of 4, which are kept in any case; sets how many crops are available."""
     size = 32 * 16 * 3
     monkeypatch.setattr(module, "KEPT", 4 * size)
-    monkeypatch.setattr(module, "_PACE", size)
     monkeypatch.setattr(module.memory, "total", lambda: 40 * size)
 
     def available(n):
@@ -69,53 +68,61 @@ def small(monkeypatch):
     return available
 
 
-def test_what_the_memory_spares_is_kept(small):
-    small(18)  # of which 10, a quarter of all, stay free
-    crops, asked = make(workers=1)
-    assert crops.capacity == 8
+def kept_of(crops, asked):
+    """The rows that a second reading does not ask for, and whether it gave the same pictures."""
     whole = crops.read(range(20))
     asked.clear()
-    assert (crops.read(range(20)) == whole).all()
-    assert asked == list(range(8, 20))
-    assert make(cache_bytes=10**6)[0].capacity == 8
-    assert make(cache_bytes=5 * 32 * 16 * 3)[0].capacity == 5
-    small(100)
-    assert make()[0].capacity == 20
+    same = (crops.read(np.arange(20)[::-1]) == whole[::-1]).all() and (crops.read(range(20)) == whole).all()
+    return sorted(set(range(20)) - set(asked)), same
 
 
-@pytest.mark.parametrize("left", [0, None])
-def test_a_little_is_kept_however_full_the_memory_is(small, left):
-    small(left)
-    crops, asked = make(workers=1)
-    crops.read(range(20))
-    asked.clear()
-    crops.read(range(20))
-    assert asked == list(range(4, 20))
+@pytest.mark.parametrize(
+    ("available", "cache_bytes", "n"),
+    [
+        (40, None, 10),  # a quarter of all
+        (27, None, 7),  # what is available beyond half of all
+        (20, None, 4),
+        (0, None, 4),
+        (None, None, 4),  # nobody says
+        (0, 13 * 32 * 16 * 3, 13),  # as asked, whatever the memory
+        (None, 10**6, 20),
+    ],
+)
+def test_what_the_memory_spares_is_kept(small, available, cache_bytes, n):
+    small(available)
+    crops, asked = make(workers=1, cache_bytes=cache_bytes)
+    assert crops.capacity == n
+    assert kept_of(crops, asked) == (list(range(n)), True)
 
 
 def test_nothing_more_is_kept_once_others_need_the_memory(small):
-    small(100)
+    small(40)
     crops, asked = make(workers=1)
-    whole = np.concatenate([crops.read([row]) for row in range(6)])
-    small(10)
-    whole = np.concatenate([whole, *(crops.read([row]) for row in range(6, 20))])
-    assert crops.capacity == 7  # the crop after which it looked
-    asked.clear()
-    assert (crops.read(range(20)) == whole).all()
-    assert asked == list(range(7, 20))
+    crops.read(range(3))
+    small(20)
+    crops.read(range(3, 20))
+    assert crops.capacity == 4
+    small(40)
+    assert kept_of(crops, asked) == (list(range(4)), True)
 
 
-def test_less_address_space_than_memory_is_no_error(small, monkeypatch):
-    small(100)
+def test_memory_that_cannot_be_had_is_no_error(small, monkeypatch):
+    small(40)
+    crops, asked = make(workers=1)
+    crops.read(range(3))
     empty = np.empty
 
-    def refusing(shape, *more):
-        if shape[0] > 4:
+    def of_few(shape, *more):
+        if shape[0] > 2:
             raise MemoryError
         return empty(shape, *more)
 
-    monkeypatch.setattr(module.np, "empty", refusing)
-    assert make()[0].capacity == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(module.np, "empty", of_few)
+        for row in range(3, 6):
+            crops.read([row])
+    assert crops.capacity == 4
+    assert kept_of(crops, asked) == (list(range(4)), True)
 
 
 def test_what_comes_back_may_be_changed_without_harm():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tracklearn.store import memory
@@ -72,15 +74,55 @@ def test_a_full_group_has_nothing_left(tmp_path):
     assert memory.available(root) == 0
 
 
+@pytest.mark.parametrize(
+    ("groups", "files"),
+    [
+        ("0::/\n", [("memory.max", ""), ("memory.current", "5")]),
+        ("0::/\n", version_2("", "-1", GB)),
+        ("0::/\n", version_2("", GB, "much")),
+        ("\n\n0\n4:memory\ngarbage\n", version_2("a/", GB, 0)),
+    ],
+)
+def test_what_cannot_be_read_does_not_limit(tmp_path, groups, files):
+    root = machine(tmp_path, groups=groups, files=files)
+    (root / "proc/meminfo").write_bytes(
+        b"\n  total: used:\nMemTotal: 16777216 kB\n\xff\nMemAvailable: 8388608 kB"
+    )
+    assert (memory.total(root), memory.available(root)) == (16 * GB, 8 * GB)
+
+
+def test_a_limit_counts_without_its_details(tmp_path):
+    limit, used, stat = version_2("", 4 * GB, GB)
+    for files in ([limit, used], [limit, used, (stat[0], "inactive_file many")]):
+        root = machine(tmp_path / str(len(files)), groups="0::/\n", files=files)
+        assert (memory.total(root), memory.available(root)) == (4 * GB, 3 * GB)
+
+
+def test_a_limit_on_address_space_counts():
+    resource = pytest.importorskip("resource")
+    bound = resource.getrlimit(resource.RLIMIT_AS)
+    before = memory.available()
+    used = memory.total() + GB  # more than this process can have mapped
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (used, bound[1]))
+        assert memory.total() <= used
+        resource.setrlimit(resource.RLIMIT_AS, (10 * GB, bound[1]))
+        assert memory.total() <= 10 * GB
+        assert memory.available() < min(before, 10 * GB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, bound)
+
+
 def test_where_nobody_says(tmp_path, monkeypatch):
     assert memory.total(tmp_path) is None
     assert memory.available(tmp_path) is None
-    monkeypatch.setattr(memory, "_meminfo", lambda root: {})
-    monkeypatch.setattr(memory, "_groups", lambda root: iter(()))
+    monkeypatch.setattr(memory, "_meminfo", lambda root, name: None)
+    monkeypatch.setattr(memory, "_limits", lambda root: iter(()))
     assert memory.total() > 1e8  # sysconf knows, as on macOS
     monkeypatch.delattr("os.sysconf")
     assert memory.total() is None
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the system does not tell what is available")
 def test_this_machine():
     assert 1e8 < memory.available() <= memory.total()

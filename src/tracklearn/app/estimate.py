@@ -27,7 +27,6 @@ from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
 from tracklearn.store import memory as machine
-from tracklearn.store.crops import FREE, KEPT
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
 
@@ -106,7 +105,7 @@ def estimate(
     began = time.perf_counter()
     tell = progress or (lambda what, done, total: None)
     height, width = plan.network.height, plan.network.width
-    crops = opened.crops(height, width, cache_bytes=plan.compute.cache_bytes)
+    crops = plan.crops(opened)
     n_processes, k = launched(), method.networks
     device = torch.device(plan.device)
     total = 1 + len(method.stages)
@@ -137,7 +136,9 @@ def estimate(
         + sum(s.rounds * epoch for s, epoch in zip(stages, epochs, strict=True)),
     }
     features = tracklets.n_crops * network.feature_dim * 4
-    cache = crops.capacity * height * width * 3
+    # A labelled source keeps its crops besides.
+    keeping = {id(c): c for c in (crops, *(s.material.crops for s in method.stages if s.material))}
+    cache = sum(getattr(c, "capacity", 0) for c in keeping.values()) * height * width * 3
     # Features of all crops are gone before the first batch: what counts is the larger of the two times.
     fitting = max((sum(s.memory.values()) for s in stages), default=0)
     resting = k * max((s.networks for s in steps), default=0)
@@ -145,10 +146,8 @@ def estimate(
         needed = {plan.device: max(fitting, resting), "cpu": features}
     else:
         needed = {"cpu": max(fitting, resting + features)}
-    totals = {place: _memory_of(place) for place in needed}
-    # The cache stops growing when others need the memory, but for what it keeps in any case.
-    needed["cpu"] += min(cache, max(KEPT, round((1 - FREE) * (totals["cpu"] or 0)) - needed["cpu"]))
-    memory = {place: {"needed": n, "total": totals[place]} for place, n in needed.items()}
+    needed["cpu"] += cache
+    memory = {place: {"needed": n, "total": _memory_of(place)} for place, n in needed.items()}
     depends = any(s.iterations(labels) != s.iterations(few) for s in method.stages)
     return Estimate(
         run={
@@ -158,6 +157,7 @@ def estimate(
             "cameras": [name for name in opened.cameras if name],
             "n_tracklets": len(tracklets),
             "n_crops": tracklets.n_crops,
+            "n_kept": crops.capacity,
             "backbone": plan.network.backbone,
             "height": height,
             "width": width,
@@ -437,12 +437,13 @@ def _slow(stages: Sequence[StageEstimate], steps: Sequence[_Step]) -> tuple[str,
 def _warnings(memory: Mapping[str, Mapping[str, int | None]]) -> tuple[str, ...]:
     """What will not fit.
 
-    >>> _warnings({"cpu": {"needed": 9_000_000_000, "total": 8_000_000_000}})
-    ('about 9.0 GB needed on cpu, which has 8.0 GB: take smaller batches, crops or networks',)
+    >>> _warnings({"cuda": {"needed": 9_000_000_000, "total": 8_000_000_000}})
+    ('about 9.0 GB needed on cuda, which has 8.0 GB: take smaller batches, crops or networks',)
     """
+    smaller = {"cpu": "batches, crops, networks or train.cache_bytes"}
     return tuple(
         f"about {size(values['needed'] or 0)} needed on {place}, which has {size(values['total'])}: "
-        "take smaller batches, crops or networks"
+        f"take smaller {smaller.get(place, 'batches, crops or networks')}"
         for place, values in memory.items()
         if values["total"] and (values["needed"] or 0) > values["total"]
     )

@@ -113,8 +113,8 @@ class Estimate:
         for s in self.stages:
             line(f"stage {s.name}", ", ".join(f"{k} {size(v)}" for k, v in s.memory.items()))
         line(first, f"features {size(self.features_bytes)}")
-        kept = self.cache_bytes // (3 * height * width)
-        others = "" if kept == run["n_crops"] else f": {kept:,} crops, the others are decoded every time"
+        kept = run["n_kept"]
+        others = "" if kept == run["n_crops"] else f": {kept:,} of the set, the others are decoded every time"
         line("crop cache", f"up to {size(self.cache_bytes)}{others}")
         for place, values in self.memory.items():
             there = f" of {size(values['total'])}" if values["total"] else ""

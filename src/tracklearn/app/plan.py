@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Config as ComputeConfig
+    from tracklearn.store.crops import StoredCrops
+    from tracklearn.store.tracklets import TrackletSet
     from tracklearn.store.weights import WeightsInfo
 
     Progress = Callable[[str, int, int | None], None]
@@ -181,8 +183,14 @@ class TrainPlan:
             return ()
         opened = open_set(self.source)
         pid = tracklet_pid(opened.tracklets, read_truth(self.source))
-        crops = opened.crops(self.network.height, self.network.width, cache_bytes=self.compute.cache_bytes)
-        return Material(opened.tracklets, crops), pid
+        return Material(opened.tracklets, self.crops(opened)), pid
+
+    def crops(self, opened: TrackletSet) -> StoredCrops:
+        """A set's crops at the network's size, kept as the settings say."""
+        bound = self.compute.cache_bytes
+        return opened.crops(
+            self.network.height, self.network.width, cache_bytes=None if bound == "auto" else bound
+        )
 
 
 def plan_training(

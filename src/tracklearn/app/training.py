@@ -58,7 +58,7 @@ def _train(
     from tracklearn.store.tracklets import open_set
 
     tracklet_set = open_set(plan.set_path)
-    crops = tracklet_set.crops(plan.network.height, plan.network.width, cache_bytes=plan.compute.cache_bytes)
+    crops = plan.crops(tracklet_set)
     writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume) if ranks.rank == 0 else None
     if ranks.from_first(writer is not None and writer.finished):
         return

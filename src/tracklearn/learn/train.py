@@ -73,10 +73,11 @@ class Config(BaseModel):
     batches_ahead: Annotated[int, Field(ge=1)] = Field(
         default=2, description="Batches of pictures decoded ahead of their use [chosen]."
     )
-    cache_bytes: Annotated[ByteSize, Field(ge=0)] | None = Field(
-        default=None,
-        description="Most memory for decoded crops, which spares decoding them again: bytes, or as in 4GB; "
-        "without it 1 GiB, and more while a quarter of the machine's memory stays free [chosen].",
+    cache_bytes: ByteSize | Literal["auto"] = Field(
+        default="auto",
+        description="Most memory for the decoded crops of one set in one process, which spares decoding them "
+        "again: bytes, or as in 4GB; auto is 1 GiB, and more up to a quarter of the memory while half of it "
+        "stays free, where the system tells [chosen].",
     )
 
 

@@ -124,6 +124,23 @@ def _validate(section: str, model: type[BaseModel], values: Mapping[str, Any]) -
                 owner = owner.model_fields[str(part)].annotation
             known = list(owner.model_fields)
             raise ValueError(f"setting {where} is unknown{_nearest(str(first['loc'][-1]), known)}") from error
-        # Without a place it is about several settings together, and the input is all of them.
-        value = f" = {first['input']!r}" if first["loc"] else ""
-        raise ValueError(f"setting {where}{value}: {first['msg'].removeprefix('Value error, ')}") from error
+        if not first["loc"]:  # about several settings together
+            raise ValueError(f"setting {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        # A setting of several types has an error for each, and the type behind its name.
+        place = _place(model, first["loc"])
+        about = [each for each in error.errors() if each["loc"][: len(place)] == place]
+        wanted = "; or ".join(dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in about))
+        where = ".".join([section, *(str(part) for part in place)])
+        raise ValueError(f"setting {where} = {first['input']!r}: {wanted}") from error
+
+
+def _place(model: Any, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """As much of an error's place as names settings and numbers elements."""
+    known = 0
+    for part in loc:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields and not isinstance(part, int):
+            break
+        model = fields[part].annotation if part in fields else None
+        known += 1
+    return loc[:known]

@@ -15,8 +15,7 @@ from tracklearn.types import Array
 
 GREY = 127  # what a picture that cannot be decoded becomes
 KEPT = 1 << 30  # bytes of decoded crops that are kept however full the memory is
-FREE = 0.25  # share of the memory that stays available when more is kept
-_PACE = 64 << 20  # bytes kept between two looks at the memory
+SHARE, FREE = 0.25, 0.5  # more is kept up to this share of the memory, while that one stays available
 
 
 def encode_jpeg(image: Array, *, quality: int = 90) -> bytes:
@@ -59,15 +58,15 @@ class StoredCrops:
     """The crops of a set at one size, decoded on demand: a `types.Crops`.
 
     Decoded crops are kept until the cache is full and never thrown out: over uniformly random reads that
-    hits as often as any replacement policy, and a set that fits is decoded once. Up to `KEPT` bytes are kept
-    in any case, more only while `FREE` of the machine's (or the container's) memory stays available; what is
-    kept is not given back when other programs want memory later.
+    hits as often as any replacement policy, and a set that fits is decoded once. `KEPT` bytes may be kept in
+    any case, more up to `SHARE` of the memory of the machine (or of the container) while `FREE` of it is
+    available. Memory is taken as crops come, and not given back before the object goes.
 
     Args:
         n: number of crops.
         jpeg: row -> its encoded bytes, uint8; must be callable from several threads.
         height, width: size of what `read` returns, pixels.
-        cache_bytes: upper bound of the cache; 0 switches it off, None leaves it to the memory.
+        cache_bytes: most that is kept, whatever the memory; 0 switches it off, None lets the memory decide.
         workers: decoding threads, default one per core and at most 4.
 
     A picture that cannot be decoded comes back grey and is counted in `broken`.
@@ -89,8 +88,10 @@ class StoredCrops:
         self.height, self.width = height, width
         self._workers = workers or min(4, os.cpu_count() or 1)
         self._size = height * width * 3
-        self._cache = self._reserved(max(KEPT, _room()), cache_bytes)
-        self._capacity = len(self._cache)
+        self._watched = cache_bytes is None
+        self._capacity = min(n, (_allowed() if cache_bytes is None else cache_bytes) // self._size)
+        self._per_block = max(1, KEPT // self._size)
+        self._blocks: list[Array] = []
         self._slot = np.full(n if self._capacity else 0, -1, np.int32)
         self._used = 0
         self._broken: set[int] = set()
@@ -99,15 +100,6 @@ class StoredCrops:
 
     def __len__(self) -> int:
         return self._n
-
-    def _reserved(self, room: int, bound: int | None) -> Array:
-        """An array for the crops that are kept; of such memory only what is touched is taken."""
-        shape = (self.height, self.width, 3)
-        n = min(self._n, (room if bound is None else min(room, bound)) // self._size)
-        try:
-            return np.empty((n, *shape), np.uint8)
-        except MemoryError:  # less address space than memory
-            return np.empty((min(n, KEPT // self._size), *shape), np.uint8)
 
     @property
     def capacity(self) -> int:
@@ -133,9 +125,11 @@ class StoredCrops:
         out = np.empty((len(index), self.height, self.width, 3), np.uint8)
         slot = self._slot[index] if self._capacity else np.full(len(index), -1, np.int32)
         hit = slot >= 0
-        if hit.all():  # one copy, where picking rows on both sides would make two
-            return np.take(self._cache, slot, axis=0, out=out, mode="clip") if len(out) else out
-        out[hit] = self._cache[slot[hit]]
+        if len(self._blocks) == 1 and hit.all():
+            return np.take(self._blocks[0], slot, axis=0, out=out, mode="clip") if len(out) else out
+        for i in np.flatnonzero(hit):
+            block, place = divmod(int(slot[i]), self._per_block)
+            out[i] = self._blocks[block][place]
         missing = np.flatnonzero(~hit)
         if len(missing):
             self._decode_all(index, missing, out)
@@ -167,21 +161,38 @@ class StoredCrops:
         if self._used >= self._capacity:
             return
         with self._lock:
-            rows, first = np.unique(rows, return_index=True)
-            new = self._slot[rows] < 0  # another thread may have been faster
-            rows, first = rows[new], first[new]
-            room = min(len(rows), self._capacity - self._used)
-            slots = np.arange(self._used, self._used + room)
-            self._cache[slots] = out[at[first[:room]]]
-            self._slot[rows[:room]] = slots  # after the pixels: a reader never sees an unfilled slot
-            pace = max(1, _PACE // self._size)
-            looked = self._used // pace == (self._used + room) // pace
-            self._used += room
-            if not looked and self._used * self._size >= KEPT and _room() <= 0:
-                self._capacity = self._used  # others need the memory
+            for row, i in zip(rows.tolist(), at.tolist(), strict=True):
+                if self._slot[row] >= 0:  # asked for twice, or another thread was faster
+                    continue
+                block, place = divmod(self._used, self._per_block)
+                if self._used >= self._capacity or (block == len(self._blocks) and not self._grow()):
+                    return
+                self._blocks[block][place] = out[i]
+                self._slot[row] = self._used  # after the pixels: a reader never sees an unfilled slot
+                self._used += 1
+
+    def _grow(self) -> bool:
+        """Reserve another block; False, and no more is kept from then on, where that cannot be."""
+        n = min(self._per_block, self._capacity - self._used)
+        first = not self._blocks
+        if first or not self._watched or _spare() >= n * self._size:
+            try:
+                # of which only what is touched is taken
+                self._blocks.append(np.empty((n, self.height, self.width, 3), np.uint8))
+            except MemoryError:
+                pass  # a limit that `memory` does not know: what is kept has to do
+            else:
+                return True
+        self._capacity = self._used
+        return False
 
 
-def _room() -> int:
-    """Bytes that may be taken until no more than `FREE` of the memory is available; 0 where nobody says."""
+def _allowed() -> int:
+    """Bytes that decoded crops may come to where nobody set a bound."""
+    return max(KEPT, min(int(SHARE * (memory.total() or 0)), _spare()))
+
+
+def _spare() -> int:
+    """Bytes beyond the share of the memory that is to stay available; 0 where nobody says."""
     whole, left = memory.total(), memory.available()
-    return 0 if whole is None or left is None else max(0, left - int(FREE * whole))
+    return 0 if whole is None or left is None else left - int(FREE * whole)

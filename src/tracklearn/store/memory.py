@@ -1,62 +1,58 @@
-"""How much memory the machine has and has left, and a container's limits on it."""
+"""How much memory this process may count on, and how much of it is left."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _MACHINE = Path("/")
 
 
 def total(root: Path = _MACHINE) -> int | None:
-    """Bytes of memory this process may count on: the machine's, or less where a control group limits it.
+    """Bytes of memory: the machine's, or less where a control group or a limit on address space says so.
 
     None where nobody says. `root` is where /proc and /sys are found.
     """
-    physical = _meminfo(root).get("MemTotal")
-    if physical is None and root == _MACHINE:  # macOS
-        try:
-            physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-            return None
-    limits = [limit for limit, _ in _groups(root)]
-    return min([*limits, *([] if physical is None else [physical])], default=None)
+    bounds = [limit for limit, _ in _limits(root)]
+    physical = _meminfo(root, "MemTotal")
+    if physical is None and root == _MACHINE:
+        with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+            physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS
+    return min([*bounds, *([] if physical is None else [physical])], default=None)
 
 
 def available(root: Path = _MACHINE) -> int | None:
-    """Bytes that may still be taken without swapping, of the machine and of every control group around it.
+    """Bytes that may still be taken without swapping, within every limit that `total` heeds.
 
-    What the system holds of files, and would give up, counts as available. None where nobody says.
+    The machine counts as available what it would give up of files; a control group, what it has not used of
+    late. None where nobody says.
     """
-    left = [limit - used for limit, used in _groups(root)]
-    if (free := _meminfo(root).get("MemAvailable")) is not None:
+    left = [limit - used for limit, used in _limits(root)]
+    if (free := _meminfo(root, "MemAvailable")) is not None:
         left.append(free)
     return max(0, min(left)) if left else None
 
 
-def _meminfo(root: Path) -> dict[str, int]:
-    """Bytes by name from /proc/meminfo; empty where there is none."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return {}
-    fields = (line.replace(":", " ").split() for line in lines)
-    return {name: 1024 * int(value) for name, value, *_ in fields}
+def _meminfo(root: Path, name: str) -> int | None:
+    """Bytes from /proc/meminfo."""
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith(f"{name}:"):
+            return 1024 * number if (number := _number(line.split()[1:2])) is not None else None
+    return None
 
 
-def _groups(root: Path) -> Iterator[tuple[int, int]]:
-    """(limit, bytes used and not given up on demand) of the control groups around this process.
+def _limits(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) of the process's address space and of the control groups around it, of both versions.
 
     A container may see its own group at the top of the hierarchy and yet be told the machine's path to it:
-    folders that are not there are passed over, and the top is always looked at. Both versions are read.
+    folders that are not there are passed over, and the top is always looked at.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    if root == _MACHINE and (bound := _address_space()) is not None:
+        yield bound, (_number(_lines(root / "proc/self/statm")) or 0) * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if not controllers:
             top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
@@ -66,19 +62,33 @@ def _groups(root: Path) -> Iterator[tuple[int, int]]:
             continue
         parts = Path(path.lstrip("/")).parts
         for depth in range(len(parts) + 1):
-            found = _group(top.joinpath(*parts[:depth]), *names)
-            if found is not None:
-                yield found
+            folder = top.joinpath(*parts[:depth])
+            limit, used = (_number(_lines(folder / name)) for name in names[:2])
+            if limit is None or limit <= 0 or used is None:  # "max", or no such group
+                continue
+            stat = (each.split() for each in _lines(folder / "memory.stat"))
+            idle = next((words[1:] for words in stat if words[:1] == [names[2]]), [])
+            yield limit, used - (_number(idle) or 0)
 
 
-def _group(folder: Path, limit: str, usage: str, idle: str) -> tuple[int, int] | None:
-    """One group's limit and use; None where it has no limit or tells nothing."""
+def _address_space() -> int | None:
+    """Bytes that `ulimit -v` or a batch system allows this process to map."""
     try:
-        bound = (folder / limit).read_text().strip()
-        if bound == "max":
-            return None
-        used = int((folder / usage).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
+        import resource
+    except ImportError:  # Windows
         return None
-    return int(bound), used - int(stat.get(idle, 0))
+    bound = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if bound in (resource.RLIM_INFINITY, -1) else bound
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _number(words: list[str]) -> int | None:
+    """The whole number that a text begins with."""
+    word = words[0].split()[0] if words and words[0].split() else ""
+    return int(word) if word.isdecimal() else None
