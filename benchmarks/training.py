@@ -1,8 +1,8 @@
 """Training: what the loop costs around the bare network.
 
-    python -m benchmarks.training [--device D] [--quick] [--networks N ...] [--blocks B] [--out DIR]
+    python -m benchmarks.training [--device D] [--quick] [--networks N ...] [--rigs R] [--steps S] [--out DIR]
 
-In one run, in turns, for every network:
+In one run, a step of each kind in turn, for every network:
 
 - the bare step: student forward and backward and teacher forward, with the same grouped batch norm, on one
   batch that is augmented and in place, towards a loss that is a weighted sum of the features;
@@ -31,8 +31,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -109,19 +109,6 @@ def open_crops(source: str, case: Case, stored: Path, seed: int) -> Crops:
     return crops
 
 
-class Steps(NamedTuple):
-    """Seconds of steps run one after another: wall of each reading of the clock, mean CPU, mean waiting."""
-
-    wall: tuple[float, ...]
-    cpu: float
-    waited: float = 0.0
-
-
-def _require(n: int) -> None:
-    if not 1 <= n < PLANNED - AHEAD:
-        raise ValueError(f"steps is {n}, expected 1 to {PLANNED - AHEAD - 1}")
-
-
 def _quartile(seconds: Sequence[float]) -> float:
     return float(np.quantile(seconds, 0.25))
 
@@ -162,29 +149,38 @@ class Rig:
         self.constant = torch.randn(student.feature_dim, generator=self.generator).to(self.device)
         # As in training an extraction comes first: what it sets up for the process serves every step.
         embed.extract(self.teacher, crops, rows[:2], device=self.device)
-        self.whole(1)  # sets the batch-norm groups too, and compiles
+        with closing(self.whole()) as running:
+            next(running)  # sets the batch-norm groups too, and compiles
 
     @property
     def n_images(self) -> int:
         """In a batch."""
         return len(self.pixels)
 
-    def bare(self, n: int) -> Steps:
-        """Seconds of n bare steps after one untimed one."""
-        return self._timed(self._bare, n)
+    def bare(self) -> Generator[object]:
+        """Bare steps, one each time."""
+        while True:
+            self._bare()
+            yield None
 
-    def fed(self, n: int) -> Steps:
-        """The same while pictures are read as `whole` reads them; errors as there."""
-        _require(n)
+    def fed(self) -> Generator[object]:
+        """The same while pictures are read as `whole` reads them, which are then left alone."""
         assert self.fit.plan is not None
         rows = (self.fit.tracklets.crop[row.ravel()] for row in self.fit.plan.row)
         with closing(sample.ahead(self.crops, rows, depth=AHEAD, pin=self.device.type == "cuda")) as reading:
-
-            def step() -> None:
-                next(reading).to(self.device, non_blocking=True)
+            for images in reading:
+                images.to(self.device, non_blocking=True)
                 self._bare()
+                yield None
 
-            return self._timed(step, n)
+    def whole(self) -> Generator[object]:
+        """Steps of the loop, as many as are planned; the first waits for its pictures."""
+        self.fit.iteration = 0
+        running = self.fit.batches(
+            self.crops, self.generator, ahead=AHEAD, progress=lambda what, done, total: None
+        )
+        with closing(cast("Any", running)):
+            yield from running
 
     def _bare(self) -> None:
         with self.autocast():
@@ -194,34 +190,6 @@ class Rig:
                 self.teacher.neck(self.teacher(self.pixels))
         ((feature + post).float() * self.constant).sum().backward()
         self.student.zero_grad(set_to_none=True)
-
-    def whole(self, n: int) -> Steps:
-        """Seconds of n steps of the loop after one untimed one, which waits for its first batch.
-
-        Raises:
-            ValueError: n is so large that the last batches would leave nothing to read ahead.
-        """
-        _require(n)
-        self.fit.iteration = 0
-        running = cast(
-            "Any",
-            self.fit.batches(
-                self.crops, self.generator, ahead=AHEAD, progress=lambda what, done, total: None
-            ),
-        )
-        with closing(running):
-            waited = 0.0
-
-            def step() -> None:
-                nonlocal waited
-                before = self.fit.waited
-                next(running)
-                waited += self.fit.waited - before
-
-            step()
-            waited = 0.0
-            steps = self._timed(step, n, warm_up=False)
-        return steps._replace(waited=waited / n)
 
     def parts(self, n: int) -> dict[str, float]:
         """Lower quartiles of the seconds of the optimiser's step and of the teacher's average."""
@@ -241,8 +209,8 @@ class Rig:
             mean.update(step=1_000)
 
         return {
-            "optimiser_s": _quartile(self._timed(optimise, n).wall),
-            "teacher_s": _quartile(self._timed(average, n).wall),
+            "optimiser_s": _quartile([self.timed(optimise) for _ in range(n)]),
+            "teacher_s": _quartile([self.timed(average) for _ in range(n)]),
         }
 
     def extraction(self, repeats: int, batches: int) -> dict[str, float]:
@@ -273,51 +241,53 @@ class Rig:
             "extract_share": 1 / measure.ratio(timing["extract"], timing["forward"]),
         }
 
-    def _timed(self, step: Callable[[], None], n: int, *, warm_up: bool = True) -> Steps:
-        """A device that works on its own is waited for once, after the last step; a CPU after every one."""
-        if warm_up:
+    def timed(self, step: Callable[[], object], n: int = 1) -> float:
+        """Mean wall seconds of n steps; the device is waited for before and after."""
+        self._wait()
+        began = time.perf_counter()
+        for _ in range(n):
             step()
         self._wait()
-        per_reading = n if self.device.type == "cuda" else 1
-        wall = []
-        cpu, began = time.process_time(), time.perf_counter()
-        for _ in range(n // per_reading):
-            for _ in range(per_reading):
-                step()
-            self._wait()
-            now = time.perf_counter()
-            wall.append((now - began) / per_reading)
-            began = now
-        return Steps(tuple(wall), (time.process_time() - cpu) / n)
+        return (time.perf_counter() - began) / n
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
-def measure_steps(make: Callable[[], Rig], *, rigs: int, blocks: int, steps: int) -> dict[str, Any]:
-    """The bare, the fed and the whole step in turns, every second time in reverse, on several rigs."""
-    found: dict[str, list[Steps]] = {name: [] for name in STEPS}
-    quartile: dict[str, list[float]] = {name: [] for name in STEPS}
-    parts: list[dict[str, float]] = []
+def measure_steps(make: Callable[[], Rig], *, rigs: int, steps: int) -> dict[str, Any]:
+    """A bare, a fed and a whole step in turns, every second time in reverse, on several rigs."""
+    wall: dict[str, list[list[float]]] = {name: [] for name in STEPS}
+    cpu = dict.fromkeys(STEPS, 0.0)
+    waited, parts = 0.0, []
     for _ in range(rigs):
         rig = make()
-        with deterministic.algorithms(rig.device):
-            for i in range(blocks):
+        # A device that works on its own is waited for once in several steps, a CPU after every one.
+        per_reading = min(steps, 10) if rig.device.type == "cuda" else 1
+        with ExitStack() as stack, deterministic.algorithms(rig.device):
+            running = {name: stack.enter_context(closing(getattr(rig, name)())) for name in STEPS}
+            for each in (*running.values(), *running.values()):  # the first whole step waits for its pictures
+                next(each)
+            before = rig.fit.waited
+            for name in STEPS:
+                wall[name].append([])
+            for i in range(steps // per_reading):
                 for name in STEPS[:: -1 if i % 2 else 1]:
-                    found[name].append(getattr(rig, name)(steps))
-                parts.append(rig.parts(steps))
-        for name, done in found.items():
-            quartile[name].append(_quartile([wall for block in done[-blocks:] for wall in block.wall]))
-    out: dict[str, Any] = {
-        name: {
-            "wall_s": float(np.mean(quartile[name])),
-            "wall_rigs": quartile[name],
-            "cpu_s": float(np.median([block.cpu for block in done])),
-            "wall_runs": [float(np.median(block.wall)) for block in done],
+                    began = time.process_time()
+                    wall[name][-1].append(rig.timed(partial(next, running[name]), per_reading))
+                    cpu[name] += time.process_time() - began
+            waited += rig.fit.waited - before
+            parts.append(rig.parts(steps))
+    done = rigs * (steps // per_reading) * per_reading
+    out: dict[str, Any] = {}
+    for name, of_rigs in wall.items():
+        quartiles = [_quartile(seconds) for seconds in of_rigs]
+        out[name] = {
+            "wall_s": float(np.mean(quartiles)),
+            "wall_rigs": quartiles,
+            "wall_median_s": float(np.median(np.concatenate(of_rigs))),
+            "cpu_s": cpu[name] / done,
         }
-        for name, done in found.items()
-    }
     out |= {key: float(np.median([part[key] for part in parts])) for key in parts[0]}
     for name in STEPS:
         out[name]["images_per_s"] = rig.n_images / out[name]["wall_s"]
@@ -328,24 +298,23 @@ def measure_steps(make: Callable[[], Rig], *, rigs: int, blocks: int, steps: int
         "overhead_fed": out["whole"]["wall_s"] / out["fed"]["wall_s"] - 1,
         "overhead_cpu": out["whole"]["cpu_s"] / out["bare"]["cpu_s"] - 1,
         "speed": 1 / (1 + overhead),
-        "waiting": float(
-            sum(block.waited * len(block.wall) for block in found["whole"])
-            / sum(sum(block.wall) for block in found["whole"])
-        ),
+        "waiting": waited / done / float(np.mean(np.concatenate(wall["whole"]))),
     }
 
 
 def prepare(case: Case, which: str, seed: int) -> tuple[Rig, str]:
     """Input of `several` for `measure.peak_memory`: what a first step loads is in place."""
     rig = Rig(case, open_crops("memory", case, Path(), seed), seed)
-    rig.bare(1)
+    next(rig.bare())
     return rig, which
 
 
 def several(given: tuple[Rig, str]) -> None:
     """A few steps, bare or whole."""
     rig, which = given
-    getattr(rig, which)(3)
+    with closing(getattr(rig, which)()) as running:
+        for _ in range(4):
+            next(running)
 
 
 def memory(case: Case, seed: int) -> dict[str, int]:
@@ -367,7 +336,7 @@ def memory(case: Case, seed: int) -> dict[str, int]:
 
 
 def measure_case(
-    case: Case, stored: Path, *, rigs: int, blocks: int, steps: int, weigh: bool = True, seed: int = 0
+    case: Case, stored: Path, *, rigs: int, steps: int, weigh: bool = True, seed: int = 0
 ) -> dict[str, Any]:
     """Everything about one network, by source of the pictures; `weigh` measures memory too."""
 
@@ -377,9 +346,9 @@ def measure_case(
     out: dict[str, Any] = {"case": case._asdict(), "sources": {}}
     for source in SOURCES:
         print(f"{case.name}, {source} ...", file=sys.stderr, flush=True)
-        out["sources"][source] = measure_steps(
-            make, rigs=rigs, blocks=blocks, steps=steps
-        ) | make().extraction(blocks, min(blocks, 2))
+        out["sources"][source] = measure_steps(make, rigs=rigs, steps=steps) | make().extraction(
+            rigs, min(rigs, 2)
+        )
     return out | (memory(case, seed) if weigh else {})
 
 
@@ -462,13 +431,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two steps of each, without memory, in seconds")
     parser.add_argument("--networks", nargs="+", choices=network.NAMES, help="of those of the device")
     parser.add_argument("--rigs", type=int, help="times that the networks are made (3; --quick 1)")
-    parser.add_argument("--blocks", type=int, help="blocks of each step on each of them (4; --quick 1)")
-    parser.add_argument("--steps", type=int, help="timed steps in a block (10; --quick 2)")
+    parser.add_argument("--steps", type=int, help="timed steps of each kind on each of them (30; --quick 2)")
     parser.add_argument("--out", type=Path, help="folder for training.json")
     given = parser.parse_args(arguments)
     rigs = given.rigs or (1 if given.quick else 3)
-    blocks = given.blocks or (1 if given.quick else 4)
-    steps = given.steps or (2 if given.quick else 10)
+    steps = (2 if given.quick else 30) if given.steps is None else given.steps
+    most = PLANNED - AHEAD - 2  # two are not timed, and reading ahead goes on to the end
+    if not 1 <= steps <= most:
+        parser.error(f"--steps: {steps}, expected 1 to {most}")
     wanted = [c for c in cases(given.device) if given.networks is None or c.backbone in given.networks]
     if not wanted:
         parser.error(f"--networks: {given.device} has {', '.join({c.backbone for c in cases(given.device)})}")
@@ -478,16 +448,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         stored = write_set(Path(scratch) / "set", seed=0)
         for case in wanted:
-            results[case.name] = measure_case(
-                case, stored, rigs=rigs, blocks=blocks, steps=steps, weigh=not given.quick
-            )
+            results[case.name] = measure_case(case, stored, rigs=rigs, steps=steps, weigh=not given.quick)
     print(step_table(results))
     print(f"\n{other_table(results)}")
     promised = bars(results)
     print(f"\n{measure.bars_table(promised)}")
     if folder is not None:
         settings = {
-            "rigs": rigs, "blocks": blocks, "steps": steps, "seed": 0, "device": given.device,
+            "rigs": rigs, "steps": steps, "seed": 0, "device": given.device,
             "stored": STORED, "threads": torch.get_num_threads(), "extracted": EXTRACTED,
             "tracklets": [CLUSTERS * PER_CLUSTER, FRAMES],
             "gpu": torch.cuda.get_device_name() if given.device.startswith("cuda") else None,
