@@ -19,7 +19,8 @@ from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
 from tracklearn.store import benchmarks, referenced
 from tracklearn.store.crops import decode_image
-from tracklearn.store.runs import RunWriter, write_json
+from tracklearn.store.files import write_json
+from tracklearn.store.runs import RunWriter
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Scores
 

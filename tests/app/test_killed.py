@@ -15,7 +15,8 @@ import pytest
 
 from tests.app.conftest import QUICK
 from tracklearn.app import pipeline
-from tracklearn.store.runs import Run, read_arrays
+from tracklearn.store.files import read_arrays
+from tracklearn.store.runs import Run
 
 SETTINGS = [*QUICK, "tmc.epochs=3", "tmc.iterations=6", "train.checkpoint_every=2"]
 N_KILLS = 20

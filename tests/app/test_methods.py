@@ -11,7 +11,8 @@ from tracklearn.app import demo, evaluate, pipeline
 from tracklearn.app.estimate import estimate
 from tracklearn.app.formats import percent
 from tracklearn.app.plan import starting_networks
-from tracklearn.store.runs import Run, read_arrays
+from tracklearn.store.files import read_arrays
+from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import open_set, read_truth, truth_path
 
 SIZE = [setting for setting in QUICK if setting.startswith("network")]

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from tracklearn.store.runs import Run, RunWriter, read_arrays, write_arrays, write_json
+from tracklearn.store.files import read_arrays, write_arrays, write_json
+from tracklearn.store.runs import Run, RunWriter
 
 MANIFEST = {"digest": "d1", "method": "tmc", "seed": 0}
 

@@ -132,7 +132,7 @@ def evaluate(
     result["pictures"] = _write_pictures(folder, shown, features.unreadable[0], result, seed=seed)
     seconds["pictures"] = time.perf_counter() - began
 
-    from tracklearn.store.runs import write_json
+    from tracklearn.store.files import write_json
 
     write_json(folder / "scores.json", result)
     return {**result, "out": folder}
@@ -370,7 +370,7 @@ def _write_pictures(
 ) -> dict[str, str]:
     """Write cmc.png and ranked.png; their names."""
     from tracklearn.app import figures
-    from tracklearn.store.atomic import write_atomic
+    from tracklearn.store.files import write_atomic
 
     again = ", re-ranked" if result["rerank"] else ""
     heading = f"{result['title']}, {trial.protocol}{again}"

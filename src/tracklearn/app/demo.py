@@ -20,7 +20,8 @@ from tracklearn import world
 from tracklearn.app import evaluate, pipeline
 from tracklearn.app.formats import percent
 from tracklearn.store import config as settings_store
-from tracklearn.store.runs import Run, read_json, remove_folder, write_json
+from tracklearn.store.files import read_json, remove_folder, write_json
+from tracklearn.store.runs import Run
 from tracklearn.types import Array, Scores
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from tracklearn.app.experiments.sources import Benchmark, Progress, Source, Worl
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
-from tracklearn.store.runs import Run, read_json, write_json
+from tracklearn.store.files import read_json, write_json
+from tracklearn.store.runs import Run
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
@@ -259,7 +260,7 @@ def _brief(grid: Grid, scores: Mapping[str, Any]) -> str:
 
 
 def _write(grid: Grid, results: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-    from tracklearn.store.atomic import write_atomic
+    from tracklearn.store.files import write_atomic
 
     text = table.markdown(grid, results)
     record = {

@@ -71,8 +71,7 @@ class Measured:
             ValueError: another suffix. FileExistsError: the file is there.
         """
         from tracklearn.app import bars
-        from tracklearn.store.atomic import write_atomic
-        from tracklearn.store.runs import write_json
+        from tracklearn.store.files import write_atomic, write_json
 
         out = writable(out)
         if out.suffix.lower() == ".json":
@@ -270,7 +269,7 @@ def level(
 
 
 def _read_measured(path: Path) -> Level:
-    from tracklearn.store.runs import read_json
+    from tracklearn.store.files import read_json
 
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")

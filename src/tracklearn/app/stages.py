@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.runs import read_json, write_json
+from tracklearn.store.files import read_json, write_json
 
 
 class Stages:

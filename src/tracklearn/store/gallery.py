@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tracklearn.store.runs import plain_json
+from tracklearn.store.files import plain_json
 from tracklearn.types import Matches, Tracklets
 
 Array = NDArray[Any]

@@ -21,9 +21,9 @@ from tracklearn.store import setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
+from tracklearn.store.files import read_json
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.mot import Boxes, read_results
-from tracklearn.store.runs import read_json
 from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources
 from tracklearn.store.track import open_tracker

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from tracklearn.store.atomic import replacing
+from tracklearn.store.files import replacing
 
 Array = NDArray[Any]
 

@@ -19,11 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 import tracklearn
-from tracklearn.store.atomic import sync_folder
 from tracklearn.store.config import digest
+from tracklearn.store.files import sync_folder, write_json
 from tracklearn.store.folders import readable, shorten, skip
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.runs import write_json
 from tracklearn.store.setwriter import CROPS, KIND, ROW_GROUP, TRACKLETS, TRUTH, TableWriter, truth_path
 from tracklearn.store.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.types import Array, Tracklets

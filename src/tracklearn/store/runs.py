@@ -19,9 +19,6 @@ new one and never half of one.
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,76 +26,21 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store import weights
-from tracklearn.store.atomic import write_atomic
+from tracklearn.store.files import (
+    plain_json,
+    read_arrays,
+    read_json,
+    read_lines,
+    write_arrays,
+    write_atomic,
+    write_json,
+)
 from tracklearn.types import Array
 
 SCHEMA = 1
 
 # Two, so that a damaged one does not cost the whole run.
 KEPT_STATES = 2
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_atomic(path, (plain_json(value, indent=2) + "\n").encode())
-
-
-def plain_json(value: Any, *, indent: int | None = None) -> str:
-    """`value` as JSON: numpy values and paths as plain ones, NaN and infinities as null."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON; the message names it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged (not JSON: {error}): make it again") from error
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> None:
-    """Write named arrays as safetensors with `meta` as JSON in the header, atomically."""
-    from safetensors.numpy import save
-
-    header = {"meta": plain_json(meta)} if meta is not None else None
-    write_atomic(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=header))
-
-
-def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and meta of a file written by `write_arrays`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; the message names it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with safe_open(str(path), framework="numpy") as handle:
-            meta = json.loads((handle.metadata() or {}).get("meta", "{}"))
-            return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): make it again") from error
-
-
-def _plain(value: Any) -> Any:
-    """Numpy scalars, arrays, paths and tuples as JSON values, all the way down."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
 
 
 class RunWriter:
@@ -282,7 +224,7 @@ class Run:
     def rounds(self) -> list[dict[str, Any]]:
         """The record of every round."""
         path = self.path / "rounds.jsonl"
-        return _lines(path)
+        return read_lines(path)
 
     @property
     def labels(self) -> Array:
@@ -321,7 +263,7 @@ class Run:
     def times(self) -> list[dict[str, Any]]:
         """Seconds of every round, and of the training as a whole."""
         path = self.path / "times.jsonl"
-        return _lines(path)
+        return read_lines(path)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -333,16 +275,3 @@ class Run:
                     if name != "round":
                         total[name] = total.get(name, 0.0) + value
         return total
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; none where it is missing."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def remove_folder(path: Path) -> None:
-    """Delete a folder that this program wrote and is about to write anew."""
-    if path.is_dir():
-        shutil.rmtree(path)

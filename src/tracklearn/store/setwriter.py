@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tracklearn
-from tracklearn.store.atomic import sync_folder
 from tracklearn.store.config import digest
-from tracklearn.store.runs import read_json, write_json
-from tracklearn.store.shards import HashedFile, ShardWriter, disk_error
+from tracklearn.store.files import disk_error, read_json, sync_folder, write_json
+from tracklearn.store.shards import HashedFile, ShardWriter
 from tracklearn.types import Array
 
 SCHEMA = 1

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tracklearn.store.files import disk_error
 from tracklearn.types import Array
 
 SCHEMA = pa.schema([pa.field("jpeg", pa.large_binary(), nullable=False)])
@@ -66,19 +67,6 @@ class HashedFile(io.FileIO):
             os.fsync(self.fileno())
         except OSError as error:
             raise disk_error(error, self.path) from error
-
-
-def disk_error(error: OSError, path: Path) -> OSError:
-    """`error` with the file named and a full disk called so; same errno."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OSError(error.errno, "the disk is full", str(path))
-    return OSError(error.errno or errno.EIO, f"cannot be written ({error.strerror or error})", str(path))
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file's content, read in pieces."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class ShardWriter:

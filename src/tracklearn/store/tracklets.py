@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store.files import hash_file, read_json
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.runs import read_json
 from tracklearn.store.setwriter import (
     KIND,
     TRUTH,
@@ -38,7 +38,7 @@ from tracklearn.store.setwriter import (
     number_cameras,
     truth_path,
 )
-from tracklearn.store.shards import ShardReader, hash_file
+from tracklearn.store.shards import ShardReader
 from tracklearn.types import Array, Tracklets, Truth
 
 __all__ = [

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.store.atomic import replacing, write_atomic
+from tracklearn.store.files import replacing, write_atomic
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int | None], None]

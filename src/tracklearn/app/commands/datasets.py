@@ -45,7 +45,7 @@ def datasets(
                 raise ValueError(f"{option} needs --root: the folder that holds the data set")
         chosen = [find(name)] if name is not None else list(DATASETS.values())
         if as_json:
-            from tracklearn.store.runs import plain_json
+            from tracklearn.store.files import plain_json
 
             entries = [{k: v for k, v in vars(dataset).items() if k != "reader"} for dataset in chosen]
             print(plain_json({"datasets": entries}))

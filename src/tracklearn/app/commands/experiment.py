@@ -33,7 +33,7 @@ def experiment(
     """Run a grid of trainings and print its table, published figures beside the measured."""
     from tracklearn.app import experiment as app
     from tracklearn.app.experiments import files
-    from tracklearn.store.runs import plain_json
+    from tracklearn.store.files import plain_json
 
     if name is None or list_:
         found = app.listing()

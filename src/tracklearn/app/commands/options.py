@@ -144,7 +144,7 @@ def first_process() -> bool:
 def done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:
     """Tell the path (and `text`) to a person, or the whole result to a program."""
     if as_json:
-        from tracklearn.store.runs import plain_json
+        from tracklearn.store.files import plain_json
 
         print(plain_json(result))
     else:

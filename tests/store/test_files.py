@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from tracklearn.store.atomic import replacing, write_atomic
+from tracklearn.store.files import replacing, write_atomic
 
 
 def test_the_new_file_takes_the_old_one_s_place(tmp_path):
