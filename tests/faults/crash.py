@@ -22,14 +22,13 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.faults.crash_commands import CASES, Case, Lab
 from tests.faults.crash_journal import WRITE, Call, Disk, Tree, read_journal, read_tree
 from tests.faults.crash_server import FAIL_FROM, FAIL_ONCE, KILL, SHORT, Outcome, why_not
+from tests.faults.table import Row, table
 
 N_KILLS = 200
 _TIMES = "times.jsonl"  # of a run: seconds of every round, which a resumed one does not all know
@@ -39,44 +38,6 @@ _FAILURES = (
     ("fails once (ENOSPC)", FAIL_ONCE, errno.ENOSPC),
     ("fails from there on (EIO)", FAIL_FROM, errno.EIO),
 )
-
-
-@dataclass
-class Row:
-    """One line of the table: what was tried, and why what failed did."""
-
-    command: str
-    test: str
-    tried: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    example: dict[str, str] = field(default_factory=dict)
-
-    def add(self, why: str, where: str) -> None:
-        """Count one case: `why` it failed, empty where it held."""
-        self.tried += 1
-        if why:
-            self.failed[why] += 1
-            self.example.setdefault(why, where)
-
-    @property
-    def held(self) -> int:
-        """How many held."""
-        return self.tried - sum(self.failed.values())
-
-    def reasons(self) -> list[str]:
-        """Each reason with its count and its first place."""
-        return [f"{n} × {why} (first: {self.example[why]})" for why, n in self.failed.most_common()]
-
-
-def table(rows: Iterable[Row], *, reasons: bool = True) -> str:
-    """The rows as a Markdown table, and below it why what failed did."""
-    rows = list(rows)
-    lines = ["| command | test | tried | held | failed |", "|---|---|---|---|---|"]
-    lines += [f"| {r.command} | {r.test} | {r.tried} | {r.held} | {r.tried - r.held} |" for r in rows]
-    total = sum(r.tried for r in rows), sum(r.held for r in rows)
-    lines.append(f"| all | | {total[0]} | {total[1]} | {total[0] - total[1]} |")
-    told = [f"- {r.command}, {r.test}: {reason}" for r in rows for reason in r.reasons()]
-    return "\n".join(lines + (["", *told] if reasons and told else []))
 
 
 def points(calls: Sequence[Call]) -> list[int]:
@@ -104,6 +65,11 @@ def _named(path: str) -> str:
     return re.sub(r"\.[0-9a-f]{8}\.tmp", ".tmp", path)
 
 
+def _final(text: str) -> str:
+    """Names of temporary files as those of the files that they become."""
+    return re.sub(r"\.([^\s/]+)\.[0-9a-f]{8}\.tmp", r"\1", text)
+
+
 def _key(tree: Tree) -> str:
     found = hashlib.sha256()
     for path, content in sorted(tree.items()):
@@ -112,9 +78,9 @@ def _key(tree: Tree) -> str:
     return found.hexdigest()
 
 
-def difference(tree: Tree, want: Tree) -> str:
+def difference(tree: Tree, want: Tree, *, more_is_fine: bool = False) -> str:
     """How a folder differs from the one of an undisturbed command; empty where it does not."""
-    more = sorted({_named(p) for p in tree.keys() - want.keys()})
+    more = [] if more_is_fine else sorted({_named(p) for p in tree.keys() - want.keys()})
     less = sorted(want.keys() - tree.keys())
     other = [p for p in sorted(want.keys() & tree.keys()) if tree[p] != want[p] and not p.endswith(_TIMES)]
     parts = (("left behind", more), ("missing", less), ("other bytes", other))
@@ -186,8 +152,10 @@ class Trial:
             return f"exit {outcome.code}: {last}"
         if sum(line.startswith("tracklearn: ") for line in outcome.err.splitlines()) != 1:
             return f"not one line: {last}"
-        names = {part for call in self.calls for part in Path(call.path).parts[-1:]} - {"."}
-        if not any(_named(name).strip(".").removesuffix(".tmp") in _named(outcome.err) for name in names):
+        known = {_final(name) for call in self.calls for name in (call.path, call.target)}
+        known = known - {"", "."} | {self.lab.work.name}
+        words = re.split(r"[\s:;,'\"()]+", _final(outcome.err))
+        if not any(word == name or word.endswith(f"/{name}") for word in words for name in known):
             return f"no path: {last}"
         return ""
 
@@ -219,7 +187,7 @@ def crash_points(trial: Trial, chosen: Sequence[int]) -> Iterator[Row]:
     for names_synced, row in ((True, synced), (False, all_names)):
         left = disk.after_power_loss(names_synced=names_synced)
         row.add(trial.resumed(left), end)
-        done.add(difference(left, trial.want), f"{end}, {row.test}")
+        done.add(difference(left, trial.want, more_is_fine=True), f"{end}, {row.test}")
     yield from (row for row in (killed, half, read, synced, all_names, done) if row.tried)
 
 
@@ -288,19 +256,18 @@ def try_command(lab: Lab, name: str, *, every: int = 1, every_call: bool = False
     return rows
 
 
-def run_all(
+def try_commands(
     names: Sequence[str], *, every: int = 1, every_call: bool = False, jobs: int = 1
-) -> tuple[list[Row], list[str]]:
-    """Rows of the named commands in order, and what could not be tried at all; `jobs` at a time."""
+) -> list[Row]:
+    """Rows of the named commands in that order, `jobs` commands at a time."""
     left: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         left.put(name)
     found: dict[str, list[Row]] = {}
-    broken: list[str] = []
 
     def work(root: Path) -> None:
         with Lab(root) as lab:
-            while True:
+            while not left.empty():
                 try:
                     name = left.get_nowait()
                 except queue.Empty:
@@ -308,8 +275,8 @@ def run_all(
                 try:
                     found[name] = try_command(lab, name, every=every, every_call=every_call)
                 except RuntimeError as error:
-                    broken.append(f"{name}: {error}")
-                    continue
+                    found[name] = [Row(name, "undisturbed")]
+                    found[name][0].add(_told(str(error)), "before anything was broken")
                 print(table(found[name]), file=sys.stderr, flush=True)
 
     root = Path(tempfile.mkdtemp(prefix="crash-"))
@@ -321,7 +288,15 @@ def run_all(
             thread.join()
     finally:
         shutil.rmtree(root)
-    return [row for name in names for row in found.get(name, [])], broken
+    return [row for name in names for row in found.get(name, [])]
+
+
+def whole(jobs: int) -> list[Row]:
+    """All commands; nothing where the shim cannot be used, which is said."""
+    if reason := why_not():
+        print(f"crash points are not tried: {reason}", file=sys.stderr)
+        return []
+    return try_commands(list(CASES), jobs=jobs)
 
 
 def main() -> int:
@@ -339,12 +314,12 @@ def main() -> int:
         return 0
     names = given.command or (["train", "ingest", "index", "run"] if given.quick else list(CASES))
     every = 7 if given.quick else given.every
-    rows, broken = run_all(names, every=every, every_call=given.every_call, jobs=given.jobs)
-    text = "\n".join([table(rows), *(f"- not tried: {line}" for line in broken)])
+    rows = try_commands(names, every=every, every_call=given.every_call, jobs=given.jobs)
+    text = table(rows)
     print(text)
     if given.out is not None:
         given.out.write_text(text + "\n")
-    return int(bool(broken) or any(row.failed for row in rows))
+    return int(any(row.failed for row in rows))
 
 
 if __name__ == "__main__":
