@@ -116,9 +116,7 @@ class SealedFolder:
         self.manifest["files"] = known
         coming = {name: sha256 for name, sha256 in new.items() if known.get(name) != sha256}
         if coming or drop or not files:
-            self.manifest["coming"] = coming
-            self.save()
-            del self.manifest["coming"]
+            self.save(coming)
         for name, data in files.items():
             make_folder((self.path / name).parent)
             write_atomic(self.path / name, data)
@@ -126,11 +124,14 @@ class SealedFolder:
         for name in drop:
             (self.path / name).unlink(missing_ok=True)
 
-    def save(self) -> None:
-        """Write the manifest."""
-        ordered = dict(sorted(self.manifest["files"].items()))
+    def save(self, coming: Mapping[str, str] | None = None) -> None:
+        """Write the manifest; `coming`: sums of files that are about to be put in their place."""
         rest = {name: value for name, value in self.manifest.items() if name != "files"}
-        write_sealed(self.path / MANIFEST, {**rest, "files": ordered})
+        sums = {
+            "files": dict(sorted(self.manifest["files"].items())),
+            **({"coming": coming} if coming else {}),
+        }
+        write_sealed(self.path / MANIFEST, {**rest, **sums})
 
 
 def damage(path: Path, name: str, manifest: Mapping[str, Any]) -> str | None:
