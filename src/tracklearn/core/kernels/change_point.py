@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tracklearn.core.kernels.compiled import kernel
 from tracklearn.core.kernels.isolate import SHORT, dot, lengths, tile
 
 # Of a stretch with weight W, q is the squared length of the sum of its weighted rows. The spread of unit rows
 # around their mean, Σ w |x − mean|², is W − q / W, and the W of all stretches are the same for every cutting.
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def price(penalty, weight):
     """Of one cut in a tracklet of this weight: more frames have more places where chance saves something."""
     return penalty * max(2.0, np.log(weight))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def extend(product, first, weight_sum, cost, squared, best, back):
     """Goes on with the cheapest segmentation by the rows first, first + 1, … of `product`.
 
@@ -43,7 +43,7 @@ def extend(product, first, weight_sum, cost, squared, best, back):
         best[j + 1] = least + cost
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def label_stretches(x, weight_sum, back, least, part):
     """Fills `part` (n,) with the stretches that `extend` found, those of one person joined again.
 
@@ -78,7 +78,7 @@ def label_stretches(x, weight_sum, back, least, part):
         part[edge[k] : edge[k + 1]] = number[group[k]]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _rejoin(total, weight, least, group):
     """Ward's method on groups of rows with these sums and weights; `group` gets the lowest of each."""
     n = len(weight)
@@ -114,7 +114,7 @@ def _rejoin(total, weight, least, group):
                 group[k] = low
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def scale(x, weight, length, out):
     """Fills `out` (n, d) float32 with the rows of `x` at the lengths `weight`; `length` with their own."""
     lengths(x, length)
@@ -124,7 +124,7 @@ def scale(x, weight, length, out):
             out[i, c] = x[i, c] * factor
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def label_short(x, weight, edge, penalty, rejoin, part, length, done):
     """Fills `part` (n,) for the tracklets x[edge[q] : edge[q + 1]] and `length` (n,) with the rows' lengths.
 
@@ -163,7 +163,7 @@ def label_short(x, weight, edge, penalty, rejoin, part, length, done):
         label_stretches(own, weight_sum[: n + 1], back, rejoin * cost, part[lo:hi])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def steps(x, tracklet, clock, lag, length, out):
     """Fills `out` (n,): 1 − cosine of each row and the first of its tracklet `lag` later, or the last.
 

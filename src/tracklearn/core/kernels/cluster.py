@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tracklearn.core.kernels.compiled import kernel
 
 BINS = 4096
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def dbscan(start, column, distance, eps, min_samples):
     """DBSCAN labels (n,), −1 noise; clusters numbered by their lowest core row."""
     n = start.shape[0] - 1
@@ -49,7 +50,7 @@ def dbscan(start, column, distance, eps, min_samples):
     return label
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -57,7 +58,7 @@ def _root(parent, i):
     return i
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def histogram(start, column, distance):
     """Numbers of the pairs (i, j), i < j, by distance.
 
@@ -80,7 +81,7 @@ def histogram(start, column, distance):
     return count, zero
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sum_below(start, column, distance, lower, upper, n_between):
     """Sum of the pairs' distances below `lower`, and the `n_between` of them in [lower, upper).
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from tracklearn.core.kernels.compiled import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def covered(box, edge, share):
     """Fills `share` (n,): of each box's area, the most that lies under one box with a lower lower edge.
 

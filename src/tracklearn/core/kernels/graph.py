@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tracklearn.core.kernels.compiled import kernel
 from tracklearn.core.kernels.neighbors import comparable_distance, insert, keep_largest, offer
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def new_lists(n_a, n_b, k, least):
     """Empty lists for `offer` of the rows of two cameras, those of the second after those of the first.
 
@@ -21,7 +21,7 @@ def new_lists(n_a, n_b, k, least):
     return floor, count, np.empty((n, capacity), np.int32), np.empty((n, capacity), np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def between(x_a, x_b, k, slack, threshold, count, index, value):
     """Edges between the rows of two cameras, from their full lists.
 
@@ -87,7 +87,7 @@ def between(x_a, x_b, k, slack, threshold, count, index, value):
     return pair[:m], weight[:m]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _may_be_near(row, count, index, value, bound):
     """Whether a list holds `row` above its bound; a count of −1 stands for a list of all rows."""
     for c in range(count):
@@ -96,7 +96,7 @@ def _may_be_near(row, count, index, value, bound):
     return count < 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _last(own, others, first, count, index, value, bound, best, at):
     """Distance and row of the k-th nearest; (infinity, 0) where no more than k reach the bound.
 
@@ -115,7 +115,7 @@ def _last(own, others, first, count, index, value, bound, best, at):
     return best[found - 1], at[found - 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def between_all(tile, x, row_edge, column_edge, k, error, threshold):
     """Edges between the cameras of a tile's rows and the later ones among those of its columns.
 
@@ -159,7 +159,7 @@ def between_all(tile, x, row_edge, column_edge, k, error, threshold):
     return pair[:m], weight[:m]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_paths(start, to, camera):
     """Paths i-j-k over three different cameras, each counted once, and those of them with an edge i-k."""
     n = len(start) - 1

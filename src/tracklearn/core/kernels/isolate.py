@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tracklearn.core.kernels.compiled import kernel
 
 SHORT = 256  # frames up to which a tracklet's similarities are computed here, not by BLAS
 
@@ -11,7 +12,7 @@ SHORT = 256  # frames up to which a tracklet's similarities are computed here, n
 _SMALLEST, _LARGEST = 2.0**-60, 2.0**60
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def dot(x, y):
     """x·y in float64; the same for (x, y) and (y, x)."""
     total = 0.0
@@ -20,14 +21,14 @@ def dot(x, y):
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def lengths(x, out):
     """Fills `out` (n,) float64 with the lengths of the rows."""
     for i in range(x.shape[0]):
         out[i] = np.sqrt(dot(x[i], x[i]))
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def tile(x, i, j, out):
     """Fills out[i : i + 4, j : j + 4] with products of rows, float32; the last row stands for those beyond.
 
@@ -64,13 +65,13 @@ def tile(x, i, j, out):
     out[i + 3, j], out[i + 3, j + 1], out[i + 3, j + 2], out[i + 3, j + 3] = s30, s31, s32, s33
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _near(x, y, least):
     """Whether the cosine of two rows is at least `least`, in float64."""
     return dot(x, y) >= least * (np.sqrt(dot(x, x)) * np.sqrt(dot(y, y)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark(product, scale, first, x, least, slack, near, degree):
     """Sets the bits of the pairs (i, j), i < j, whose cosine is at least `least`, and counts them per row.
 
@@ -92,7 +93,7 @@ def mark(product, scale, first, x, least, slack, near, degree):
                 degree[j] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def label_bits(near, degree, min_samples, part):
     """Fills `part` (n,) with DBSCAN labels from the neighbours that `mark` found; without a core, not at all.
 
@@ -131,7 +132,7 @@ def label_bits(near, degree, min_samples, part):
         part[:] = label
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def label_short(x, edge, least, slack, min_samples, part, length, done):
     """Fills `part` (n,) for the tracklets x[edge[q] : edge[q + 1]], float32 rows, and `length` roughly.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tracklearn.core.kernels.compiled import kernel
 from tracklearn.core.kernels.neighbors import squared_distance
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mutual(index, width, half, low, high):
     """Is row i, of low..high−1, among the first neighbours of its own p-th neighbour?
 
@@ -28,7 +28,7 @@ def mutual(index, width, half, low, high):
     return wide, narrow
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def encode(index, squared, features, scale, wide, narrow, low, high):
     """k-reciprocal encoding of rows low..high−1: weights exp(−scale·d), each row's sum 1; columns unsorted.
 
@@ -95,7 +95,7 @@ def encode(index, squared, features, scale, wide, narrow, low, high):
     return count, column[:filled].copy(), weight[:filled].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def overlap(start, column, weight, t_start, t_row, t_weight, low, high, max_distance):
     """Jaccard distances under `max_distance` between rows low..high−1 and the rows after each of them.
 
@@ -162,7 +162,7 @@ def overlap(start, column, weight, t_start, t_row, t_weight, low, high, max_dist
     return count, out[:filled].copy(), distance[:filled].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mirror_lower(low, count, column, distance, place, out_column, out_distance):
     """Puts the pairs (i, j), i < j, of rows low.. into row j, at `place[j]`, which moves on."""
     at = 0
@@ -175,7 +175,7 @@ def mirror_lower(low, count, column, distance, place, out_column, out_distance):
             at += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mirror_upper(start, place, out_column, out_distance):
     """Completes sorted rows of which the part before the diagonal is there: it ends where `place` stands.
 
@@ -195,7 +195,7 @@ def mirror_upper(start, place, out_column, out_distance):
             place[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _grown(array, filled, more):
     """A copy of the filled part with room for `more` and half as much again."""
     out = np.empty(filled + filled // 2 + more, array.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tracklearn.core.kernels.compiled import kernel
 
 # Distances are compared in steps of 2**-40 (9e-13): sums of the same numbers in another order, and so
 # mathematically equal distances, then tie instead of being told apart by rounding.
@@ -12,7 +13,7 @@ _STEPS = 2.0**40
 _LANES = 64  # similarities tested against their floors together: one vector test, no branch per number
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def squared_distance(x, y):
     """2 − 2 x·y in float64; the same for (x, y) and (y, x)."""
     total = 0.0
@@ -21,13 +22,13 @@ def squared_distance(x, y):
     return 2.0 - 2.0 * total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def comparable_distance(x, y):
     """The squared distance in the steps that ties are decided by."""
     return np.rint(squared_distance(x, y) * _STEPS) / _STEPS
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def keep_largest(heap, value):
     """Puts `value` in the place of the smallest of `heap`, which stands first."""
     at = 0
@@ -44,7 +45,7 @@ def keep_largest(heap, value):
     heap[at] = value
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def insert(best, index, found, d, j):
     """Puts (d, j) into its place among the `found` pairs sorted so far; returns their new number."""
     if found < best.shape[0]:
@@ -63,7 +64,7 @@ def insert(best, index, found, d, j):
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def select(similarity, query, gallery, slack, index, squared):
     """Fills `index` and `squared` with the nearest gallery rows of each query, exactly.
 
@@ -88,7 +89,7 @@ def select(similarity, query, gallery, slack, index, squared):
             squared[r, i] = max(best[i], 0.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def open_floors(tile, first_row, k, slack, floor):
     """Sets the floors of the rows of a tile by what the tile holds: the k-th largest less `slack` (n,)."""
     heap = np.empty(k, np.float32)
@@ -100,7 +101,7 @@ def open_floors(tile, first_row, k, slack, floor):
         floor[first_row + r] = heap[0] - slack[first_row + r]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
     """Offers tile[r, c], the similarity of rows first_row + r and first_column + c, to both of them.
 
@@ -150,7 +151,7 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
                         count[j] = at + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _make_room(i, heap, slack, floor, count, index, value):
     """Raises the floor of row i to what its candidates say and drops those below it."""
     heap[:] = -np.inf
@@ -171,7 +172,7 @@ def _make_room(i, heap, slack, floor, count, index, value):
         floor[i] = np.inf
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def settle(query, gallery, slack, count, candidate, value, low, high, index, squared):
     """Fills rows low..high−1 of `index` and `squared` from the candidates, computed again in float64.
 
@@ -204,7 +205,7 @@ def settle(query, gallery, slack, count, candidate, value, low, high, index, squ
             squared[i, c] = max(best[c], 0.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _random_bits(number):
     """splitmix64 (Steele, Lea, Flood 2014): 64 bits that look independent from number to number."""
     z = (np.uint64(number) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -213,7 +214,7 @@ def _random_bits(number):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _rotate(row, block):
     """Rotates a row in place: signs drawn at random, then a Walsh-Hadamard transform of every block.
 
@@ -237,7 +238,7 @@ def _rotate(row, block):
             half *= 2
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def quantise(features, block, low, high, out, scale):
     """Rows low..high−1, rotated in blocks, as int8 `out` times `scale` (n,).
 
@@ -260,7 +261,7 @@ def quantise(features, block, low, high, out, scale):
             out[i, c] = np.int8(np.floor(row[c] * inverse + chance))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def rescale(product, scale_row, scale_column, out):
     """`out` = int32 `product` times the scales of its row and its column, float32."""
     for r in range(product.shape[0]):

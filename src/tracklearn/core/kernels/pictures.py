@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from tracklearn.core.kernels.compiled import kernel
 
 # As an index, an unsigned number is not asked whether it counts from the end: a fifth of `paint`'s time.
 U = np.uintp
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_levels(images, count, first, end):
     """Adds to `count` (b, 256, 3) how often each level of each channel stands in images first to end − 1.
 
@@ -26,7 +27,7 @@ def count_levels(images, count, first, end):
                     own[row[x, c], c] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def paint(images, table, blank, flip, offset, erase, erased, out, first, end):
     """Fills images first to end − 1 of `out` (b, h, w, 3) float32 from `images` (b, h, w, 3) uint8.
 
@@ -59,7 +60,7 @@ def paint(images, table, blank, flip, offset, erase, erased, out, first, end):
         out[i, top : top + high, left : left + wide] = erased
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fit_rectangles(drawn, h, w, erase, area, aspect, out):
     """Fills `out` (b, 4) int64, zeros, with top, left, height and width of the rectangle to erase.
 

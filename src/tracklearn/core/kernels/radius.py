@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tracklearn.core.kernels.compiled import kernel
 from tracklearn.core.kernels.neighbors import squared_distance
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def cosine_distances(features, row, column, steps, out):
     """`out` (m,) = 1 − x·y of the pairs of rows, in float64, to the nearest of `steps` steps in 1."""
     for e in range(row.shape[0]):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tracklearn.core.kernels.compiled import kernel
 
 _BLOCK = 4096  # distances compared with all matches in turn, while they are in the nearest cache
 _MANY = 512  # matches from which one binary search per distance is cheaper than one pass per match
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _load(row, hide, out):
     """Writes row + hide to `out`; whether the row holds NaN."""
     # Counts are of the type that is compared, so that they add up in as many lanes; a block's are exact.
@@ -21,7 +22,7 @@ def _load(row, hide, out):
     return bad > none
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _count(values, limit):
     """Values at or below the limit; NaN is not."""
     one, none = values.dtype.type(1), values.dtype.type(0)
@@ -31,7 +32,7 @@ def _count(values, limit):
     return np.int64(total)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count_each(wrong, hit, before):
     """before[j] = entries of `wrong` at or below hit[j], which are ascending."""
     before[:] = 0
@@ -51,7 +52,7 @@ def _count_each(wrong, hit, before):
             before[j] += count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _average_precision(hit, before, variant):
     """From the distances of the true matches, ascending, and the wrong entries at or before each."""
     n = len(hit)
@@ -69,7 +70,7 @@ def _average_precision(hit, before, variant):
     return total / n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def score_counted(n, hit, before, variant, ap, ahead):
     """What `score` writes, from what is already counted.
 
@@ -86,7 +87,7 @@ def score_counted(n, hit, before, variant, ap, ahead):
         ap[i] = _average_precision(hit[i, : n[i]], before[i, : n[i]], variant)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def score(
     distance, hide, member, gallery_camid, first, last, query_camid, own, same_camera, variant, ap, ahead
 ):
@@ -132,7 +133,7 @@ def score(
         ap[i] = _average_precision(hit, before, variant)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def _squared_difference(x, y):
     """|x − y|², 0 for equal rows."""
     total = np.float32(0)
@@ -142,7 +143,7 @@ def _squared_difference(x, y):
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _squared_distances(row, own, other):
     """Turns products x·y into |x|² + |y|² − 2 x·y, the lengths given as |x|² − 1."""
     two = np.float32(2)
@@ -150,13 +151,13 @@ def _squared_distances(row, own, other):
         row[j] = (two - two * row[j]) + (own + other[j])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _blend(row, jaccard, scale, share):
     for j in range(row.shape[0]):
         row[j] = scale * row[j] + share * jaccard[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def blend(
     out, query, gallery, query_length, gallery_length, slack, scale, share, start, column, weight, by_column
 ):
