@@ -250,12 +250,13 @@ def try_command(lab: Lab, name: str, *, every: int = 1, every_call: bool = False
     """All rows of one command.
 
     Args:
-        every: of the points, every so many.
+        every: of the points, every so many, but a dozen at least.
         every_call: each call is a point, and fails in every way (hours for all commands).
     """
     trial = Trial(lab, CASES[name](lab))
+    chosen = list(range(1, len(trial.calls) + 1)) if every_call else points(trial.calls)
     step = every * (1 if every_call else trial.case.sparse)
-    chosen = (list(range(1, len(trial.calls) + 1)) if every_call else points(trial.calls))[::step]
+    chosen = chosen[:: max(1, min(step, len(chosen) // 12))]  # of a short command a dozen all the same
     rows = list(crash_points(trial, chosen))
     rows += failing_calls(trial, chosen, every_way=every_call)
     if name == "run":
