@@ -19,11 +19,13 @@ import queue
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.faults.crash_commands import CASES, Case, Lab
 from tests.faults.crash_journal import WRITE, Call, Disk, Tree, read_journal, read_tree
@@ -92,14 +94,17 @@ class Trial:
 
     def __init__(self, lab: Lab, case: Case) -> None:
         self.lab, self.case = lab, case
+        # Once in the server itself, which warms it, and once more in a process that has ended when others
+        # go on with what it left: locks may tell by that.
+        warm = lab.make(*case.argv, start=case.start, setup=case.setup)
         journal = lab.root / "journal"
         lab.reset(case.start)
-        whole = lab.server.run(
-            case.argv, cwd=lab.work, watch=lab.work, journal=journal, setup=case.setup, here=True
-        )
+        whole = self.run(case.argv, watch=lab.work, journal=journal)
         if whole.code:
             raise RuntimeError(f"{case.name} ended with {whole.code}: {whole.err}")
         self.want = read_tree(lab.work)
+        if off := difference(self.want, warm):
+            raise RuntimeError(f"{case.name} does not end the same way twice: {off}")
         self.calls = read_journal(journal, lab.work)
         journal.unlink()
         disk = Disk(case.start)
@@ -110,10 +115,14 @@ class Trial:
         self._outcomes: dict[str, str] = {}
         self._read: dict[str, str] = {}
 
-    def run(self, argv: tuple[str, ...], **broken: int) -> Outcome:
-        """A command line in the folder as it is, perhaps broken."""
-        watch = self.lab.work if broken else None
-        return self.lab.server.run(argv, cwd=self.lab.work, watch=watch, setup=self.case.setup, **broken)
+    def run(self, argv: tuple[str, ...], **how: Any) -> Outcome:
+        """A command line in the folder as it is; `how` as in `Server.run`."""
+        return self.lab.server.run(argv, cwd=self.lab.work, setup=self.case.setup, **how)
+
+    def broken(self, mode: int, call: int, error: int = errno.EIO, *, again: bool = False) -> Outcome:
+        """The command, or the one that goes on, broken at a call."""
+        argv = self.case.again if again else self.case.argv
+        return self.run(argv, watch=self.lab.work, mode=mode, call=call, error=error)
 
     def resumed(self, tree: Tree | None = None) -> str:
         """Why `--resume` does not come to the same end from `tree` (None: from what lies there); or empty."""
@@ -200,7 +209,7 @@ def failing_calls(trial: Trial, chosen: Sequence[int], *, every_way: bool = Fals
         where = f"call {n}: {_named(str(trial.calls[n - 1]))}"
         for what, mode, error in _FAILURES if every_way else [_FAILURES[i % len(_FAILURES)]]:
             trial.lab.reset(trial.case.start)
-            outcome = trial.run(trial.case.argv, mode=mode, call=n, error=error)
+            outcome = trial.broken(mode, n, error)
             if outcome.code == 0:
                 rows[what].add(difference(read_tree(trial.lab.work), trial.want), where)
                 continue
@@ -209,7 +218,7 @@ def failing_calls(trial: Trial, chosen: Sequence[int], *, every_way: bool = Fals
         call = trial.calls[n - 1]
         if call.kind == WRITE and len(call.data) > 1:
             trial.lab.reset(trial.case.start)
-            outcome = trial.run(trial.case.argv, mode=SHORT, call=n)
+            outcome = trial.broken(SHORT, n)
             off = difference(read_tree(trial.lab.work), trial.want)
             bad = f"exit {outcome.code}: {_told(_last(outcome.err))}" if outcome.code else off
             short.add(bad, where)
@@ -223,13 +232,11 @@ def kills_by_progress(trial: Trial, n_kills: int, *, seed: int = 0) -> Row:
     while kills < n_kills:
         trial.lab.reset(trial.case.start)
         chain += 1
-        argv = trial.case.argv
         met: list[int] = []
         while kills < n_kills:
             at = draw.randint(1, len(trial.calls))
-            outcome = trial.run(argv, mode=KILL, call=at)
-            argv = trial.case.again
-            if outcome.code != -9:  # it had fewer calls left to do
+            outcome = trial.broken(KILL, at, again=bool(met))
+            if outcome.code != -signal.SIGKILL:  # it had fewer calls left to do
                 break
             met.append(at)
             kills += 1
@@ -243,12 +250,13 @@ def try_command(lab: Lab, name: str, *, every: int = 1, every_call: bool = False
     """All rows of one command.
 
     Args:
-        every: of the points, every so many.
+        every: of the points, every so many, but a dozen at least.
         every_call: each call is a point, and fails in every way (hours for all commands).
     """
     trial = Trial(lab, CASES[name](lab))
+    chosen = list(range(1, len(trial.calls) + 1)) if every_call else points(trial.calls)
     step = every * (1 if every_call else trial.case.sparse)
-    chosen = (list(range(1, len(trial.calls) + 1)) if every_call else points(trial.calls))[::step]
+    chosen = chosen[:: max(1, min(step, len(chosen) // 12))]  # of a short command a dozen all the same
     rows = list(crash_points(trial, chosen))
     rows += failing_calls(trial, chosen, every_way=every_call)
     if name == "run":

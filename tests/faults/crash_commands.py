@@ -77,10 +77,10 @@ class Lab:
         shutil.rmtree(self.work, ignore_errors=True)
         write_tree(self.work, tree)
 
-    def make(self, *argv: str, start: Tree | None = None) -> Tree:
+    def make(self, *argv: str, start: Tree | None = None, setup: str = "") -> Tree:
         """What a command leaves that nothing disturbs. It runs in the server itself, which so gets warm."""
         self.reset(start or {})
-        found = self.server.run(argv, cwd=self.work, here=True)
+        found = self.server.run(argv, cwd=self.work, setup=setup, here=True)
         if found.code:
             raise RuntimeError(f"tracklearn {' '.join(argv)} ended with {found.code}: {found.err}")
         return read_tree(self.work)

@@ -297,9 +297,15 @@ int truncate64(const char *path, off64_t length) { return truncate(path, length)
 /* Streams whose bytes pass through `write` above. */
 static ssize_t stream_read(void *fd, char *data, size_t length) { return read(*(int *)fd, data, length); }
 
+/* Carries a short write on, as the C library's own streams do. */
 static ssize_t stream_write(void *fd, const char *data, size_t length) {
-    ssize_t n = write(*(int *)fd, data, length);
-    return n < 0 ? 0 : n; /* so does fopencookie want it */
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = write(*(int *)fd, data + done, length - done);
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
 }
 
 static int stream_seek(void *fd, off64_t *at, int from) {
