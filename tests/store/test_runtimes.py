@@ -95,6 +95,12 @@ def test_a_library_that_is_missing_is_asked_for(name, monkeypatch):
         runtimes.load(name)
 
 
+def test_a_library_that_is_damaged_is_not_called_missing(fresh, tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('no such symbol: x')")
+    with pytest.raises(ValueError, match=r"onnxruntime is installed but cannot be imported \(no such symbol"):
+        runtimes.load("onnxruntime")
+
+
 def test_a_library_outside_the_table_is_a_mistake():
     with pytest.raises(KeyError):
         runtimes.load("numpy")

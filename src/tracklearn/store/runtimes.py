@@ -75,18 +75,24 @@ def load(name: str) -> Any:
     and with its telemetry on, that is logged with what to do.
 
     Raises:
-        ValueError: it is not installed; the message says how to.
+        ValueError: it is not installed, or damaged; the message says how to have it.
         KeyError: it is none of `RUNTIMES`.
     """
     root = name.partition(".")[0]
     runtime = RUNTIMES[root]
+    title = runtime.title or root
     if root not in _opened and sys.modules.get(root) is not None:
         _late(root, runtime)
     _switch_off(runtime)
     try:
         module = importlib.import_module(name)
-    except ImportError:
-        raise ValueError(f"{runtime.title or root} is not installed: pip install {runtime.install}") from None
+    except ModuleNotFoundError:
+        raise ValueError(f"{title} is not installed: pip install {runtime.install}") from None
+    except ImportError as error:
+        raise ValueError(
+            f"{title} is installed but cannot be imported ({error}): "
+            f"pip install --force-reinstall {runtime.install}"
+        ) from error
     _opened.add(root)
     return module
 
