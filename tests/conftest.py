@@ -7,7 +7,6 @@ import pytest
 
 # Set before any import of a library that would look at them: nothing may reach for the network in tests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

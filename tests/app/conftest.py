@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tests.app.made_files import put, write_onnx
+from tests.optional import needs
 from tracklearn import world
 from tracklearn.app import demo, pipeline
 
@@ -73,7 +74,7 @@ def call(request, monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def onnx(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     return write_onnx(tmp_path / "means.onnx")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.app.made_files import write_onnx
+from tests.optional import needs
 from tracklearn.app import benchmark as module
 from tracklearn.app import extract
 from tracklearn.app.exported import ExportedModel
@@ -36,7 +37,7 @@ def test_small_pictures_grow_linearly_and_large_ones_are_averaged():
 
 
 def test_interpolation_is_bilinear_unless_told_otherwise(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     plain, noted = (
         write_onnx(tmp_path / "a.onnx"),
         write_onnx(tmp_path / "b.onnx", notes={"interpolation": "bicubic"}),
@@ -50,7 +51,7 @@ def test_interpolation_is_bilinear_unless_told_otherwise(tmp_path):
 
 
 def test_size_and_normalisation_are_the_files_own(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     free = ExportedModel(write_onnx(tmp_path / "a.onnx", ("n", 3, "h", "w")))
     assert (free.height, free.width) == (256, 128)
     assert (free.mean, free.pixels_from) == ((0.485, 0.456, 0.406), "ImageNet")
@@ -77,13 +78,13 @@ def test_size_and_normalisation_are_the_files_own(tmp_path):
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path, options, message):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     with pytest.raises(ValueError, match=message):
         ExportedModel(write_onnx(tmp_path / "odd.onnx", **options))
 
 
 def test_a_model_that_cannot_run_or_gives_nothing_is_refused(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     black, row = ArrayCrops(np.zeros((1, 16, 8, 3), np.uint8)), np.arange(1)
     model = ExportedModel(write_onnx(tmp_path / "a.onnx"), mean=(0, 0, 0))
     with pytest.raises(ValueError, match="not finite or all zero"):
@@ -102,7 +103,7 @@ def test_onnxruntime_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
 
 
 def test_the_shared_network_takes_its_fixed_batch_of_one(data, market):
-    pytest.importorskip("onnxruntime")
+    needs("onnxruntime")
     model = open_model(data / "weights" / "osnet_x0_25_msmt17.onnx")
     crops = extract.Pictures(benchmarks.read("market1501", market).test, model.height, model.width)
     assert (model.height, model.width) == (256, 128)

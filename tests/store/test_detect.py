@@ -1,10 +1,11 @@
 """Detectors: shared parts, motion on a drawn scene, models on real pictures, hub models at random."""
 
-import importlib.util
+import json
 import sys
 
 import numpy as np
 import pytest
+from tests.optional import needs
 
 from tracklearn.store import detect, detect_models
 from tracklearn.store.detect import open_detector, suppress, tidy
@@ -57,7 +58,7 @@ def test_a_missing_extra_is_named(kind, package, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["openvino", "onnx"])
 def test_a_file_that_is_no_model_is_refused_in_one_line(kind, tmp_path):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(kind, kind))
+    needs({"onnx": "onnxruntime"}.get(kind, kind))
     (tmp_path / f"m.{'xml' if kind == 'openvino' else 'onnx'}").write_text("nonsense")
     path = next(tmp_path.iterdir())
     with pytest.raises(ValueError, match="not a model") as caught:
@@ -220,8 +221,8 @@ def test_fastestdet_grid_by_hand():
 
 def _ssd_model(folder, rows, shape=(1, 3, 32, 48)):
     """An OpenVINO model whose SSD output is `rows`, plus the picture's mean blue in the last score."""
-    openvino = pytest.importorskip("openvino")
-    from openvino import opset13 as op
+    openvino = needs("openvino")
+    op = needs("openvino.opset13")
 
     picture = op.parameter(list(shape), np.float32, name="data")
     planar = shape[1] == 3
@@ -237,12 +238,9 @@ def _ssd_model(folder, rows, shape=(1, 3, 32, 48)):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 48), (1, 32, 48, 3)])
-def test_openvino_ssd_gets_bgr_and_scales_boxes(tmp_path, shape, monkeypatch):
+def test_openvino_ssd_gets_bgr_and_scales_boxes(tmp_path, shape):
     rows = [[0, 1, 0.4, 0.1, 0.25, 0.2, 0.75], [0, 1, 0.35, 0.11, 0.25, 0.2, 0.75], [0, 1, 0, 0.5, 0.5, 2, 2]]
     path = _ssd_model(tmp_path, rows, shape)
-    if importlib.util.find_spec("openvino_telemetry"):
-        # Its constructor would raise: nothing here may so much as start telemetry.
-        monkeypatch.setattr("openvino_telemetry.Telemetry.init", None)
     detector = open_detector(f"openvino:{path}")
     assert (detector.threshold, detector.confident) == (0.3, 0.5)
     image = np.zeros((100, 200, 3), np.uint8)
@@ -255,8 +253,8 @@ def test_openvino_ssd_gets_bgr_and_scales_boxes(tmp_path, shape, monkeypatch):
 
 
 def test_openvino_model_of_another_kind_is_refused(tmp_path):
-    openvino = pytest.importorskip("openvino")
-    from openvino import opset13 as op
+    openvino = needs("openvino")
+    op = needs("openvino.opset13")
 
     picture = op.parameter([1, 3, 8, 8], np.float32)
     mean = op.reduce_mean(picture, op.constant([1]), False)
@@ -292,7 +290,7 @@ def _score(detector, data, n_frames, stride=1):
 def test_real_people_are_found(data, spec, least, stride):
     kind, _, name = spec.partition(":")
     if name:
-        pytest.importorskip({"onnx": "onnxruntime"}.get(kind, kind))
+        needs({"onnx": "onnxruntime"}.get(kind, kind))
         spec = f"{kind}:{data / 'weights' / name}"
     assert _score(open_detector(spec), data, 60, stride) > least
 
@@ -307,7 +305,7 @@ def test_motion_finds_real_people(data):
 def test_real_people_are_found_on_the_whole_clip(data, spec, least):
     kind, _, name = spec.partition(":")
     if name:
-        pytest.importorskip(kind)
+        needs(kind)
         spec = f"{kind}:{data / 'weights' / name}"
     assert _score(open_detector(spec), data, 10_000) >= least
 
@@ -318,7 +316,7 @@ def test_real_people_are_found_on_the_whole_clip(data, spec, least):
 def _hub_model(folder, kind, **changes):
     """A small detector of random weights as the transformers library saves it."""
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    transformers = needs("transformers")
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic",
         out_features=["stage2", "stage3", "stage4"],
@@ -335,9 +333,8 @@ def _hub_model(folder, kind, **changes):
     torch.manual_seed(0)
     model = transformers.AutoModelForObjectDetection.from_config(config).eval()
     model.save_pretrained(folder)
-    from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
-
-    processor = RTDetrImageProcessorPil(size={"height": 64, "width": 96})
+    pictures = needs("transformers.models.rt_detr.image_processing_pil_rt_detr")
+    processor = pictures.RTDetrImageProcessorPil(size={"height": 64, "width": 96})
     processor.save_pretrained(folder)
     return model, processor
 
@@ -366,7 +363,7 @@ def test_hub_detectors_agree_with_the_library(tmp_path, kind, threshold):
 
 
 def test_hub_refusals_say_what_to_do(tmp_path):
-    pytest.importorskip("transformers")
+    needs("transformers")
     with pytest.raises(ValueError, match="neither here nor reachable: give a folder that holds") as caught:
         open_detector("hub:nobody/nothing-of-this-name")
     assert "\n" not in str(caught.value)
@@ -380,7 +377,7 @@ def test_hub_refusals_say_what_to_do(tmp_path):
 
 
 def test_hub_never_starts_from_random_weights(tmp_path):
-    pytest.importorskip("transformers")
+    needs("transformers")
     from safetensors.numpy import load_file, save_file
 
     _hub_model(tmp_path, "rt_detr_v2")
@@ -390,6 +387,30 @@ def test_hub_never_starts_from_random_weights(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights, among them model\.encoder_input_proj"):
         open_detector(f"hub:{tmp_path}")
+
+
+def test_code_that_comes_with_a_model_is_never_run_nor_asked_about(tmp_path, monkeypatch):
+    needs("transformers")
+    config = {"model_type": "not-of-the-library", "auto_map": {"AutoConfig": "code.Config"}}
+    config["auto_map"]["AutoModelForObjectDetection"] = "code.Model"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
+    with pytest.raises(ValueError, match=r"brings code of its own, which is never run") as caught:
+        open_detector(f"hub:{tmp_path}")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_of_the_library_is_used_without_the_code_beside_it(tmp_path):
+    _hub_model(tmp_path, "rt_detr_v2")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForObjectDetection": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert open_detector(f"hub:{tmp_path}").name == f"hub:{tmp_path}"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_prepare_follows_the_settings():

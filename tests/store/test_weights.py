@@ -309,15 +309,3 @@ class TestImagenet:
             stem = url.rsplit("/", 1)[1].removesuffix(".pth")
             assert len(stem.rsplit("-", 1)[1]) == 8, name
             assert url.startswith("https://")
-
-
-def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path))
-    assert weights.cache_folder() == tmp_path
-    monkeypatch.delenv("TRACKLEARN_CACHE")
-    for platform, part in (("linux", "xdg"), ("darwin", "Library"), ("win32", "appdata")):
-        monkeypatch.setattr(weights.sys, "platform", platform)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "appdata"))
-        assert part in str(weights.cache_folder())
-        assert "tracklearn" in str(weights.cache_folder())

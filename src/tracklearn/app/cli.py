@@ -13,6 +13,7 @@ import typer
 
 from tracklearn.app.commands import check, datasets, evaluate, experiment, main_job, noise
 from tracklearn.core import threads
+from tracklearn.store import cache
 
 app = typer.Typer(
     name="tracklearn",
@@ -44,6 +45,7 @@ STOPPED = 130  # the exit code of a program stopped with Ctrl-C
 def main() -> None:
     """Entry point: one clear line and exit code 2 for the user's errors, 130 when stopped."""
     threads.wait_briefly()
+    cache.keep_home_clean()
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and sys.argv[1:2] != ["train"]:
             raise ValueError("torchrun is for tracklearn train alone: start other commands without it")

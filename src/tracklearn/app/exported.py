@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tracklearn.core import threads
+from tracklearn.store import first_contact, model_files
 from tracklearn.types import Array, Crops
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -43,8 +43,9 @@ class ExportedModel:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: onnxruntime is not installed, the file is none it can load, the input is of another form,
-            mean and std are not three numbers each of 0-1, std above 0, or the interpolation is unknown.
+        ValueError: onnxruntime is not installed, the file is none it can load and run in bounds (see
+            `store/first_contact.py`), the input is of another form, mean and std are not three numbers each
+            of 0-1, std above 0, or the interpolation is unknown.
     """
 
     def __init__(
@@ -56,23 +57,18 @@ class ExportedModel:
         interpolation: str | None = None,
     ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no such file: {self.path}")
-        self._session, self._refusals = _open(self.path)
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1:
-            raise ValueError(f"{self.path}: the model has {len(inputs)} inputs, expected 1")
-        self._input, shape = inputs[0].name, list(inputs[0].shape)
-        dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}.get(inputs[0].type)
-        if dtype is None:
-            raise ValueError(f"{self.path}: the input is {inputs[0].type}, expected float or float16")
-        if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        first_contact.try_out("onnxruntime", self.path)
+        # Threads take crops, not parts of a layer: a re-ID network is too small to be shared out.
+        model = model_files.open_onnx(self.path, n_threads=1)
+        if model.dtype not in (np.float32, np.float16):
+            raise ValueError(f"{self.path}: the input is {model.kind}, expected float or float16")
+        shape, self._run, self._dtype = list(model.shape), model.run, model.dtype
+        if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3) or 0 in shape:
             raise ValueError(f"{self.path}: the input has shape {shape}, expected (batch, 3, height, width)")
-        self._dtype = dtype
         self._batch = shape[0] if isinstance(shape[0], int) else None
         size = (got if isinstance(got, int) else usual for got, usual in zip(shape[2:], _SIZE, strict=True))
         self.height, self.width = size
-        noted = self._session.get_modelmeta().custom_metadata_map
+        noted = model.notes
         self.mean, mean_from = self._pixels(mean, ("pixel_mean", "mean"), noted, IMAGENET[0])
         self.std, std_from = self._pixels(std, ("pixel_std", "std"), noted, IMAGENET[1])
         self.pixels_from = mean_from if mean_from == std_from else f"{mean_from} and {std_from}"
@@ -109,12 +105,7 @@ class ExportedModel:
         padded = np.resize(batch, (-(-len(batch) // step) * step, *batch.shape[1:]))
         found = []
         for low in range(0, len(padded), step):
-            try:
-                out = np.asarray(self._session.run(None, {self._input: padded[low : low + step]})[0])
-            except self._refusals as error:
-                raise ValueError(
-                    f"{self.path}: does not run on {padded[low : low + step].shape}: {error}"
-                ) from None
+            out = np.asarray(self._run(padded[low : low + step])[0])
             if out.ndim < 2 or len(out) != step:
                 raise ValueError(f"{self.path}: the output has shape {out.shape}, expected ({step}, width)")
             found.append(out.reshape(step, -1).astype(np.float32))
@@ -141,23 +132,3 @@ def _numbers(text: str) -> list[float]:
         return [float(number) for number in re.findall(r"[^\s,;\[\]()]+", text)]
     except ValueError:
         return []
-
-
-def _open(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
-    """The session, and the exceptions by which onnxruntime refuses a file or an input."""
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError:
-        raise ValueError('onnxruntime is not installed: pip install "tracklearn[onnx]"') from None
-    names = ("InvalidProtobuf", "InvalidGraph", "InvalidArgument", "Fail", "NotImplemented")
-    refusals = tuple(getattr(state, name) for name in (*names, "RuntimeException"))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Threads take crops, not parts of a layer: a re-ID network is too small to be shared out.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), refusals
-    except refusals as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a model onnxruntime can load: {line}") from None

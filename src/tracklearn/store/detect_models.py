@@ -1,12 +1,10 @@
 """Detectors that run a network the user has: OpenVINO or ONNX files, and models of the transformers library.
 
-The runtimes are imported when a detector is opened. OpenVINO's telemetry belongs to its model converter; only
-its runtime is used here, which sends nothing.
+The runtimes are imported when a detector is opened, by the door that switches their telemetry off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.store import first_contact, model_files, runtimes
 from tracklearn.store.detect import empty, suppress, tidy
+from tracklearn.store.model_files import first_line
 
 Array = NDArray[Any]
 
+_RUNTIMES = {
+    "openvino": ("openvino", model_files.open_openvino),
+    "onnx": ("onnxruntime", model_files.open_onnx),
+}
 _MAX_IOU = 0.45
 # Set predictors rarely repeat themselves; what they say twice overlaps far.
 _MAX_IOU_HUB = 0.7
@@ -45,11 +49,13 @@ class ModelDetector:
         self, runtime: str, path: str, *, threshold: float | None = None, label: int | None = None
     ) -> None:
         self.name = f"{runtime}:{path}"
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no such file: {path}")
-        open_model = {"openvino": _openvino, "onnx": _onnx}[runtime]
-        shape, dtype, outputs, self._run = open_model(path)
-        self._output, kind = self._choose(outputs)
+        library, open_model = _RUNTIMES[runtime]
+        first_contact.try_out(library, path)
+        model = open_model(path)
+        if model.dtype is None:
+            raise ValueError(f"{path}: the input is {model.kind}, expected float, float16 or uint8")
+        shape, self._run = model.shape, model.run
+        self._output, kind = self._choose(model.outputs)
         self._decode = {"ssd": _decode_ssd, "fastestdet": _decode_fastestdet}[kind]
         self._scale = {"ssd": 1.0, "fastestdet": 1 / 255}[kind]
         self._label = {"ssd": 1, "fastestdet": 0}[kind] if label is None else label
@@ -66,7 +72,7 @@ class ModelDetector:
                 f"{path}: input has shape {shape}, its height and width are open: export it with fixed ones"
             )
         self._height, self._width = size
-        self._dtype = dtype
+        self._dtype = model.dtype
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         picture = cv2.resize(image, (self._width, self._height), interpolation=cv2.INTER_LINEAR)[..., ::-1]
@@ -115,72 +121,6 @@ def _decode_fastestdet(output: Array, label: int, threshold: float) -> tuple[Arr
     return np.concatenate([centre - half, centre + half]).T, score[row, column]
 
 
-Opened = tuple[tuple[Any, ...], Any, list[tuple[Any, ...]], Callable[[Array], list[Array]]]
-
-
-def _openvino(path: str) -> Opened:
-    """Input shape, input dtype, output shapes, and the function that runs the model."""
-    try:
-        import openvino
-    except ImportError:
-        raise _missing("openvino", "OpenVINO") from None
-    core = openvino.Core()
-    try:
-        model = core.read_model(path)
-        if len(model.inputs) != 1:
-            raise ValueError(f"{path}: the model has {len(model.inputs)} inputs, expected 1")
-        # Full precision wherever it runs: newer CPUs would take bfloat16 and give other boxes.
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not a model OpenVINO can load: {_first_line(error)}") from None
-    request = compiled.create_infer_request()
-
-    def run(values: Array) -> list[Array]:
-        found = request.infer([values])
-        return [found[output] for output in compiled.outputs]
-
-    shape, *outputs = (
-        tuple(x.get_length() if x.is_static else None for x in port.partial_shape)
-        for port in (*compiled.inputs, *compiled.outputs)
-    )
-    return shape, compiled.inputs[0].element_type.to_dtype(), outputs, run
-
-
-def _onnx(path: str) -> Opened:
-    """Input shape, input dtype, output shapes, and the function that runs the model."""
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError:
-        raise _missing("onnx", "onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    refusals = (
-        state.InvalidProtobuf,
-        state.InvalidGraph,
-        state.InvalidArgument,
-        state.Fail,
-        state.NotImplemented,
-    )
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except refusals as error:
-        raise ValueError(f"{path}: not a model onnxruntime can load: {_first_line(error)}") from None
-    if len(session.get_inputs()) != 1:
-        raise ValueError(f"{path}: the model has {len(session.get_inputs())} inputs, expected 1")
-    entry = session.get_inputs()[0]
-    dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(
-        entry.type
-    )
-    if dtype is None:
-        raise ValueError(f"{path}: the input is {entry.type}, expected float, float16 or uint8")
-
-    def run(values: Array) -> list[Array]:
-        return session.run(None, {entry.name: values})
-
-    return tuple(entry.shape), dtype, [tuple(x.shape) for x in session.get_outputs()], run
-
-
 class HubDetector:
     """A detector of the transformers library: RT-DETR, RT-DETRv2, D-FINE, RF-DETR, DETR and their kin.
 
@@ -197,22 +137,28 @@ class HubDetector:
         self.name = f"hub:{name}"
         self.threshold = 0.3 if threshold is None else threshold
         self.confident = max(self.threshold, 0.5)
-        try:
-            import torch
-            import transformers
-            from transformers.models.auto.image_processing_auto import get_image_processor_config
-        except ImportError:
-            raise _missing("hub", "transformers") from None
+        transformers = runtimes.load("transformers")
+        auto = runtimes.load("transformers.models.auto.image_processing_auto")
+        import torch
+
         transformers.utils.logging.disable_progress_bar()
+        # Code that comes with a model is never run, nor is the user asked whether it may be. And a folder
+        # here is all there is: what its settings name elsewhere is not fetched.
+        options = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
         try:
-            self._settings = get_image_processor_config(name)
+            self._settings = auto.get_image_processor_config(name, **options)
             model, info = transformers.AutoModelForObjectDetection.from_pretrained(
-                name, output_loading_info=True
+                name, output_loading_info=True, **options
             )
         except OSError as error:
             raise ValueError(f"detector {self.name} is neither here nor reachable: {_REMEDY}") from error
         except (ValueError, ImportError) as error:
-            raise ValueError(f"detector {self.name} cannot be loaded: {_first_line(error)}") from error
+            if "trust_remote_code" in str(error):
+                raise ValueError(
+                    f"detector {self.name} brings code of its own, which is never run: choose a model that "
+                    "the transformers library itself knows"
+                ) from None
+            raise ValueError(f"detector {self.name} cannot be loaded: {first_line(error)}") from error
         if not self._settings:
             raise ValueError(f"detector {self.name} has no preprocessor_config.json: {_REMEDY}")
         if missing := sorted(info["missing_keys"]) + sorted(info["mismatched_keys"]):
@@ -227,7 +173,7 @@ class HubDetector:
             self._device = torch.device(device)
             self._model = model.to(self._device).eval()
         except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
-            raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
+            raise ValueError(f"device {device!r} cannot be used: {first_line(error)}") from error
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         torch = self._torch
@@ -296,11 +242,3 @@ def _size(shape: tuple[int, ...], size: Any) -> tuple[int, int]:
     raise ValueError(
         f"preprocessor_config.json has size {size!r}, expected height and width or shortest_edge"
     )
-
-
-def _missing(extra: str, package: str) -> ValueError:
-    return ValueError(f'{package} is not installed: pip install "tracklearn[{extra}]"')
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

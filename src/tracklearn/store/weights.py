@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import pickle
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.store.cache import cache_folder
 from tracklearn.store.files import replacing, write_atomic
 
 Array = NDArray[Any]
@@ -197,20 +197,6 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     whole = {name: np.require(array, requirements=["C"]) for name, array in arrays.items()}
     # One key only: the library writes several in an order of chance.
     return pack(whole, metadata={"meta": json.dumps(dict(metadata), sort_keys=True)})
-
-
-def cache_folder() -> Path:
-    """Folder of downloaded files: `$TRACKLEARN_CACHE`, otherwise the platform's cache folder."""
-    chosen = os.environ.get("TRACKLEARN_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "tracklearn" / "Cache"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tracklearn"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracklearn"
 
 
 def _published(backbone: str | None, cache: Path, progress: Progress | None) -> Path:
