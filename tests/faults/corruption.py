@@ -1,8 +1,8 @@
 """Damaged files of sets, runs and galleries: refused by name, fallen back from aloud, or read the same.
 
 Every file of a small finished work folder is damaged: one bit flipped at places spread over it, first and
-last byte included, or cut off there. Each damage goes through the reading function that the commands use, and a
-sample of them through a whole command, whose products are compared with those of the whole file.
+last byte included, or cut off there. Each damage goes through the reading function that the commands use,
+and a sample of them through a whole command, whose products are compared with those of the whole file.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def small_demo(out: str) -> None:
     from tracklearn import world
     from tracklearn.app import demo
 
-    size: dict[str, Any] = {"n_people": 5, "n_cameras": 2, "seconds": 15, "width": 240, "height": 180}
+    size: dict[str, Any] = {"n_people": 6, "n_cameras": 2, "seconds": 30}
     learn = world.Config(people_seed=4, **size)
     demo.worlds = lambda seed: (learn, world.Config(people_seed=5, first_pid=6, **size))  # type: ignore[assignment]
     quick = {"epochs": 2, "iterations": 2, "clusters_per_batch": 4}
