@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 CPU = 60  # seconds of processor time for a command on material of this size: about thirty times what it takes
 MEMORY = 3 << 30  # address space beyond what the warmed-up process has
-ASLEEP = 15.0  # seconds in which no thread of a child ran or wanted to
+ASLEEP = 15  # looks in a row, a second apart, at which no thread of a child had run or wanted to
 _STEP = 0.02
 _WARM = (
     *("tracklearn.app.cli", "tracklearn.app.demo", "tracklearn.app.search", "tracklearn.app.report"),
@@ -222,24 +222,23 @@ def _address_space() -> int:
 
 def _wait(pid: int) -> dict[str, Any]:
     """Wait for a child; one in which nothing runs any more is ended."""
-    ran, since, asleep = -1, time.monotonic(), False
-    pause = 0.001
+    ran, still, waits, pause = -1, 0, 0.0, 0.001
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             break
-        busy, ticks = _activity(pid)
-        if busy or ticks != ran:
-            ran, since = ticks, time.monotonic()
-        elif time.monotonic() - since > ASLEEP:
-            asleep = True
-            _end(pid)
         time.sleep(pause)
-        pause = min(pause * 1.5, _STEP)
+        pause, waits = min(pause * 1.5, _STEP), waits + pause
+        if waits >= 1:
+            busy, ticks = _activity(pid)
+            still = 0 if busy or ticks != ran else still + 1
+            ran, waits = ticks, 0.0
+            if still == ASLEEP:
+                _end(pid)
     _end(pid)  # whatever it has started
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "asleep": asleep,
+        "asleep": still >= ASLEEP,
         "cpu": usage.ru_utime + usage.ru_stime,
         "peak": usage.ru_maxrss * 1024,
     }
