@@ -8,7 +8,8 @@ STAMP  := $(VENV)/.installed
 # A user-set number of threads is respected; training is bit-identical only at a fixed number.
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test test-slow lint setup clean
+# The whole fault suite prints its table; `make test` runs a few of its points.
+.PHONY: demo test test-slow test-faults lint setup clean
 
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
@@ -18,6 +19,9 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or gpu"
+
+test-faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --jobs $(PYTEST_WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,69 +1,76 @@
 """Training that is killed, and training that torchrun starts: the run on disk is the uninterrupted one's."""
 
 import contextlib
-import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from tests.app.conftest import QUICK
+from tests.faults.crash_journal import OPEN, RENAME, UNLINK, read_journal, read_tree
+from tests.faults.crash_server import KILL, Server, why_not
 from tracklearn.app import pipeline
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 
-SETTINGS = [*QUICK, "tmc.epochs=3", "tmc.iterations=6", "train.checkpoint_every=2"]
-N_KILLS = 20
+SETTINGS = [*QUICK, "tmc.iterations=3", "train.checkpoint_every=2"]
 
 
-def train(set_path, out, resume):
-    """In a process of its own: one run, to its end."""
-    import torch
+class Killer:
+    """Trains on one set in processes that are killed before the call to the disk that is named."""
 
-    torch.set_num_threads(1)
-    plan = pipeline.plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=SETTINGS)
-    for _ in pipeline.train(plan, out, resume=resume):
-        pass
+    def __init__(self, server, set_path, folder):
+        self.server, self.set_path, self.folder = server, set_path, folder
+
+    def __call__(self, out, call=0):
+        """One `train --resume`; how it ended. `call`: the number of the call before which it is killed."""
+        options = ["--weights", "none", "--preset", "cpu", "--device", "cpu"]
+        options += [part for text in SETTINGS for part in ("--set", text)]
+        return self.server.run(
+            ("train", str(self.set_path), "--out", str(out), "--resume", *options),
+            cwd=self.folder,
+            watch=out.parent,
+            mode=KILL,
+            call=call,
+            journal=self.folder / "journal",
+        )
+
+    def calls(self):
+        """The calls of the last training, paths from the folder that the run lies in."""
+        return read_journal(self.folder / "journal", self.folder)
 
 
 @pytest.fixture(scope="module")
-def processes():
-    """Processes that have the modules loaded: a kill should meet training, not imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tracklearn.learn.train", "tracklearn.learn.methods.tmc"])
-    return context
+def kill(done, tmp_path_factory):
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("killed").resolve()
+    with Server(folder / "server") as server:
+        yield Killer(server, done["out"] / "set", folder)
 
 
-def digests(folder):
-    """sha256 of every file but the times."""
-    return {
-        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in folder.iterdir()
-        if p.name != "times.jsonl"
-    }
+@pytest.fixture(scope="module")
+def whole(kill):
+    """The run that nothing disturbed: its files, and the calls that wrote them."""
+    out = kill.folder / "whole"
+    ended = kill(out)
+    assert ended.code == 0, ended.err
+    return files(out), kill.calls()
 
 
-def test_killed_at_random_moments_and_resumed_it_is_the_same_run(done, tmp_path, processes):
-    set_path = done["out"] / "set"
+def files(out):
+    """The content of every file of a run but the times."""
+    found = read_tree(out)
+    del found["times.jsonl"]
+    return found
 
-    def start(out):
-        process = processes.Process(target=train, args=(set_path, out, True))
-        process.start()
-        return process
 
-    start(tmp_path / "warm").join()  # compiled kernels are read from disk once the server has them
-    began = time.perf_counter()
-    whole = start(tmp_path / "whole")
-    whole.join()
-    lasts = time.perf_counter() - began
-    assert whole.exitcode == 0
-    want = digests(tmp_path / "whole")
+def test_a_whole_run_leaves_these_files_and_the_same_bytes_every_time(kill, whole):
+    want, _ = whole
     assert want.keys() == {
         "manifest.json",
         "rounds.jsonl",
@@ -72,29 +79,46 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(done, tmp_path,
         "start.safetensors",
         "weights.safetensors",
     }
-    assert want == digests(tmp_path / "warm")
-    rng = np.random.default_rng(0)
-    kills = chain = 0
-    found = set()
-    while kills < N_KILLS:
-        out = tmp_path / f"killed{chain}"
-        chain += 1
-        for _ in range(N_KILLS):
-            process = start(out)
-            process.join(rng.uniform(0.1, 0.9) * lasts)
-            if process.exitcode is not None:
-                assert process.exitcode == 0
-                break
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-            found |= {p.name for p in out.glob("state-*")} if out.is_dir() else set()
-        else:
-            last = start(out)
-            last.join()
-            assert last.exitcode == 0
-        assert digests(out) == want
-    assert len(found) >= 2  # kills met more than one phase of the run
+    assert kill(kill.folder / "again").code == 0
+    assert files(kill.folder / "again") == want
+
+
+def before_the_end(calls):
+    """Calls at which training is over and the run is not: no state will follow, the manifest is to come."""
+    state = max(n for n, c in enumerate(calls, 1) if c.kind == RENAME and "state-" in c.target)
+    manifest = max(
+        n for n, c in enumerate(calls, 1) if c.kind == RENAME and c.target.endswith("manifest.json")
+    )
+    assert state < manifest
+    return state + 1, (state + manifest) // 2, manifest
+
+
+def test_killed_at_any_call_and_resumed_it_is_the_same_run(kill, whole):
+    want, calls = whole
+    made = [n for n, c in enumerate(calls, 1) if c.kind == OPEN]
+    gone = [n for n, c in enumerate(calls, 1) if c.kind == UNLINK and not c.error]
+    chosen = sorted({1, *made[1::5], gone[0], gone[-1], *before_the_end(calls)})
+    states = set()
+    for n in chosen:
+        out = kill.folder / f"killed{n}"
+        assert kill(out, call=n).code == -signal.SIGKILL
+        states.add(len(list(out.glob("state-*"))))
+        ended = kill(out)
+        assert ended.code == 0, f"killed before call {n}, {calls[n - 1]}: {ended.err}"
+        assert files(out) == want, f"killed before call {n}, {calls[n - 1]}"
+        pipeline.load_network(Run(out))  # weights that nothing loads would be of no use, whatever their bytes
+    assert len(states) >= 2  # before the first state and after it
+
+
+def test_killed_again_and_again_it_still_comes_to_the_same_run(kill, whole):
+    want, calls = whole
+    out = kill.folder / "chain"
+    kills = 0
+    while kill(out, call=len(calls) // 3).code == -signal.SIGKILL:
+        kills += 1
+        assert kills < len(calls), "no progress from kill to kill"
+    assert kills >= 2
+    assert files(out) == want
 
 
 def torchrun(n, *arguments):

@@ -238,3 +238,102 @@ def test_a_stage_that_fails_loses_nothing(tmp_path):
         assert needed
         assert product.read_text() == "half"
     assert not product.with_name("product.old").exists()
+
+
+def finished(stages, digest, product):
+    """Let the stage run to its end, unless it need not; whether it ran."""
+    with stages.stage("a", digest, product) as needed:
+        if needed:
+            product.mkdir(exist_ok=True)
+            (product / "made").write_text(digest)
+    return needed
+
+
+def test_the_finished_product_of_inputs_asked_for_again_comes_back(tmp_path):
+    stages, product = Stages(tmp_path / "work"), tmp_path / "work" / "product"
+
+    def stop(digest, product):
+        with stages.stage("a", digest, product):
+            product.mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+
+    assert finished(stages, "A", product)
+    with pytest.raises(KeyboardInterrupt):
+        stop("B", product)
+    with pytest.raises(KeyboardInterrupt):
+        stop("C", product)
+    assert not finished(stages, "A", product)
+    assert (product / "made").read_text() == "A"
+    assert [p.name for p in stages.folder.iterdir() if p.is_dir()] == ["product"]
+    assert finished(stages, "B", product)
+    assert finished(stages, "A", product)
+
+
+class Killed(BaseException):
+    """Nothing that the program does after it is done."""
+
+
+def test_killed_at_any_step_a_stage_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """Every note, renaming and removal on the way from A by B, stopped, back to A, and to C."""
+    from tracklearn.app import stages as module
+
+    def way(stages, product):
+        finished(stages, "A", product)
+        if not (product / "made").exists() or (product / "made").read_text() != "B":
+            try:
+                with stages.stage("a", "B", product) as needed:
+                    if needed:
+                        product.mkdir(exist_ok=True)
+                        raise RuntimeError
+            except RuntimeError:
+                pass
+        finished(stages, "A", product)
+        finished(stages, "C", product)
+
+    for n in range(1, 200):
+        folder = tmp_path / str(n)
+        stages, product = Stages(folder), folder / "product"
+        left = n
+
+        def counted(call):
+            def run(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left <= 0:
+                    raise Killed
+                return call(*args, **kwargs)
+
+            return run
+
+        killed = False
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_sealed", counted(module.write_sealed))
+            patch.setattr(module, "_remove", counted(module._remove))
+            patch.setattr(module.Path, "rename", counted(module.Path.rename))
+            try:
+                way(stages, product)
+            except Killed:
+                killed = True
+        way(stages, product)
+        assert (product / "made").read_text() == "C", n
+        assert sorted(p.name for p in folder.iterdir()) == ["product", "stages.json"], n
+        if not killed:
+            break
+    assert n > 10
+
+
+def test_damaged_notes_are_no_dead_end(tmp_path):
+    told = []
+    stages, product = Stages(tmp_path, tell=told.append), tmp_path / "report.html"
+    with stages.stage("a", "A", product):
+        product.write_text("whole")
+    for text in ("{", "[]", '{"a": 3}', stages.path.read_text().replace('"digest": "A"', '"digest": "B"')):
+        stages.path.write_text(text)
+        with stages.stage("a", "A", product) as needed:
+            assert needed
+            product.write_text("whole")
+        assert "stages.json is damaged" in told[-1]
+    product.write_text("whale")
+    assert stages.damages() == [f"{product} is damaged (its content is not what was written)"]
+    with stages.stage("a", "A", product) as needed:
+        assert needed

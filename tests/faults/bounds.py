@@ -14,7 +14,7 @@ import numpy as np
 from tests.faults import material
 from tests.faults.children import ROOT, Children, Outcome
 from tests.faults.degenerate import write_set
-from tests.faults.table import Row, markdown
+from tests.faults.table import Row, table
 
 GIB = 1 << 30
 SPACES = (4.0, 2.0, 1.5, 1.0, 0.7)  # GiB of address space for a training
@@ -43,7 +43,7 @@ def main(quick: bool = False, *, children: Children | None = None) -> list[Row]:
 
 def ingest_by_length(children: Children, folder: Path, short: int, long: int) -> Row:
     """Ingest of a film and of one many times as long takes the same memory."""
-    row = Row(f"memory of ingest, {long // short} times the film")
+    row = Row(f"a film {long // short} times as long", "memory of ingest")
     peaks = []
     for seconds in (short, long):
         film = material.film(folder / f"{seconds}.mp4", seconds=seconds)
@@ -52,16 +52,16 @@ def ingest_by_length(children: Children, folder: Path, short: int, long: int) ->
         )
         peaks.append(outcome.peak)
         if outcome.code:
-            row.add(outcome.fault or outcome.said)
+            row.add(outcome.fault or outcome.said, film.name)
             return row
     row.note = " and ".join(f"{peak >> 20} MiB" for peak in peaks)
-    row.add(f"grows: {row.note}" if peaks[1] - peaks[0] > GROWTH else None)
+    row.add("grows" if peaks[1] - peaks[0] > GROWTH else "", row.note)
     return row
 
 
 def many_tracks(children: Children, folder: Path, n: int) -> Row:
     """A result file in which every box is a track of its own."""
-    row = Row(f"{n:,} track ids, noise measure and ingest")
+    row = Row(f"{n:,} track ids", "noise measure, ingest")
     film = material.film(folder / "many.mp4", seconds=60)
     number = np.arange(n)
     columns = [number % 600 + 1, number + 1, number % 130, number % 60]
@@ -75,7 +75,7 @@ def many_tracks(children: Children, folder: Path, n: int) -> Row:
     ):
         outcome = children.command(*command, cpu=seconds, cwd=folder)
         over = outcome.fault or (f"takes {outcome.peak >> 20} MiB" if outcome.peak > 2 * GIB else None)
-        row.add(over and f"{command[0]}: {over}")
+        row.add(over or "", command[0])
         how = "refused, " if outcome.refused else ""
         notes.append(f"{command[0]} {how}{outcome.cpu:.0f} s, {outcome.peak >> 20} MiB")
     row.note = "; ".join(notes)
@@ -84,7 +84,7 @@ def many_tracks(children: Children, folder: Path, n: int) -> Row:
 
 def training_in(children: Children, folder: Path, spaces: tuple[float, ...]) -> Row:
     """Training in little address space ends well, or says that memory is out and what to lower."""
-    row = Row("training in little address space")
+    row = Row("little address space", "train")
     path = write_set(folder / "set", [0, 1] * 4, [6] * 8, lambda t, c: material.figure(t % 4, 10 * t + c))
     notes = []
     settings = ["--weights", "none", "--preset", "gpu", "--device", "cpu", "--set", "tmc.epochs=1"]
@@ -95,7 +95,7 @@ def training_in(children: Children, folder: Path, spaces: tuple[float, ...]) -> 
         fault = outcome.fault
         if fault is None and outcome.code and "memory" not in outcome.said:
             fault = f"does not speak of memory: {outcome.said.strip()[:160]}"
-        row.add(fault and f"{space} GiB: {fault}")
+        row.add(fault or "", f"{space} GiB")
         notes.append(
             f"{space} GiB {'trained' if outcome.code == 0 else 'refused' if not fault else 'failed'}"
         )
@@ -128,7 +128,7 @@ def _within(space: int, *arguments: str) -> Outcome:
 
 def long_tracklet(children: Children, folder: Path, n: int) -> Row:
     """One tracklet of very many frames through training, isolation included, and the index."""
-    row = Row(f"a tracklet of {n:,} frames, train and index")
+    row = Row(f"a tracklet of {n:,} frames", "train, index")
     # Few pictures, many times over: what counts is the number of rows.
     pictures = [[material.figure(person, i) for i in range(20)] for person in range(4)]
     lengths = [n, *[20] * 7]
@@ -141,11 +141,11 @@ def long_tracklet(children: Children, folder: Path, n: int) -> Row:
         for command in (("train", path, "--out", out, *settings), ("index", out, path)):
             outcome = children.command(*command, cpu=1200, memory=8 * GIB)
             over = outcome.fault or (f"takes {outcome.peak >> 20} MiB" if outcome.peak > 4 * GIB else None)
-            row.add(over and f"{command[0]}, {method}: {over}")
+            row.add(over or "", f"{command[0]}, {method}")
             notes.append(f"{command[0]}, {method}: {outcome.cpu:.0f} s, {outcome.peak >> 20} MiB")
     row.note = "; ".join(notes)
     return row
 
 
 if __name__ == "__main__":
-    print(markdown(main("--quick" in sys.argv)))
+    print(table(main("--quick" in sys.argv)))

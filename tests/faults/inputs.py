@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.faults import hostile, material
 from tests.faults.children import Children, Outcome
-from tests.faults.table import Row, markdown
+from tests.faults.table import Row, table
 from tracklearn.store.files import read_json
 
 MEMORY = 2 << 30  # bytes of address space that a bad file may cost
@@ -44,19 +44,19 @@ def main(quick: bool = False, *, children: Children | None = None) -> list[Row]:
 
 def pictures(children: Children, work: Path, every: int) -> Row:
     """One bad picture in a folder of good ones."""
-    row = Row("bad picture among good ones, ingest")
+    row = Row("a bad picture among good ones", "ingest")
     good = material.crops(work / "good", [[0, 0, 0], [1, 1, 1]])
     for bad in _every(hostile.pictures(N["pictures"]), every):
         case = work / "case"
         shutil.copytree(good, case / "crops")
         bad.put(case / "crops" / "t000" / f"zz{bad.suffix}")
         outcome = _bounded(children, case, "ingest", "door=crops", "--out", "set")
-        row.add(_named(bad, _stopped(outcome) or _account(case / "set", n_good=6, n_files=7)))
+        row.add(_stopped(outcome) or _account(case / "set", n_good=6, n_files=7), bad.kind)
         shutil.rmtree(case)
     return row
 
 
-def _account(path: Path, *, n_good: int, n_files: int) -> str | None:
+def _account(path: Path, *, n_good: int, n_files: int) -> str:
     """Whether the good crops are there and every file was kept or is on the list."""
     manifest = read_json(path / "manifest.json")
     listed = sum(entry["n"] for source in manifest["sources"] for entry in source["skipped"])
@@ -65,12 +65,12 @@ def _account(path: Path, *, n_good: int, n_files: int) -> str | None:
         return f"{n_good - kept} good crops are lost"
     if kept + listed != n_files:
         return f"{n_files} files in, {kept} kept and {listed} listed"
-    return None
+    return ""
 
 
 def videos(children: Children, work: Path, every: int) -> Row:
     """A bad film beside a good one."""
-    row = Row("bad film beside a good one, ingest")
+    row = Row("a bad film beside a good one", "ingest")
     good = material.film(work / "good" / "door.mp4")
     named = [hostile.Bad(f"a good film called {name}", name, good.read_bytes()) for name in _NAMES]
     for bad in [*_every(hostile.videos(good.read_bytes(), N["videos"]), every), *_every(named, every)]:
@@ -81,7 +81,7 @@ def videos(children: Children, work: Path, every: int) -> Row:
         sources = ("door=door.txt+door.mp4", f"bad=door.txt+{name}")
         outcome = _bounded(children, case, "ingest", *sources, "--out", "set")
         row.add(
-            _named(bad, _videos_fault(case, outcome, missing="link" in bad.kind, whole=bad.suffix in _NAMES))
+            _videos_fault(case, outcome, missing="link" in bad.kind, whole=bad.suffix in _NAMES), bad.kind
         )
         shutil.rmtree(case)
     return row
@@ -94,25 +94,25 @@ _NAMES = (
 )
 
 
-def _videos_fault(case: Path, outcome: Outcome, *, missing: bool, whole: bool) -> str | None:
+def _videos_fault(case: Path, outcome: Outcome, *, missing: bool, whole: bool) -> str:
     if outcome.fault:
         return outcome.fault
     if outcome.refused:
         # A source that is not there is a mistake of the caller's, which is said before any work.
-        return None if missing else f"stops the good one: {outcome.said.strip()[:160]}"
+        return "" if missing else f"stops the good one: {outcome.said.strip()[:160]}"
     sources = {s["camera"]: s for s in read_json(case / "set" / "manifest.json")["sources"]}
     if not sources["door"]["n_crops"]:
         return "the good film's crops are lost"
     if whole:
-        return None if sources["bad"]["n_crops"] == sources["door"]["n_crops"] else "read as another film"
+        return "" if sources["bad"]["n_crops"] == sources["door"]["n_crops"] else "read as another film"
     if sources["bad"]["status"] != "ok" and not sources["bad"]["reason"]:
         return "left out without a reason"
-    return None
+    return ""
 
 
 def tracks(children: Children, work: Path, every: int) -> Row:
     """Bad tracks, measured against good ones; a sample with its film into a set."""
-    row = Row("bad tracks, noise measure and ingest")
+    row = Row("bad tracks", "noise measure, ingest")
     film = material.film(work / "good" / "door.mp4")
     text = film.with_suffix(".txt").read_text()
     for number, bad in enumerate(_every(hostile.tracks(text, N["tracks"]), every)):
@@ -123,14 +123,14 @@ def tracks(children: Children, work: Path, every: int) -> Row:
         if number % 4 == 0:
             commands.append(("ingest", "door=bad.txt+door.mp4", "--out", "set"))
         for command in commands:
-            row.add(_named(bad, _bounded(children, case, *command).fault, command[0]))
+            row.add(_bounded(children, case, *command).fault or "", f"{bad.kind}, {command[0]}")
         shutil.rmtree(case)
     return row
 
 
 def weights(children: Children, work: Path, every: int) -> Row:
     """Bad weights, up to the network that training would start from."""
-    row = Row("bad weights, up to the network")
+    row = Row("bad weights", "up to the network")
     arrays = small_weights()
     marker = work / "code has run"
     children.command("ingest", *material.films(work / "films"), "--out", work / "set")
@@ -147,7 +147,7 @@ def weights(children: Children, work: Path, every: int) -> Row:
             fault = f"taken without a word: {outcome.out.strip()}"
         if fault is None and outcome.code == 0 and "finite" not in outcome.out:
             fault = f"taken: {outcome.out.strip()}"
-        row.add(_named(bad, fault))
+        row.add(fault or "", bad.kind)
         _remove(file)
     return row
 
@@ -181,7 +181,7 @@ def start_from(set_path: str, file: str) -> None:
 
 def networks(children: Children, work: Path, every: int) -> Row:
     """Bad detectors on a good film, and bad extractors to judge."""
-    row = Row("bad network, ingest and evaluate")
+    row = Row("a bad network", "ingest, evaluate")
     film = material.film(work / "door.mp4", seconds=0.5)
     market = _market(work / "market")
     for bad in _every(hostile.networks(N["networks"]), every):
@@ -196,7 +196,7 @@ def networks(children: Children, work: Path, every: int) -> Row:
             judge = ("--benchmark", "market1501", "--root", market, "--partial", "--out", "scores")
             commands.append(("evaluate", file, *judge))
         for command in commands:
-            row.add(_named(bad, _bounded(children, case, *command).fault, command[0]))
+            row.add(_bounded(children, case, *command).fault or "", f"{bad.kind}, {command[0]}")
         shutil.rmtree(case)
     return row
 
@@ -217,14 +217,10 @@ def _bounded(children: Children, case: Path, *command: Any) -> Outcome:
     return children.command(*command, cwd=case, memory=MEMORY)
 
 
-def _stopped(outcome: Outcome) -> str | None:
+def _stopped(outcome: Outcome) -> str:
     if outcome.refused:
         return f"stops the good ones: {outcome.said.strip()[:160]}"
-    return outcome.fault
-
-
-def _named(bad: hostile.Bad, fault: str | None, where: str = "") -> str | None:
-    return fault and " ".join(f"{bad.kind}, {where}: {fault}".replace(", :", ":").split())
+    return outcome.fault or ""
 
 
 def _every(cases: Iterable[hostile.Bad], every: int) -> list[hostile.Bad]:
@@ -239,4 +235,4 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(markdown(main("--quick" in sys.argv)))
+    print(table(main("--quick" in sys.argv)))

@@ -1,47 +1,47 @@
-"""Rows of the table of reliability: what was tried, what held, and each case that did not."""
+"""What a test of many cases found: the rows of a Markdown table, and why what failed did."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Row:
-    """One line of the table.
+    """One line of the table: what was tried, and why what failed did."""
 
-    Args:
-        test: what was done to what.
-        tried: cases.
-        failed: one line for each case that did not hold.
-        note: figures, or how the cases that held ended.
-    """
-
+    subject: str
     test: str
     tried: int = 0
-    failed: list[str] = field(default_factory=list)
-    note: str = ""
+    failed: Counter[str] = field(default_factory=Counter)
+    example: dict[str, str] = field(default_factory=dict)
+    note: str = ""  # figures, or how the cases ended that held
+
+    def add(self, why: str, where: str) -> None:
+        """Count one case: `why` it failed, empty where it held; `where` it was."""
+        self.tried += 1
+        if why:
+            self.failed[why] += 1
+            self.example.setdefault(why, where)
 
     @property
     def held(self) -> int:
-        """Cases that ended as they should."""
-        return self.tried - len(self.failed)
+        """How many held."""
+        return self.tried - sum(self.failed.values())
 
-    def add(self, fault: str | None) -> None:
-        """Count a case; `fault` says what went wrong, None that nothing did."""
-        self.tried += 1
-        if fault is not None:
-            self.failed.append(fault)
+    def reasons(self) -> list[str]:
+        """Each reason with its count and its first place."""
+        return [f"{n} × {why} (first: {self.example[why]})" for why, n in self.failed.most_common()]
 
 
-def markdown(rows: Iterable[Row], *, listed: int = 12) -> str:
-    """The table, and below it the first `listed` failing cases of each row with the count of the rest."""
+def table(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table with their sum, and below it why what failed did, and the notes."""
     rows = list(rows)
-    lines = ["| test | tried | held | failed | note |", "|---|--:|--:|--:|---|"]
-    lines += [f"| {r.test} | {r.tried} | {r.held} | {len(r.failed)} | {r.note} |" for r in rows]
-    for row in rows:
-        if row.failed:
-            lines += ["", f"{row.test}:", *(f"- {line}" for line in row.failed[:listed])]
-            if len(row.failed) > listed:
-                lines.append(f"- and {len(row.failed) - listed} more")
-    return "\n".join(lines)
+    lines = ["| what | test | tried | held | failed |", "|---|---|---|---|---|"]
+    lines += [f"| {r.subject} | {r.test} | {r.tried} | {r.held} | {r.tried - r.held} |" for r in rows]
+    tried, held = sum(r.tried for r in rows), sum(r.held for r in rows)
+    lines.append(f"| all | | {tried} | {held} | {tried - held} |")
+    told = [f"- {r.subject}, {r.test}: {reason}" for r in rows for reason in r.reasons()]
+    told += [f"- {r.subject}, {r.test}: {r.note}" for r in rows if r.note]
+    return "\n".join(lines + (["", *told] if told else []))

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults import inputs
-from tests.faults.table import markdown
+from tests.faults.table import table
 
 PARTS = [inputs.pictures, inputs.videos, inputs.tracks, inputs.weights, inputs.networks]
 
@@ -12,11 +12,11 @@ PARTS = [inputs.pictures, inputs.videos, inputs.tracks, inputs.weights, inputs.n
 def test_a_bad_file_stops_nothing_or_is_refused_in_one_line(children, tmp_path, part):
     row = part(children, tmp_path, inputs.EVERY)
     assert row.tried >= 6
-    assert not row.failed, markdown([row])
+    assert not row.failed, table([row])
 
 
 @pytest.mark.slow
 def test_a_thousand_bad_files_stop_nothing_or_are_refused(children):
     rows = inputs.main(children=children)
     assert sum(row.tried for row in rows) >= 1000
-    assert not any(row.failed for row in rows), markdown(rows)
+    assert not any(row.failed for row in rows), table(rows)

@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracklearn.store import gallery
+from tracklearn.store.files import DamagedError
+from tracklearn.store.sealed import write_sealed
 from tracklearn.types import Tracklets
 
 
@@ -144,8 +146,8 @@ def test_entries_say_where_and_when(tmp_path):
     assert entries.crop.tolist() == [1001, 1004, 1009]
     assert len(entries) == len(opened) == 3
     assert opened.manifest["origin"] == {"run": "abc"}
-    assert isinstance(opened.features, np.memmap)
-    assert np.array_equal(opened.features, features)
+    assert isinstance(opened.mapped, np.memmap)
+    assert np.array_equal(opened.rows(0, 3), features)
 
 
 def test_representative_is_the_best_of_the_middle():
@@ -238,18 +240,57 @@ def test_bad_contents(tmp_path):
 def test_bad_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="tracklearn index"):
         gallery.open_gallery(tmp_path / "nowhere")
-    make(tmp_path / "g", unit(np.random.default_rng(0), 3, 4))
-    manifest = json.loads((tmp_path / "g" / "manifest.json").read_text())
-    (tmp_path / "g" / "manifest.json").write_text(json.dumps({**manifest, "entries": 4}))
-    with pytest.raises(ValueError, match="index the run again"):
-        gallery.open_gallery(tmp_path / "g")
-    (tmp_path / "g" / "manifest.json").write_text(json.dumps({**manifest, "schema": "tracklearn.gallery/9"}))
-    with pytest.raises(ValueError, match="schema"):
-        gallery.open_gallery(tmp_path / "g")
-    (tmp_path / "g" / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        gallery.open_gallery(tmp_path / "g")
-    (tmp_path / "g" / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "g" / "features.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks features\.npy"):
-        gallery.open_gallery(tmp_path / "g")
+    opened = make(tmp_path / "g", unit(np.random.default_rng(0), 3, 4))
+    file, manifest = tmp_path / "g" / "manifest.json", dict(opened.manifest)
+    for change, message in (
+        ({"entries": 4}, r"3 entries, not \(4, 4\)"),
+        ({"schema": "tracklearn.gallery/9"}, "schema"),
+        ({"features": {"name": "features-0.npy", "sha256": "0"}}, r"features-0\.npy is missing"),
+    ):
+        write_sealed(file, manifest | change)
+        with pytest.raises(ValueError, match=rf"{message}.*index the run again"):
+            gallery.open_gallery(tmp_path / "g")
+    for text in ("{", "[]", "null", file.read_text().replace('"width": 4', '"width": 5')):
+        file.write_text(text)
+        with pytest.raises(DamagedError, match=r"manifest\.json is damaged .*index the run again"):
+            gallery.open_gallery(tmp_path / "g")
+
+
+def test_a_damaged_block_is_named_when_it_is_read_and_not_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "_SUMMED_BYTES", 8 * 4 * 10)  # ten rows
+    features = unit(np.random.default_rng(0), 35, 8)
+    opened = make(tmp_path / "g", features)
+    name = opened.manifest["features"]["name"]
+    assert len(opened.manifest["crc32"]) == 4
+    data = bytearray((tmp_path / "g" / name).read_bytes())
+    data[-8 * 4 * 7] ^= 1  # in row 28
+    (tmp_path / "g" / name).write_bytes(data)
+    opened = gallery.open_gallery(tmp_path / "g")
+    assert np.array_equal(opened.rows(0, 20), features[:20])
+    with pytest.raises(DamagedError, match=rf"{name} is damaged \(block 2 .*index the run again"):
+        opened.search(features[:1], 3)
+    assert opened.damages() == [f"{tmp_path / 'g' / name} is damaged (its content is not what was written)"]
+
+
+def test_a_gallery_of_an_older_program_is_read(tmp_path):
+    features = unit(np.random.default_rng(0), 6, 4)
+    path = tmp_path / "g"
+    opened = make(path, features)
+    names = {"features": "features.npy", "table": "entries.parquet"}
+    for what, old in names.items():
+        (path / opened.manifest[what]["name"]).rename(path / old)
+    manifest = {
+        "schema": "tracklearn.gallery/1",
+        "entries": 6,
+        "width": 4,
+        "cameras": ["hall", "stairs"],
+        "sha256": {old: opened.manifest[what]["sha256"] for what, old in names.items()},
+        "origin": {"run": "abc"},
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    found = gallery.open_gallery(path)
+    assert np.array_equal(found.search(features, 2).index, opened.search(features, 2).index)
+    assert found.damages() == []
+    tracklets = tracklets_of([3] * 6, np.arange(6) % 2)
+    gallery.build(path, features, tracklets, ["hall", "stairs"], manifest={"run": "abc"}, replace=True)
+    assert {p.name for p in path.iterdir()} == {"manifest.json", *(opened.manifest[w]["name"] for w in names)}

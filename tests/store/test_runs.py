@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tracklearn.store.files import read_arrays, write_arrays, write_json
+from tracklearn.store import runs
+from tracklearn.store.files import DamagedError, read_arrays, write_arrays, write_json
 from tracklearn.store.runs import Run, RunWriter
 
 MANIFEST = {"digest": "d1", "method": "tmc", "seed": 0}
@@ -135,3 +139,157 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": [np.float32("nan"), float("inf"), np.arange(2)], 3: tmp_path})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"a": [None, None, [0, 1]], "3": str(tmp_path)}
+
+
+def test_a_single_number_stays_one_so_that_weights_fit_after_a_resume(tmp_path):
+    """torch's `num_batches_tracked` has no dimension; one that became (1,) is loaded by nothing."""
+    write_arrays(tmp_path / "a.safetensors", {"n": np.array(7, np.int64), "t": np.arange(6).reshape(2, 3).T})
+    arrays, _ = read_arrays(tmp_path / "a.safetensors")
+    assert arrays["n"].shape == ()
+    np.testing.assert_array_equal(arrays["t"], np.arange(6).reshape(2, 3).T)
+
+
+def test_states_stay_until_the_weights_read_back(tmp_path, monkeypatch):
+    writer = filled(tmp_path / "run")
+    writer.write_state({"x": np.ones(2)}, {"step": 4})
+    honest = runs.read_arrays
+
+    def lying(path):
+        arrays, meta = honest(path)
+        return {name: np.atleast_1d(value) for name, value in arrays.items()}, meta
+
+    monkeypatch.setattr(runs, "read_arrays", lying)
+    with pytest.raises(DamagedError, match=r"weights\.safetensors does not read back.*--resume"):
+        writer.finish([{"n": np.array(1)}], {}, seconds={})
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "state-000000004.safetensors").is_file()
+    assert not Run(tmp_path / "run").finished
+    writer.finish([{"n": np.array(1)}], {}, seconds={})
+    assert Run(tmp_path / "run").finished
+    assert not list((tmp_path / "run").glob("state-*"))
+
+
+def test_a_flipped_state_is_passed_over_and_that_is_said(tmp_path):
+    writer = filled(tmp_path / "run", rounds=1)
+    for step in (5, 9):
+        writer.write_state({"x": np.full(200, step)}, {"step": step})
+    newest = tmp_path / "run" / "state-000000009.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-300] ^= 4  # still a file that reads
+    newest.write_bytes(data)
+    read_arrays(newest)
+    with RunWriter(tmp_path / "run", MANIFEST, resume=True) as again:
+        assert again.read_state()[0]["x"].tolist() == [5] * 200
+        assert len(again.notes) == 2
+        assert "state-000000009.safetensors is damaged" in again.notes[0]
+        assert "goes on from state-000000005" in again.notes[1]
+    assert not newest.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["rounds.jsonl", "labels.safetensors", "start.safetensors", "weights.safetensors"]
+)
+def test_a_flipped_file_is_named_and_not_read(tmp_path, name):
+    writer = filled(tmp_path / "run")
+    writer.finish([{"w": np.ones(3, np.float32)}], {"architecture": "tiny"}, seconds={"total": 2.0})
+    file = tmp_path / "run" / name
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1
+    file.write_bytes(data)
+    run = Run(tmp_path / "run")
+    with pytest.raises(DamagedError, match=rf"{name} is damaged .*train again"):
+        run.rounds, run.labels, run.weights_path("start"), run.weights_path()
+    assert run.damages() == [f"{file} is damaged (its content is not what was written)"]
+    os.remove(file)
+    assert run.damages() == [f"{file} is damaged (it is missing)"]
+
+
+def test_a_damaged_time_is_left_out(tmp_path):
+    filled(tmp_path / "run")
+    path = tmp_path / "run" / "times.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(first.replace("0.5", "9.5") + "\n" + second + "\n{\n")
+    assert Run(tmp_path / "run").times == [{"round": 1, "fit": 0.5}]
+
+
+def test_one_writer_and_any_reader(tmp_path):
+    code = (
+        "import sys; from tracklearn.store.runs import RunWriter\n"
+        f"RunWriter({str(tmp_path / 'run')!r}, {MANIFEST!r}, resume=True)"
+    )
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+
+    with filled(tmp_path / "run"):
+        assert "InUseError" in other()
+        assert len(Run(tmp_path / "run").rounds) == 2
+    assert other() == ""
+
+
+def test_a_reader_follows_a_training_that_goes_on(tmp_path):
+    writer = filled(tmp_path / "run")
+    run = Run(tmp_path / "run")
+    for i in (2, 3):
+        writer.write_round(record(i), np.zeros(3), {})
+    assert len(run.rounds) == 4
+    assert run.labels.shape == (4, 3)
+
+
+def test_what_was_refused_before_its_first_round_is_not_in_the_way(tmp_path):
+    def fail(rounds, error):
+        with RunWriter(tmp_path / "run", MANIFEST, resume=True) as writer:
+            for i in range(rounds):
+                writer.write_round(record(i), np.zeros(3), {})
+            raise error
+
+    def refused(rounds, error):
+        with pytest.raises(type(error)):
+            fail(rounds, error)
+
+    refused(0, ValueError("0 clusters"))
+    assert not (tmp_path / "run").exists()
+    refused(0, OSError("full"))  # to be gone on with
+    assert (tmp_path / "run").exists()
+    refused(0, ValueError("another's folder"))
+    assert (tmp_path / "run").exists()
+    refused(1, ValueError("collapsed"))
+    assert len(Run(tmp_path / "run").rounds) == 1
+
+
+def test_a_folder_in_which_the_first_manifest_was_not_finished_is_begun_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".manifest.json.tmp").write_text("{")
+    with RunWriter(tmp_path / "run", MANIFEST, resume=True) as writer:
+        assert not writer.finished
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["manifest.json"]
+
+
+def test_a_run_of_an_older_program_is_read_and_gets_its_sums_when_it_goes_on(tmp_path):
+    writer = filled(tmp_path / "run")
+    writer.write_state({"x": np.ones(2)}, {"step": 4})
+    writer.close()
+    file = tmp_path / "run" / "manifest.json"
+    old = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("files", "coming", "seal")}
+    file.write_text(json.dumps(old))
+    run = Run(tmp_path / "run")
+    assert len(run.rounds) == 2
+    assert run.damages() == []
+    with RunWriter(tmp_path / "run", MANIFEST, resume=True) as again:
+        assert again.read_state()[1]["step"] == 4
+    sums = Run(tmp_path / "run").manifest["files"]
+    assert {"start.safetensors", "rounds.jsonl", "labels.safetensors", "state-000000004.safetensors"} <= set(
+        sums
+    )
+
+
+def test_a_finished_run_follows_its_set(tmp_path):
+    def manifest(path):
+        return {**MANIFEST, "set": {"path": path, "digest": "s"}}
+
+    with RunWriter(tmp_path / "run", manifest("../set")) as writer:
+        writer.write_round(record(0), np.zeros(3), {})
+        writer.finish([{"w": np.ones(3, np.float32)}], {}, seconds={})
+    with RunWriter(tmp_path / "run", manifest("../moved/set"), resume=True) as again:
+        assert again.finished
+    assert Run(tmp_path / "run").manifest["set"]["path"] == "../moved/set"

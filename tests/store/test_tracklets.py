@@ -10,6 +10,7 @@ import pytest
 
 from tracklearn.store import setwriter, shards
 from tracklearn.store.crops import decode_image, encode_jpeg
+from tracklearn.store.sealed import write_sealed
 from tracklearn.store.shards import HashedFile, ShardReader, ShardWriter
 from tracklearn.store.tracklets import (
     SetWriter,
@@ -278,7 +279,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, monkeypatch, 
             return writer.finish({})
 
     full = []
-    honest_put, honest_json = HashedFile._put, setwriter.write_json
+    honest_put, honest_json = HashedFile._put, setwriter.write_sealed
 
     def check(file):
         # "joined" lets both parts be finished and fails while they are joined.
@@ -294,7 +295,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, monkeypatch, 
         honest_json(target, value)
 
     monkeypatch.setattr(HashedFile, "_put", full_disk)
-    monkeypatch.setattr(setwriter, "write_json", failing_json)
+    monkeypatch.setattr(setwriter, "write_sealed", failing_json)
     with pytest.raises(OSError, match=r"No space left|the disk is full") as caught:
         attempt(False)
     assert caught.value.errno == errno.ENOSPC
@@ -328,7 +329,7 @@ def test_clear_words_about_what_is_no_set(tmp_path):
         ({"kind": "run"}, "but a run"),
         ({"schema": 99}, "schema 99.*update tracklearn"),
     ):
-        (path / "manifest.json").write_text(json.dumps(original | change))
+        write_sealed(path / "manifest.json", original | change)
         with pytest.raises(ValueError, match=message):
             open_set(path)
     (path / "manifest.json").write_text("{")

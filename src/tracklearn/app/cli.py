@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from tracklearn.app.commands import datasets, evaluate, experiment, main_job, noise
+from tracklearn.app.commands import check, datasets, evaluate, experiment, main_job, noise
 from tracklearn.core import threads
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ for command in (
     datasets.datasets,
     evaluate.evaluate,
     experiment.experiment,
+    check.check,
 ):
     app.command()(command)
 app.add_typer(noise.app)

@@ -21,6 +21,7 @@ from tracklearn.app import evaluate, pipeline
 from tracklearn.app.formats import percent
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import read_json, remove_folder, write_json
+from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Scores
 
@@ -119,6 +120,7 @@ def demo(
     resume: bool = False,
     progress: pipeline.Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
+    tell: Callable[[str], None] | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Run the whole demo into the folder `out`.
@@ -131,15 +133,28 @@ def demo(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
+    pipeline.method_module(method)
+    with locked(out):
+        if Path(out).exists() and not resume:
+            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+        return _demo(Path(out), method, seed, device, progress, on_round, tell, command)
+
+
+def _demo(
+    out: Path,
+    method: str,
+    seed: int,
+    device: str | None,
+    progress: pipeline.Progress | None,
+    on_round: Callable[[Round], None] | None,
+    tell: Callable[[str], None] | None,
+    command: str,
+) -> dict[str, Any]:
     from tracklearn.app.report import SearchExample
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import open_set, read_truth
 
-    out = Path(out)
-    if out.exists() and not resume:
-        raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-    pipeline.method_module(method)
-    stages = pipeline.Stages(out)
+    stages = pipeline.Stages(out, tell=tell)
     learn, judge = worlds(seed)
     # The demo shows the program as it is: what an older one left in the folder is made anew.
     salt = _program_digest()
@@ -201,6 +216,7 @@ def demo(
         resume=True,
         progress=progress,
         on_round=on_round,
+        tell=tell,
         extra_report=extra_report,
         command=command,
         salt=salt,

@@ -25,6 +25,7 @@ from tracklearn.app.training import mixed_rows as mixed_rows
 from tracklearn.app.training import relative
 from tracklearn.app.training import train as train
 from tracklearn.store import config as settings_store
+from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Tracklets
 
@@ -96,17 +97,19 @@ def index(
 
     opened, tracklet_set = Run(run), open_set(tracklets)
     path = opened.path / "gallery"
-    if path.exists() and not resume:
-        raise FileExistsError(f"{path} exists: replace it with --resume")
-    parts = isolated(opened, tracklet_set)
-    device = pick_device(device)
-    features = tracklet_features(load_network(opened), tracklet_set, parts, device=device, progress=progress)
-    manifest = {
-        "tracklearn": __version__,
-        "run": opened.manifest["digest"],
-        "set": {"path": relative(tracklets, opened.path), "digest": tracklet_set.digest},
-    }
-    gallery.build(path, features, parts, tracklet_set.cameras, manifest=manifest, replace=True)
+    with locked(path):
+        if path.exists() and not resume:
+            raise FileExistsError(f"{path} exists: replace it with --resume")
+        parts = isolated(opened, tracklet_set)
+        device = pick_device(device)
+        network = load_network(opened)
+        features = tracklet_features(network, tracklet_set, parts, device=device, progress=progress)
+        manifest = {
+            "tracklearn": __version__,
+            "run": opened.manifest["digest"],
+            "set": {"path": relative(tracklets, opened.path), "digest": tracklet_set.digest},
+        }
+        gallery.build(path, features, parts, tracklet_set.cameras, manifest=manifest, replace=True)
     return Searcher(opened.path, device=device)
 
 
@@ -245,7 +248,9 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
     # Long tracklets make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
     groups = np.array_split(np.arange(len(gallery)), n)
     query = np.array([g[np.argmax(gallery.entries.n_crops[g])] for g in groups if len(g)])
-    found = gallery.search(gallery.features[query], min(k, len(gallery) - 1), exclude=query)
+    found = gallery.search(
+        np.stack([gallery.feature(int(q)) for q in query]), min(k, len(gallery) - 1), exclude=query
+    )
     crop, camera = gallery.entries.crop, gallery.entries.camera
     searches = [
         SearchExample(
@@ -265,10 +270,11 @@ def _gallery_is_of(run: Run, set_digest: str) -> bool:
     from tracklearn.store.gallery import open_gallery
 
     path = run.path / "gallery"
-    if not path.is_dir():
+    try:
+        origin = open_gallery(path).manifest["origin"]
+    except (ValueError, FileNotFoundError):  # none, half of one, a damaged one, or one of another version
         return False
-    origin = open_gallery(path).manifest["origin"]
-    return origin["run"] == run.manifest["digest"] and origin["set"]["digest"] == set_digest
+    return bool(origin["run"] == run.manifest["digest"] and origin["set"]["digest"] == set_digest)
 
 
 # ------------------------------------------------------------------------------------------------- run
@@ -283,6 +289,7 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
+    tell: Callable[[str], None] | None = None,
     extra_report: Callable[[], dict[str, Any]] | None = None,
     command: str = "",
     salt: str = "",
@@ -296,6 +303,7 @@ def run(
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         on_round: told of every round.
+        tell: told what a person should know of the folder, a line each: damage that was passed over.
         extra_report: further contents for the report, called when training is done.
         command: the command line that the report shows.
         salt: joins every stage's digest; another salt, another result.
@@ -306,19 +314,35 @@ def run(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
+    out = Path(out)
+    with locked(out):
+        if out.exists() and not resume:
+            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+        return _run(sources, out, ingest_config, plan, progress, on_round, tell, extra_report, command, salt)
+
+
+def _run(
+    sources: Sequence[Any],
+    out: Path,
+    ingest_config: IngestConfig,
+    plan: Callable[[Path], TrainPlan],
+    progress: Progress | None,
+    on_round: Callable[[Round], None] | None,
+    tell: Callable[[str], None] | None,
+    extra_report: Callable[[], dict[str, Any]] | None,
+    command: str,
+    salt: str,
+) -> dict[str, Any]:
     from tracklearn.store import ingest as ingest_store
     from tracklearn.store.tracklets import open_set
 
-    out = Path(out)
-    if out.exists() and not resume:
-        raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
     ingest_store.check(sources, config=ingest_config)
     training = plan(set_path)
     request = ingest_store.request_digest(sources, config=ingest_config)
-    stages = Stages(out)
+    stages = Stages(out, tell=tell)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
         if needed:
             ingest_store.ingest(
@@ -333,7 +357,7 @@ def run(
     trained = settings_store.digest([training.digest, salt])
     with stages.stage("train", trained, run_path) as needed:
         if needed:
-            for event in train(training, run_path, resume=True, progress=progress):
+            for event in train(training, run_path, resume=True, progress=progress, tell=tell):
                 if on_round:
                     on_round(event)
 
@@ -347,5 +371,5 @@ def run(
     content = settings_store.digest([trained, __version__, extra.get("scores")])
     with stages.stage("report", content, report_path) as needed:
         if needed:
-            report(run_path, out=report_path, command=command, seconds=stages.seconds, **extra)
+            report(run_path, out=report_path, resume=True, command=command, seconds=stages.seconds, **extra)
     return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}

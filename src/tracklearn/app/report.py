@@ -6,7 +6,6 @@ one and only those that are shown, so a set of any size gives a report of a few 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tracklearn.app.formats import decimal, duration, number, percent
 from tracklearn.app.sections import Sections
 from tracklearn.app.selection import worst_mixed
+from tracklearn.store.files import make_folder, write_atomic
 from tracklearn.types import Tracklets
 
 __all__ = ["ReportData", "SearchExample", "build_report", "worst_mixed"]
@@ -155,8 +155,6 @@ def build_report(data: ReportData, out: Path | str) -> Path:
     }
     html = environment.get_template("report.html.j2").render(Sections(data).context())
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, out)
+    make_folder(out.parent)
+    write_atomic(out, html.encode("utf-8"))
     return out

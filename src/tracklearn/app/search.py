@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.store.files import make_folder, replacing
 from tracklearn.store.gallery import Gallery, open_gallery
 from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import TrackletSet, open_set
@@ -161,10 +161,9 @@ def contact_sheet(
     for i, (picture, caption) in enumerate(results):
         row, column = divmod(i, per_row)
         place(picture, caption, left + column * (tile_w + _GAP), _MARGIN + row * step, "#d9d9d4")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, out)
+    make_folder(out.parent)
+    with replacing(out) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
     return out
 
 
@@ -256,7 +255,7 @@ class Searcher:
             if not len(row):
                 last = int(entries.tracklet.max()) if len(entries) else -1
                 raise ValueError(f"the gallery has no tracklet {number}: its tracklets are 0 to {last}")
-            feature, exclude = np.asarray(self.gallery.features[row]), row
+            feature, exclude = self.gallery.feature(int(row[0])), row
             picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {number}"
         else:
             picture, name = _read_picture(Path(str(query))), Path(str(query)).name

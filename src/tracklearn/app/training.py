@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,40 +27,57 @@ if TYPE_CHECKING:
     from tracklearn.store.tracklets import TrackletSet
 
 Progress = Callable[[str, int, "int | None"], None]
+Tell = Callable[[str], None]
 
 # At most this many frames of a mixed tracklet keep their features for the report's projection.
 MIXED_ROWS = 400
 
 
 def train(
-    plan: TrainPlan, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+    plan: TrainPlan,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Iterator[Round]:
     """Train on a tracklet set without its labels and write the run to `out`, yielding each round as it ends.
 
-    Where `torchrun` started several processes they share the work, and the first of them writes.
+    Where `torchrun` started several processes they share the work, and the first of them writes. `tell` hears
+    what a person should know of the folder: that a damaged state was passed over.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.
-        ValueError: the set is unusable, or training stopped because nothing could be clustered; the message
-            holds the diagnosis.
+        ValueError: the set is unusable, another process is writing to `out`, or training stopped because
+            nothing could be clustered; the message holds the diagnosis. A run that has no round by then
+            leaves no folder.
     """
     from tracklearn.learn.ranks import joined
+    from tracklearn.store.tracklets import open_set
 
-    with joined(plan.device) as (ranks, device):
-        yield from _train(plan, Path(out), resume, progress, ranks, device)
+    with joined(plan.device) as (ranks, device), ExitStack() as stack:
+        tracklet_set, writer = open_set(plan.set_path), None
+        if ranks.rank == 0:
+            manifest = _manifest(plan, tracklet_set, out)
+            writer = stack.enter_context(RunWriter(out, manifest, resume=resume))
+        yield from _train(plan, tracklet_set, writer, resume, progress, tell, ranks, device)
 
 
 def _train(
-    plan: TrainPlan, out: Path, resume: bool, progress: Progress | None, ranks: Ranks, device: str
+    plan: TrainPlan,
+    tracklet_set: TrackletSet,
+    writer: RunWriter | None,
+    resume: bool,
+    progress: Progress | None,
+    tell: Tell | None,
+    ranks: Ranks,
+    device: str,
 ) -> Iterator[Round]:
     import torch
 
     from tracklearn.learn import train as loop
-    from tracklearn.store.tracklets import open_set
 
-    tracklet_set = open_set(plan.set_path)
     crops = plan.crops(tracklet_set)
-    writer = RunWriter(out, _manifest(plan, tracklet_set, out), resume=resume) if ranks.rank == 0 else None
     if ranks.from_first(writer is not None and writer.finished):
         return
     began = time.perf_counter()
@@ -69,9 +87,12 @@ def _train(
     )
     kept = None
     if writer is not None:
-        if not (out / "start.safetensors").is_file():
+        if "start.safetensors" not in writer.manifest["files"]:
             writer.write_start(networks[0].arrays(), networks[0].metadata())
         kept = writer.read_state() if resume else None
+        if tell is not None:
+            for note in writer.notes:
+                tell(note)
     kept = ranks.from_first(kept)
     last = state = loop.State(*kept) if kept else None
     method = plan.value()

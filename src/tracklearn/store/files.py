@@ -22,6 +22,20 @@ import numpy as np
 
 from tracklearn.types import Array
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# A folder's entry cannot be synced on some file systems (SMB, FUSE, some container mounts): there the rename
+# itself is all that can be had.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class DamagedError(ValueError):
+    """A file is not what was written; the message names it and says what to do."""
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a crash leaves either the old file or the new one.
@@ -38,33 +52,123 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file beside `path` that takes its place when the block ends well, and goes when it does not.
 
     Its permissions are those of any new file (the umask decides).
+
+    Raises:
+        OSError: the disk is full or failing; the message names the file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary, file = _new_beside(path)
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
+        with _named(path):
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                # While it is still open and locked: nobody may take the name for a leftover.
+                if os.name != "nt":
+                    temporary.replace(path)
+            if os.name == "nt":
+                temporary.replace(path)
+            sync_folder(path.parent)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        raise
+
+
+def _new_beside(path: Path) -> tuple[Path, IO[bytes]]:
+    """An empty file open for writing whose name tells what it is to become.
+
+    The name is always the same, so that the leftover of a killed process is written over by the next one;
+    only while another process is writing to it is another name taken.
+    """
+    with _named(path):
+        temporary = path.with_name(f".{path.name}.tmp")
+        if fcntl is not None:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_at(descriptor, temporary):
+                    os.ftruncate(descriptor, 0)
+                    return temporary, os.fdopen(descriptor, "wb")
+            except OSError as error:
+                if error.errno not in {errno.EWOULDBLOCK, errno.EACCES, *NO_LOCKS}:
+                    os.close(descriptor)
+                    raise
+            os.close(descriptor)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        return temporary, temporary.open("xb")
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in the folder `path` safe on disk; on Windows, which cannot open one, nothing."""
+    """Make the names in the folder `path` safe on disk; nothing where the system cannot (Windows)."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise disk_error(error, path) from error
     finally:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """The folder `path` and those above it, there and safe on disk."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def put_folder(temporary: Path, path: Path) -> None:
+    """Give a finished folder, whose files are synced, its name, so that it is there whole or not at all."""
+    sync_folder(temporary)
+    with _named(path):
+        temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder that this program wrote and is about to write anew."""
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the disk that arise in the block say where: not all writers name their file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise disk_error(error, path) from error
+        raise
+
+
+def disk_error(error: OSError, path: Path) -> OSError:
+    """`error` with the file named and a full disk called so; same errno."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OSError(error.errno, "the disk is full", str(path))
+    return OSError(error.errno or errno.EIO, f"cannot be written ({error.strerror or error})", str(path))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_atomic(path, (plain_json(value, indent=2) + "\n").encode())
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as the bytes of an indented JSON file."""
+    return (plain_json(value, indent=2) + "\n").encode("utf-8", "replace")
 
 
 def plain_json(value: Any, *, indent: int | None = None) -> str:
@@ -77,39 +181,12 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON; the message names it.
+        DamagedError: the file is not JSON; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged (not JSON: {error}): make it again") from error
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> None:
-    """Write named arrays as safetensors with `meta` as JSON in the header, atomically."""
-    from safetensors.numpy import save
-
-    header = {"meta": plain_json(meta)} if meta is not None else None
-    write_atomic(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=header))
-
-
-def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and meta of a file written by `write_arrays`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; the message names it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with safe_open(str(path), framework="numpy") as handle:
-            meta = json.loads((handle.metadata() or {}).get("meta", "{}"))
-            return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): make it again") from error
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged (not JSON: {error}): make it again") from error
 
 
 def _plain(value: Any) -> Any:
@@ -125,27 +202,63 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; none where it is missing."""
+def pack_arrays(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:
+    """Named arrays as a safetensors file, with `meta` as JSON in its header."""
+    from safetensors.numpy import save
+
+    header = {"meta": plain_json(meta)} if meta is not None else None
+    # safetensors writes an array's memory as it lies, so it must be in C order; `ascontiguousarray` would
+    # make rows of single numbers.
+    return save({k: np.require(v, requirements=["C"]) for k, v in arrays.items()}, metadata=header)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> None:
+    """Write named arrays as safetensors with `meta` as JSON in the header, atomically."""
+    write_atomic(path, pack_arrays(arrays, meta))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and meta of a file written by `write_arrays`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: the file is damaged; the message names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def remove_folder(path: Path) -> None:
-    """Delete a folder that this program wrote and is about to write anew."""
-    if path.is_dir():
-        shutil.rmtree(path)
-
-
-def disk_error(error: OSError, path: Path) -> OSError:
-    """`error` with the file named and a full disk called so; same errno."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OSError(error.errno, "the disk is full", str(path))
-    return OSError(error.errno or errno.EIO, f"cannot be written ({error.strerror or error})", str(path))
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            meta = json.loads((handle.metadata() or {}).get("meta", "{}"))
+            return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise DamagedError(f"{path} is damaged ({error}): make it again") from error
 
 
 def hash_file(path: Path) -> str:
     """sha256 of a file's content, read in pieces."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; none where it is missing.
+
+    Raises:
+        DamagedError: a line is none.
+    """
+    if not path.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().decode("utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({error}): make it again") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise DamagedError(f"{path} is damaged (a line is no JSON object): make it again")
+    return lines
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

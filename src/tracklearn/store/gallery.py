@@ -1,18 +1,18 @@
 """The gallery on disk: one unit feature per tracklet, searched exactly from a memory map.
 
-A gallery is a folder: `features.npy` (t, d) float32, `entries.parquet` (one row per tracklet) and
-`manifest.json` (schema, sizes, sha256 of both files, and whatever the caller says about the origin).
-It is written beside its final place and renamed in, so a folder that exists is complete.
+A gallery is a folder: `features-SUM.npy` (t, d) float32, `entries-SUM.parquet` (one row per tracklet) and a
+sealed `manifest.json` that names them, with the sums of their content and whatever the caller says about the
+origin. The two files are named by what is in them, so another gallery takes the place of an old one with the
+manifest alone, at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
+import io
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tracklearn.store.files import plain_json
+from tracklearn.store.files import (
+    DamagedError,
+    first_line,
+    hash_file,
+    make_folder,
+    remove_folder,
+    replacing,
+    write_atomic,
+)
+from tracklearn.store.lock import locked
+from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed, write_sealed
 from tracklearn.types import Matches, Tracklets
 
 Array = NDArray[Any]
 
-SCHEMA = "tracklearn.gallery/1"
+SCHEMA = "tracklearn.gallery/2"
+_OLD = "tracklearn.gallery/1"  # files of fixed names, no sums of blocks
+REMEDY = "index the run again (tracklearn index RUN SET --resume)"
+_SUMMED_BYTES = 1 << 22  # features are compared with their sums in blocks of about this much
 _BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
 _QUERIES = 256  # queries scored at a time
 _SCORE_ERROR = 1e-5  # more than a float32 inner product of unit rows can be off (d up to 8,192)
@@ -69,22 +82,66 @@ class Entries:
 class Gallery:
     """An opened gallery; features stay on disk until a search reads them.
 
+    A block of features is compared with its sum when it is read for the first time.
+
     Args:
         path: its folder.
-        features: (t, d) float32 unit rows, memory-mapped.
+        mapped: (t, d) float32 unit rows, memory-mapped; `rows` hands out what has been compared.
         entries: what is known of each row.
         cameras: names by camid.
         manifest: the parsed manifest; what `build` was told is under "origin".
     """
 
     path: Path
-    features: Array
+    mapped: Array
     entries: Entries
     cameras: tuple[str, ...]
     manifest: dict[str, Any]
 
+    compared: set[int] = field(default_factory=set)  # blocks that were
+
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.mapped)
+
+    @property
+    def width(self) -> int:
+        """Length of a feature, d."""
+        return int(self.mapped.shape[1])
+
+    def rows(self, first: int, end: int) -> Array:
+        """(end − first, d) float32: features of rows first..end−1.
+
+        Raises:
+            DamagedError: they are not what was written.
+        """
+        sums = self.manifest.get("crc32")
+        if sums is not None and end > first:
+            size = _rows_a_block(self.width)
+            for block in range(first // size, (end - 1) // size + 1):
+                if block not in self.compared:
+                    if _crc32(self.mapped[block * size : (block + 1) * size]) != sums[block]:
+                        file = self.path / self.manifest["features"]["name"]
+                        raise DamagedError(
+                            f"{file} is damaged (block {block} is not what was written): {REMEDY}"
+                        )
+                    self.compared.add(block)
+        return np.asarray(self.mapped[first:end])
+
+    def feature(self, row: int) -> Array:
+        """(d,) float32: one row's feature.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        return self.rows(row, row + 1)[0]
+
+    def damages(self) -> list[str]:
+        """What is wrong with its files by the sums in the manifest, one line each; reads all of them."""
+        found = []
+        for name, sha256 in _sums(self.manifest).items():
+            if hash_file(self.path / name) != sha256:
+                found.append(f"{self.path / name} is damaged (its content is not what was written)")
+        return found
 
     def search(
         self,
@@ -113,7 +170,7 @@ class Gallery:
 
         Memory: one block of scores and features (about 100 MB at most) whatever the gallery's size.
         """
-        query = _unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.features.shape[1])
+        query = _unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.width)
         if k < 1:
             raise ValueError(f"k is {k}, expected 1 or more")
         q, t = len(query), len(self)
@@ -121,9 +178,9 @@ class Gallery:
         wanted = None if camera is None else self.entries.camid == self._camid(camera)
         index = np.full((q, k), -1, np.int64)
         distance = np.full((q, k), np.inf, np.float64)
-        block = max(1, _BLOCK_VALUES // self.features.shape[1])
+        block = max(1, _BLOCK_VALUES // self.width)
         for g0 in range(0, t, block):
-            rows = np.asarray(self.features[g0 : g0 + block])
+            rows = self.rows(g0, min(g0 + block, t))
             for q0 in range(0, q, _QUERIES):
                 score = query[q0 : q0 + _QUERIES] @ rows.T
                 if wanted is not None:
@@ -185,29 +242,50 @@ def build(
         empty = int(np.flatnonzero(tracklets.length == 0)[0])
         raise ValueError(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
 
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "features.npy", np.ascontiguousarray(features))
-    pq.write_table(_entries_table(tracklets, cameras), partial / "entries.parquet")
+    with locked(path):
+        return _put(path, features, _entries_table(tracklets, cameras), cameras, manifest)
+
+
+def _put(
+    path: Path, features: Array, table: pa.Table, cameras: Sequence[str], origin: Mapping[str, Any]
+) -> Path:
+    """Write the two files under names of their own, then the manifest, then remove what it does not name."""
+    entries = io.BytesIO()
+    pq.write_table(table, entries)
+    for ending in (".partial", ".old.partial"):  # of older programs that were killed
+        remove_folder(path.with_name(path.name + ending))
+    make_folder(path)
+    features = np.ascontiguousarray(features)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(features))
+    size = _rows_a_block(features.shape[1])
+    blocks = [features[i : i + size] for i in range(0, len(features), size)]
+    sha256 = hashlib.sha256(head.getvalue())
+    for block in blocks:
+        sha256.update(block.data)
+    name = f"features-{sha256.hexdigest()[:12]}.npy"
+    with replacing(path / name) as file:
+        file.write(head.getvalue())
+        for block in blocks:
+            file.write(block.data)
+    entries_sha256 = hashlib.sha256(entries.getvalue()).hexdigest()
+    entries_name = f"entries-{entries_sha256[:12]}.parquet"
+    write_atomic(path / entries_name, entries.getvalue())
     content = {
+        "kind": "gallery",
         "schema": SCHEMA,
-        "entries": len(tracklets),
+        "entries": len(features),
         "width": features.shape[1],
         "cameras": list(cameras),
-        "sha256": {name: _sha256(partial / name) for name in ("features.npy", "entries.parquet")},
-        "origin": dict(manifest),
+        "features": {"name": name, "sha256": sha256.hexdigest()},
+        "table": {"name": entries_name, "sha256": entries_sha256},
+        "crc32": [_crc32(block) for block in blocks],
+        "origin": dict(origin),
     }
-    text = plain_json(content, indent=2) + "\n"
-    (partial / "manifest.json").write_text(text, encoding="utf-8", errors="replace")
-    if path.exists():
-        old = path.with_name(path.name + ".old.partial")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-        os.replace(partial, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, path)
+    write_sealed(path / MANIFEST, content)
+    for other in path.iterdir():
+        if other.name not in (name, entries_name, MANIFEST):
+            other.unlink()
     return path
 
 
@@ -216,33 +294,66 @@ def open_gallery(path: Path | str) -> Gallery:
 
     Raises:
         FileNotFoundError: `path` is not a gallery.
-        ValueError: its files do not fit together, or a newer version wrote it.
+        DamagedError: its files are not what was written.
+        ValueError: another version wrote it.
     """
     path = Path(path)
-    if not (path / "manifest.json").is_file():
-        raise FileNotFoundError(
-            f"{path} is not a gallery (no manifest.json): make one with `tracklearn index`"
-        )
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path / 'manifest.json'} is not JSON ({error}): index the run again") from error
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {manifest.get('schema')!r}, expected {SCHEMA!r}: index again")
-    for name in ("features.npy", "entries.parquet"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} lacks {name}: index the run again")
-    features = np.load(path / "features.npy", mmap_mode="r", allow_pickle=False)
-    table = pq.read_table(path / "entries.parquet")
+    for attempt in range(3):
+        if not (path / MANIFEST).is_file():
+            raise FileNotFoundError(
+                f"{path} is not a gallery (no manifest.json): make one with `tracklearn index`"
+            )
+        manifest = read_sealed(path / MANIFEST, remedy=REMEDY)
+        if manifest.get("schema") not in (SCHEMA, _OLD):
+            schema = manifest.get("schema")
+            raise ValueError(f"{path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
+        try:
+            return _opened(path, manifest)
+        except FileNotFoundError as error:
+            # Another one may have taken its place since the manifest was read.
+            if attempt == 2 or read_sealed(path / MANIFEST, remedy=REMEDY) == manifest:
+                raise DamagedError(f"{path} is damaged ({error.filename} is missing): {REMEDY}") from error
+    raise AssertionError("not reached")
+
+
+def _opened(path: Path, manifest: Manifest) -> Gallery:
+    names = list(_sums(manifest))
+    features_file, table_file = (path / name for name in names)
+    if hash_file(table_file) != _sums(manifest)[names[1]]:
+        raise DamagedError(f"{table_file} is damaged (its content is not what was written): {REMEDY}")
     expected = (manifest["entries"], manifest["width"])
-    if features.shape != expected or table.num_rows != expected[0]:
-        raise ValueError(
-            f"{path} holds {features.shape} features and {table.num_rows} entries, not {expected} as its "
-            "manifest says: index the run again"
+    try:
+        features = np.load(features_file, mmap_mode="r", allow_pickle=False)
+        table = pq.read_table(table_file)
+    except FileNotFoundError:
+        raise
+    except pa.ArrowMemoryError:
+        raise
+    except (ValueError, pa.ArrowInvalid, EOFError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)}): {REMEDY}") from error
+    if features.dtype != np.float32 or features.shape != expected or table.num_rows != expected[0]:
+        raise DamagedError(
+            f"{path} is damaged (it holds {features.shape} {features.dtype} features and {table.num_rows} "
+            f"entries, not {expected} as its manifest says): {REMEDY}"
         )
     columns = {name: table[name].to_numpy() for name in _COLUMNS}
     entries = Entries(camera=tuple(table["camera"].to_pylist()), **columns)
     return Gallery(path, features, entries, tuple(manifest["cameras"]), manifest)
+
+
+def _sums(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the features and of the table, with their sha256."""
+    if manifest["schema"] == _OLD:
+        return {name: manifest["sha256"][name] for name in ("features.npy", "entries.parquet")}
+    return {manifest[what]["name"]: manifest[what]["sha256"] for what in ("features", "table")}
+
+
+def _rows_a_block(width: int) -> int:
+    return max(1, _SUMMED_BYTES // (4 * width))
+
+
+def _crc32(block: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(block).data.cast("B"))
 
 
 def representative(tracklets: Tracklets) -> Array:
@@ -331,8 +442,3 @@ def _exclusions(exclude: Array | None, q: int, t: int) -> Array:
             f"exclude holds {rows.min()}..{rows.max()}, expected gallery rows in 0..{t - 1} or -1"
         )
     return np.where(rows < 0, t, rows)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,7 +9,6 @@ drive). The digest of such a set covers tables and names, or the sums of the sha
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,20 @@ import pyarrow as pa
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import sync_folder, write_json
+from tracklearn.store.files import make_folder, put_folder, remove_folder
 from tracklearn.store.folders import readable, shorten, skip
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.setwriter import CROPS, KIND, ROW_GROUP, TRACKLETS, TRUTH, TableWriter, truth_path
+from tracklearn.store.lock import locked
+from tracklearn.store.sealed import MANIFEST, write_sealed
+from tracklearn.store.setwriter import (
+    CROPS,
+    KIND,
+    ROW_GROUP,
+    TRACKLETS,
+    TRUTH,
+    TableWriter,
+    truth_path,
+)
 from tracklearn.store.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.types import Array, Tracklets
 
@@ -252,15 +261,33 @@ def _publish(
     manifest: Mapping[str, Any],
 ) -> Path:
     """Write the set beside its place and rename it in, the truth first: all or nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    work.mkdir()
+    with locked(out):
+        _refuse_existing(out)
+        return _put(out, tracklets, file, place, cameras, pid, images, manifest)
+
+
+def _put(
+    out: Path,
+    tracklets: Tracklets,
+    file: Array,
+    place: Mapping[str, pa.Array],
+    cameras: Sequence[str],
+    pid: Array | None,
+    images: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> Path:
+    work = out.with_name(f".{out.name}.tmp")
+    remove_folder(work)  # of a process that was killed in here
+    make_folder(work)
     try:
         new = work / "set"
         new.mkdir()
         sums = _write_tables(new, tracklets, file, place, cameras)
         content = {"schema": REFERENCED, "cameras": list(cameras), "files": sums}
-        content |= {"images": images["kind"], "shards": manifest["shards"]}
+        plain = [
+            {key: value for key, value in shard.items() if key != "crc32"} for shard in manifest["shards"]
+        ]
+        content |= {"images": images["kind"], "shards": plain}
         record = {
             "kind": KIND,
             "schema": REFERENCED,
@@ -273,7 +300,7 @@ def _publish(
             **manifest,
             "files": sums,
         }
-        write_json(new / "manifest.json", record)
+        write_sealed(new / MANIFEST, record)
         if pid is not None:
             truth = TableWriter(work / "truth.parquet", TRUTH)
             try:
@@ -282,9 +309,7 @@ def _publish(
             finally:
                 truth.abandon()
             (work / "truth.parquet").replace(truth_path(out))
-        sync_folder(new)
-        new.rename(out)
-        sync_folder(out.parent)
+        put_folder(new, out)
     finally:
         shutil.rmtree(work)
     return out

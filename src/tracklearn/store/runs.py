@@ -14,27 +14,35 @@
     RUN/gallery/                written by `index`
 
 Every file is written under a temporary name, synced and renamed, so that a reader finds the old one or the
-new one and never half of one.
+new one and never half of one; the manifest holds its sha256, which is compared before it is used.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from tracklearn.store import weights
 from tracklearn.store.files import (
+    DamagedError,
+    hash_file,
+    make_folder,
+    pack_arrays,
     plain_json,
     read_arrays,
-    read_json,
     read_lines,
-    write_arrays,
     write_atomic,
-    write_json,
 )
+from tracklearn.store.lock import locked
+from tracklearn.store.sealed import MANIFEST, SealedFolder, damage, read_sealed
 from tracklearn.types import Array
 
 SCHEMA = 1
@@ -42,95 +50,142 @@ SCHEMA = 1
 # Two, so that a damaged one does not cost the whole run.
 KEPT_STATES = 2
 
+REMEDY = "put it back from a copy, or remove the folder and train again"
+_SUMMED = ("rounds.jsonl", "*.safetensors", "kept/*.safetensors", "stages/*.safetensors")
+
 
 class RunWriter:
-    """Writes a run folder while training goes on.
+    """Writes a run folder while training goes on, and keeps other writers out of it.
 
     Args:
         path: the run folder. It must not exist unless `resume`.
         manifest: settings, seed, digests, …; what makes this run this run.
         resume: go on with the folder when its manifest says the same, keep what it holds.
 
+    Attributes:
+        manifest: what the folder's manifest says, or will say with the next file.
+        notes: what a person should hear of (a damaged state that was passed over).
+
     Raises:
         FileExistsError: the folder exists and `resume` is off.
-        ValueError: the folder holds a run with other settings or another input.
+        ValueError: the folder holds a run with other settings or another input, or another process writes to
+            it (`InUseError`).
+
+    Used as a context manager, or closed, it lets the next writer in. A run that has no round yet and was
+    begun by this writer is removed when the block ends with an error: nothing of it is worth keeping, and it
+    would be in the way of the next attempt.
     """
 
     def __init__(self, path: str | Path, manifest: Mapping[str, Any], *, resume: bool = False) -> None:
         self.path = Path(path)
-        self.manifest: dict[str, Any] = {"kind": "run", "schema": SCHEMA, "status": "training", **manifest}
         self.rounds: list[dict[str, Any]] = []
         self.labels: list[Array] = []
-        existing = self.path / "manifest.json"
+        self.notes: list[str] = []
+        self._open = ExitStack()
+        with ExitStack() as opening:
+            opening.enter_context(locked(self.path))
+            self._folder = self._begin(
+                {"kind": "run", "schema": SCHEMA, "status": "training", **manifest}, resume
+            )
+            self._open = opening.pop_all()
+
+    def _begin(self, manifest: dict[str, Any], resume: bool) -> SealedFolder:
         if self.path.exists() and not resume:
             raise FileExistsError(f"{self.path} exists: go on with --resume, or choose another --out")
-        if existing.is_file():
-            old = read_json(existing)
-            if old.get("digest") != self.manifest.get("digest"):
+        self._new = not (self.path / MANIFEST).is_file()
+        if not self._new:
+            old = read_sealed(self.path / MANIFEST, remedy=REMEDY)
+            if old.get("digest") != manifest.get("digest"):
                 raise ValueError(
                     f"{self.path} holds a run with other settings or another tracklet set: "
                     "choose another --out, or remove it"
                 )
-            # What made a finished run stays on record; one that goes on is made by this program.
-            finished = old.get("status") == "finished"
-            self.manifest = {**self.manifest, **old} if finished else {**old, **self.manifest}
-        elif self.path.is_dir() and any(self.path.iterdir()):
+            if old.get("status") == "finished":
+                # What made a finished run stays on record, but for the place of a set that was moved.
+                manifest = {**manifest, **old, **({"set": manifest["set"]} if "set" in manifest else {})}
+            else:  # one that goes on is made by this program
+                manifest = {**old, **manifest}
+            if "files" not in manifest:  # of a program that kept no sums
+                manifest["files"] = {name: hash_file(self.path / name) for name in self._names()}
+        elif self.path.is_dir() and any(not _passing(file) for file in self.path.iterdir()):
             # Nothing of ours is there without a manifest, so nothing may be overwritten.
             raise FileExistsError(f"{self.path} is not empty and holds no run: choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        self._write_manifest()
+        folder = SealedFolder(self.path, manifest)
+        for state in self._states():  # killed between taking it from the record and removing it
+            if state.name not in folder.manifest["files"]:
+                state.unlink()
+        folder.save()
+        return folder
 
-    def _write_manifest(self) -> None:
-        write_json(self.path / "manifest.json", self.manifest)
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError) and self._new and not self.rounds:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let other writers in; what was written stays."""
+        self._open.close()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest's entries; changes are written with the next file."""
+        return self._folder.manifest
+
+    def _names(self) -> list[str]:
+        """Names of the files that the manifest keeps sums of."""
+        found = [p for pattern in _SUMMED for p in self.path.glob(pattern)]
+        return sorted(p.relative_to(self.path).as_posix() for p in found)
 
     @property
     def finished(self) -> bool:
         """Whether the run in the folder is complete."""
-        return self.manifest["status"] == "finished"
+        return bool(self.manifest["status"] == "finished")
 
     def write_start(self, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
         """Keep the network as it was before training; `metadata` is the weights file's header."""
-        weights.save(self.path / "start.safetensors", arrays, metadata)
+        self._folder.put({"start.safetensors": weights.encode(arrays, metadata)})
 
     def write_isolation(self, arrays: Mapping[str, Array], summary: Mapping[str, Any]) -> None:
         """Keep what isolation did: arrays per crop, and its counts."""
-        write_arrays(self.path / "isolation.safetensors", arrays, dict(summary))
         self.manifest["isolation"] = dict(summary)
-        self._write_manifest()
+        self._folder.put({"isolation.safetensors": pack_arrays(arrays, dict(summary))})
 
     def write_round(self, record: Mapping[str, Any], label: Array, seconds: Mapping[str, float]) -> None:
         """Add one round to the record."""
         self.rounds.append(dict(record))
         self.labels.append(np.asarray(label, np.int32))
-        self._write_rounds()
+        self._folder.put(self._record())
         self._add_time({"round": record["index"], **seconds})
 
     def _add_time(self, entry: Mapping[str, Any]) -> None:
         path = self.path / "times.jsonl"
         before = path.read_bytes() if path.is_file() else b""
-        write_atomic(path, before + (plain_json(entry) + "\n").encode())
+        write_atomic(path, before + _time_line(entry))
 
     def write_kept(self, index: int, arrays: Mapping[str, Array]) -> None:
         """Keep a method's own arrays of a round."""
-        folder = self.path / "kept"
-        folder.mkdir(exist_ok=True)
-        write_arrays(folder / f"{index:05d}.safetensors", arrays)
+        self._folder.put({f"kept/{index:05d}.safetensors": pack_arrays(arrays)})
 
     def write_stage(
         self, index: int, stage: str, arrays: Mapping[str, Array], metadata: Mapping[str, str]
     ) -> None:
         """Keep the teacher as it is after round `index`, the last on its labels."""
-        folder = self.path / "stages"
-        folder.mkdir(exist_ok=True)
-        weights.save(folder / f"{index:05d}-{stage}.safetensors", arrays, metadata)
+        self._folder.put({f"stages/{index:05d}-{stage}.safetensors": weights.encode(arrays, metadata)})
 
-    def _write_rounds(self) -> None:
-        text = "".join(plain_json(r) + "\n" for r in self.rounds)
-        write_atomic(self.path / "rounds.jsonl", text.encode())
+    def _record(self) -> dict[str, bytes]:
+        """The files that tell of all rounds so far."""
+        files = {"rounds.jsonl": "".join(plain_json(r) + "\n" for r in self.rounds).encode()}
         if self.labels:
-            write_arrays(self.path / "labels.safetensors", {"label": np.stack(self.labels)})
+            files["labels.safetensors"] = pack_arrays({"label": np.stack(self.labels)})
+        return files
 
     def write_state(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
         """Keep what is needed to go on from here; of earlier states the last one stays.
@@ -138,41 +193,50 @@ class RunWriter:
         `meta` holds `step`, the number of iterations done, which numbers the file.
         """
         meta = {**meta, "rounds_done": len(self.rounds)}
-        write_arrays(self.path / f"state-{int(meta['step']):09d}.safetensors", arrays, meta)
-        for old in self._states()[KEPT_STATES:]:
-            old.unlink(missing_ok=True)
+        name = f"state-{int(meta['step']):09d}.safetensors"
+        old = [state.name for state in self._states() if state.name != name]
+        self._folder.put({name: pack_arrays(arrays, meta)}, drop=old[KEPT_STATES - 1 :])
 
     def _states(self) -> list[Path]:
         """Files of states, the newest first."""
         return sorted(self.path.glob("state-*.safetensors"), reverse=True)
 
     def read_state(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """The newest state that can be read, the record cut back to it; None when there is none."""
+        """The newest state that is whole, the record cut back to it; None when there is none.
+
+        A damaged one is passed over for the one before it, and `notes` says so.
+        """
+        bad: list[str] = []
         for path in self._states():
             try:
+                if why := damage(self.path, path.name, self.manifest):
+                    raise DamagedError(f"{path} is damaged ({why})")
                 arrays, meta = read_arrays(path)
-            except ValueError:
-                path.unlink()  # damaged: the one before it is there for this
+            except DamagedError as error:
+                self.notes.append(f"{str(error).removesuffix(': make it again')}: passed over")
+                bad.append(path.name)
                 continue
-            self._cut_back(int(meta["rounds_done"]))
+            self._cut_back(int(meta["rounds_done"]), bad)
+            self.notes += [f"training goes on from {path.name}, the state before it"] if bad else []
             return arrays, meta
-        self._cut_back(0)
+        self._cut_back(0, bad)
+        self.notes += ["no state is left to go on from: training starts anew"] if bad else []
         return None
 
-    def _cut_back(self, done: int) -> None:
-        """Forget every round after the first `done`."""
-        for folder in ("kept", "stages"):
-            for file in (self.path / folder).glob("*.safetensors"):
-                if int(file.stem[:5]) >= done:
-                    file.unlink()
-        if not done:
-            (self.path / "labels.safetensors").unlink(missing_ok=True)
+    def _cut_back(self, done: int, states: Sequence[str]) -> None:
+        """Forget every round after the first `done`, and these states."""
+        gone = [
+            f"{folder}/{file.name}"
+            for folder in ("kept", "stages")
+            for file in (self.path / folder).glob("*.safetensors")
+            if int(file.stem[:5]) >= done
+        ]
         run = Run(self.path)
-        self.rounds = run.rounds[:done]
-        self.labels = list(run.labels[:done])
-        self._write_rounds()
+        self.rounds = run.rounds[:done] if done else []
+        self.labels = list(run.labels[:done]) if done else []
         kept = [t for t in run.times if t.get("round", done) < done]
-        write_atomic(self.path / "times.jsonl", "".join(plain_json(t) + "\n" for t in kept).encode())
+        self._folder.put(self._record(), drop=[*gone, *states, *([] if done else ["labels.safetensors"])])
+        write_atomic(self.path / "times.jsonl", b"".join(map(_time_line, kept)))
 
     def finish(
         self,
@@ -181,14 +245,43 @@ class RunWriter:
         *,
         seconds: Mapping[str, float],
     ) -> None:
-        """Write the trained weights of every teacher and mark the run as finished; the resume states go."""
-        for i, teacher in enumerate(arrays, 1):
-            weights.save(self.path / f"weights{i if i > 1 else ''}.safetensors", teacher, metadata)
+        """Write the trained weights of every teacher and mark the run as finished; the resume states go.
+
+        The weights are opened and compared first: while there are states, nothing is lost.
+
+        Raises:
+            DamagedError: what was written is not what is read.
+        """
+        names = [f"weights{i if i > 1 else ''}.safetensors" for i in range(1, len(arrays) + 1)]
+        self._folder.put(
+            {name: weights.encode(teacher, metadata) for name, teacher in zip(names, arrays, strict=True)}
+        )
+        for name, teacher in zip(names, arrays, strict=True):
+            found, _ = read_arrays(self.path / name)
+            same = found.keys() == teacher.keys() and all(
+                found[key].shape == np.shape(value) and np.array_equal(found[key], value, equal_nan=True)
+                for key, value in teacher.items()
+            )
+            if not same:
+                raise DamagedError(
+                    f"{self.path / name} does not read back as it was written: look at the disk, then go on "
+                    "with --resume"
+                )
         self._add_time({"stage": "train", **seconds})
         self.manifest["status"] = "finished"
-        self._write_manifest()
-        for state in self._states():
-            state.unlink(missing_ok=True)
+        self._folder.put({}, drop=[state.name for state in self._states()])
+
+
+def _passing(file: Path) -> bool:
+    """Whether a file is one that a killed writer leaves behind."""
+    return file.name.startswith(".") and file.name.endswith(".tmp")
+
+
+def _time_line(entry: Mapping[str, Any]) -> bytes:
+    """One line of times.jsonl; its sum stands in it, since times, unlike all else, differ from run to run."""
+    entry = {key: value for key, value in entry.items() if key != "crc32"}
+    crc32 = zlib.crc32(plain_json(entry).encode())
+    return (plain_json({**entry, "crc32": crc32}) + "\n").encode()
 
 
 class Run:
@@ -207,13 +300,36 @@ class Run:
             nested = self.path / "run"
             hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
             raise ValueError(f"{self.path} is not a run: it has no manifest.json{hint}")
-        self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
+        self.manifest = read_sealed(self.path / MANIFEST, remedy=REMEDY)
         if self.manifest.get("kind") != "run":
             raise ValueError(
                 f"{self.path} is not a run but a {self.manifest.get('kind', 'folder of another kind')}"
             )
         if self.manifest.get("schema", 0) > SCHEMA:
             raise ValueError(f"{self.path} was written by a newer tracklearn: update to read it")
+
+    def _checked(self, name: str) -> Path:
+        """The file of that name, compared with its sum.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
+        for _ in range(10):
+            why = damage(self.path, name, self.manifest)
+            if why is None:
+                return self.path / name
+            # A training may be going on: then the manifest has gone on too.
+            now = read_sealed(self.path / MANIFEST, remedy=REMEDY)
+            if now == self.manifest:
+                break
+            self.manifest = now
+        raise DamagedError(f"{self.path / name} is damaged ({why}): {REMEDY}")
+
+    def damages(self) -> list[str]:
+        """What is wrong with the run's files, one line each; reads all of them."""
+        names = sorted(self.manifest.get("files", {}))
+        found = [(name, damage(self.path, name, self.manifest)) for name in names]
+        return [f"{self.path / name} is damaged ({why})" for name, why in found if why]
 
     @property
     def finished(self) -> bool:
@@ -223,23 +339,22 @@ class Run:
     @property
     def rounds(self) -> list[dict[str, Any]]:
         """The record of every round."""
-        path = self.path / "rounds.jsonl"
-        return read_lines(path)
+        return read_lines(self._checked("rounds.jsonl"))
 
     @property
     def labels(self) -> Array:
         """(rounds, t) int32: label of every isolated tracklet in every round."""
-        path = self.path / "labels.safetensors"
+        path = self._checked("labels.safetensors")
         return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
 
     def kept(self) -> dict[int, dict[str, Array]]:
         """The method's own arrays by round, in order; no entry for rounds that have none."""
         files = sorted((self.path / "kept").glob("*.safetensors"))
-        return {int(path.stem): read_arrays(path)[0] for path in files}
+        return {int(path.stem): read_arrays(self._checked(f"kept/{path.name}"))[0] for path in files}
 
     def isolation(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
-        return read_arrays(self.path / "isolation.safetensors")
+        return read_arrays(self._checked("isolation.safetensors"))
 
     @property
     def stages(self) -> dict[tuple[int, str], Path]:
@@ -254,16 +369,23 @@ class Run:
             ValueError: training has not finished.
         """
         if isinstance(which, Path):
-            return which
+            return self._checked(which.relative_to(self.path).as_posix())
         if which == "weights" and not self.finished:
             raise ValueError(f"{self.path} is not finished: go on with tracklearn train … --resume")
-        return self.path / f"{which}.safetensors"
+        return self._checked(f"{which}.safetensors")
 
     @property
     def times(self) -> list[dict[str, Any]]:
-        """Seconds of every round, and of the training as a whole."""
-        path = self.path / "times.jsonl"
-        return read_lines(path)
+        """Seconds of every round, and of the training as a whole; damaged lines are left out."""
+        path, found = self.path / "times.jsonl", []
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
+            try:
+                entry = json.loads(line.decode())
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and ("crc32" not in entry or _time_line(entry).rstrip() == line):
+                found.append({key: value for key, value in entry.items() if key != "crc32"})
+        return found
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import disk_error, read_json, sync_folder, write_json
+from tracklearn.store.files import DamagedError, hash_file, make_folder, put_folder
+from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.shards import HashedFile, ShardWriter
 from tracklearn.types import Array
 
@@ -50,12 +52,14 @@ class TableWriter:
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
+        self._crc32 = 0
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Append rows: a value sequence for every field of the schema."""
         batch = pa.record_batch(
             [pa.array(columns[f.name], f.type) for f in self._schema], schema=self._schema
         )
+        self._crc32 = column_crc32(batch.column(0), self._crc32)
         self._held.append(batch)
         self._held_rows += len(batch)
         self.rows += len(batch)
@@ -71,9 +75,9 @@ class TableWriter:
         return self._writer
 
     def close(self, metadata: Mapping[str, str] | None = None) -> str:
-        """Finish the file, with `metadata` in its footer; its sha256."""
+        """Finish the file, with `metadata` in its footer, and the sum of its first column; its sha256."""
         writer = self._flush()
-        writer.add_key_value_metadata(dict(metadata or {}))
+        writer.add_key_value_metadata({**(metadata or {}), "crc32": str(self._crc32)})
         writer.close()
         self._file.sync()
         self._file.close()
@@ -86,6 +90,13 @@ class TableWriter:
             if self._writer is not None:
                 self._writer.close()
             self._file.close()
+
+
+def column_crc32(column: pa.Array, before: int = 0) -> int:
+    """crc32 of a column's numbers, going on from those before; 0 for a column of anything else."""
+    if not pa.types.is_primitive(column.type):
+        return 0
+    return zlib.crc32(memoryview(column.to_numpy(zero_copy_only=False)).cast("B"), before)
 
 
 class PartWriter:
@@ -172,7 +183,7 @@ class PartWriter:
             "files": files,
             "record": {**record, "n_tracklets": self.n_tracklets, "n_crops": self.n_crops},
         }
-        _write_json(self.folder / "done.json", done)
+        write_sealed(self.folder / "done.json", done)
 
 
 class SetWriter:
@@ -201,7 +212,7 @@ class SetWriter:
             raise FileExistsError(
                 f"{self.partial} holds an unfinished set: go on with --resume or another --out, or remove it"
             )
-        self.partial.mkdir(parents=True, exist_ok=True)
+        make_folder(self.partial)
 
     def __enter__(self) -> SetWriter:
         return self
@@ -241,7 +252,7 @@ class SetWriter:
     @property
     def records(self) -> list[dict[str, Any]]:
         """The records of the parts so far, as given to `PartWriter.finish`."""
-        return [read_json(part / "done.json")["record"] for part in self._parts]
+        return [_done(part)["record"] for part in self._parts]
 
     def finish(
         self,
@@ -263,7 +274,7 @@ class SetWriter:
         Raises:
             OSError: the disk is full or failing; everything needed for `resume` is still there.
         """
-        done = [read_json(part / "done.json") for part in self._parts]
+        done = [_done(part) for part in self._parts]
         joined = self.partial / "joined"
         if joined.exists():
             shutil.rmtree(joined)
@@ -274,7 +285,7 @@ class SetWriter:
         cameras = number_cameras((name for part in names for name in part), camid or {})
         shards = self._link_shards(done, joined)
         files, truth = self._join_tables(done, joined, cameras)
-        content = {"schema": SCHEMA, "cameras": cameras, "shards": shards, "files": files}
+        content = {"schema": SCHEMA, "cameras": cameras, "shards": without_blocks(shards), "files": files}
         manifest = {
             "kind": KIND,
             "schema": SCHEMA,
@@ -289,13 +300,11 @@ class SetWriter:
             "files": files,
             "shards": shards,
         }
-        _write_json(joined / "manifest.json", manifest)
+        write_sealed(joined / MANIFEST, manifest)
         if truth is not None:
             truth.close({"set": str(manifest["digest"])})
             (self.partial / "truth.parquet").replace(truth_path(self.path))
-        sync_folder(joined)
-        joined.rename(self.path)
-        sync_folder(self.path.parent)
+        put_folder(joined, self.path)
         shutil.rmtree(self.partial)
         return self.path
 
@@ -368,28 +377,32 @@ def number_cameras(names: Iterable[str], fixed: Mapping[str, int]) -> list[str]:
     return [at.get(i, "") for i in range(max(at) + 1)] if at else []
 
 
+def without_blocks(shards: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a set's digest covers of its shards; the sums of blocks say no more than a shard's own."""
+    return [{key: value for key, value in shard.items() if key != "crc32"} for shard in shards]
+
+
 def truth_path(path: str | Path) -> Path:
     """Where the ground truth of the set at `path` lies: beside it, never inside."""
     path = Path(path)
     return path.with_name(path.name + ".truth.parquet")
 
 
+def _done(part: Path) -> dict[str, Any]:
+    """The record of a finished part."""
+    return read_sealed(part / "done.json", remedy=f"remove {part} and go on with --resume")
+
+
 def _finished(folder: Path, key: str) -> bool:
-    """Whether `folder` is a complete part made from `key`."""
+    """Whether `folder` is a complete part made from `key`, every byte of it as it was written."""
     if not (folder / "done.json").is_file():
         return False
-    done = read_json(folder / "done.json")
-    files = {f"{name}.parquet": None for name in done["files"]} | {
-        s["name"]: s["bytes"] for s in done["shards"]
-    }
-    return done["key"] == key and all(
-        (folder / name).is_file() and size in (None, (folder / name).stat().st_size)
-        for name, size in files.items()
-    )
-
-
-def _write_json(path: Path, value: Any) -> None:
     try:
-        write_json(path, value)
-    except OSError as error:
-        raise disk_error(error, path) from error
+        done = _done(folder)
+        files = {f"{name}.parquet": sha256 for name, sha256 in done["files"].items()}
+        files |= {shard["name"]: shard["sha256"] for shard in done["shards"]}
+    except DamagedError:
+        return False
+    return done["key"] == key and all(
+        (folder / name).is_file() and hash_file(folder / name) == sha256 for name, sha256 in files.items()
+    )

@@ -16,6 +16,7 @@ interruption. The last step renames the joined folder to `SET`, so a set exists 
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cached_property
 from pathlib import Path
@@ -27,18 +28,21 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.crops import StoredCrops, decode_image
-from tracklearn.store.files import hash_file, read_json
+from tracklearn.store.files import DamagedError, first_line, hash_file, sync_folder
 from tracklearn.store.images import ImageFiles
+from tracklearn.store.lock import locked
+from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.setwriter import (
     KIND,
     TRUTH,
     PartWriter,
     SetWriter,
     TableWriter,
+    column_crc32,
     number_cameras,
     truth_path,
 )
-from tracklearn.store.shards import ShardReader
+from tracklearn.store.shards import REMEDY, ShardReader
 from tracklearn.types import Array, Tracklets, Truth
 
 __all__ = [
@@ -53,6 +57,7 @@ __all__ = [
 ]
 
 
+TRUTH_REMEDY = "put it back from a copy, or write the truth again"
 REFERENCED = 2  # schema of a set whose images lie elsewhere; one that holds them has `setwriter.SCHEMA`
 
 
@@ -67,7 +72,9 @@ class TrackletSet:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
-        self._reader = ShardReader([self.root / shard["name"] for shard in manifest["shards"]])
+        shards = manifest["shards"]
+        self._reader = ShardReader([self.root / s["name"] for s in shards], [s.get("crc32") for s in shards])
+        self._compared: set[str] = set()
 
     @property
     def root(self) -> Path:
@@ -118,7 +125,7 @@ class TrackletSet:
     def place(self) -> dict[str, pa.Array]:
         """Where each crop's picture lies below `root`: (n,) `path`, or (n,) `shard` and `row`."""
         names = ("path",) if self._in_files else ("shard", "row")
-        return {name: _read_column(self.path / "crops.parquet", name, self.n_crops) for name in names}
+        return {name: _read_column(self._table("crops.parquet"), name, self.n_crops) for name in names}
 
     @property
     def _in_files(self) -> bool:
@@ -133,10 +140,18 @@ class TrackletSet:
         return self.place["shard"].to_numpy(), self.place["row"].to_numpy()
 
     def _crop_column(self, name: str) -> Array:
-        return _column(self.path / "crops.parquet", name, self.n_crops)
+        return _column(self._table("crops.parquet"), name, self.n_crops)
 
     def _tracklet_column(self, name: str) -> Array:
-        return _column(self.path / "tracklets.parquet", name, int(self.manifest["n_tracklets"]))
+        return _column(self._table("tracklets.parquet"), name, int(self.manifest["n_tracklets"]))
+
+    def _table(self, name: str) -> Path:
+        """The file of a table, compared with its sum the first time it is asked for."""
+        file = self.path / name
+        if name not in self._compared and hash_file(file) != self.manifest["files"].get(name):
+            raise DamagedError(f"{file} is damaged (its content is not what was written): {REMEDY}")
+        self._compared.add(name)
+        return file
 
     def crops(
         self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None
@@ -183,19 +198,33 @@ class TrackletSet:
             raise ValueError(f"crop row {row} of {self.path}{where} is broken: it cannot be decoded")
         return image
 
-    def verify(self) -> None:
-        """Compare every file with the sha256 in the manifest; reads the whole set.
+    def damages(self) -> list[str]:
+        """What is wrong with the set's files by the sums in the manifest, one line each; reads all of them.
 
         Images in files of their own have no sum: only the tables of such a set are compared.
-
-        Raises:
-            ValueError: a file differs; the message names it.
         """
         expected = {self.path / name: sha256 for name, sha256 in self.manifest["files"].items()}
         expected |= {self.root / s["name"]: s["sha256"] for s in self.manifest["shards"]}
-        for file, sha256 in expected.items():
-            if hash_file(file) != sha256:
-                raise ValueError(f"{file} is damaged (its sha256 differs): ingest again")
+        found = [
+            f"{file} is damaged (its content is not what was written)"
+            for file, sha256 in expected.items()
+            if hash_file(file) != sha256
+        ]
+        if truth_path(self.path).is_file():
+            try:
+                read_truth(self.path)
+            except ValueError as error:
+                found.append(str(error))
+        return found
+
+    def verify(self) -> None:
+        """Compare every file with its sum; reads the whole set.
+
+        Raises:
+            DamagedError: a file differs; the message names it.
+        """
+        if found := self.damages():
+            raise DamagedError(f"{found[0]}: {REMEDY}")
 
 
 def open_set(path: str | Path) -> TrackletSet:
@@ -214,8 +243,8 @@ def open_set(path: str | Path) -> TrackletSet:
         nested = path / "set"
         hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
         raise ValueError(f"{path} is not a tracklet set: it has no manifest.json{hint}")
-    manifest = read_json(path / "manifest.json")
-    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    manifest = read_sealed(path / MANIFEST, remedy=REMEDY)
+    kind = manifest.get("kind")
     if kind != KIND:
         raise ValueError(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
     if manifest.get("schema", 0) > REFERENCED:
@@ -225,7 +254,7 @@ def open_set(path: str | Path) -> TrackletSet:
         )
     for name in manifest["files"]:
         if not (path / name).is_file():
-            raise ValueError(f"{path} is damaged: {name} is missing; ingest again")
+            raise DamagedError(f"{path} is damaged: {name} is missing; {REMEDY}")
     opened = TrackletSet(path, manifest)
     if manifest.get("images", {}).get("kind") == "shards":
         _check_holder(opened)
@@ -235,7 +264,7 @@ def open_set(path: str | Path) -> TrackletSet:
         size = file.stat().st_size if file.is_file() else None
         if size != shard["bytes"]:
             found = "missing" if size is None else f"{size} bytes long, expected {shard['bytes']}"
-            raise ValueError(f"{opened.root} is damaged: {shard['name']} is {found}; ingest again")
+            raise DamagedError(f"{opened.root} is damaged: {shard['name']} is {found}; {REMEDY}")
     return opened
 
 
@@ -245,7 +274,10 @@ def _check_holder(opened: TrackletSet) -> None:
     what = f"{opened.path} shares the images of the set {holder}, which"
     if not (opened.root / "manifest.json").is_file():
         raise FileNotFoundError(f"{what} is not there: put it back, or make {opened.path} again")
-    if read_json(opened.root / "manifest.json").get("digest") != opened.manifest["images"]["digest"]:
+    if (
+        read_sealed(opened.root / MANIFEST, remedy=REMEDY).get("digest")
+        != opened.manifest["images"]["digest"]
+    ):
         raise ValueError(f"{what} has been replaced by another one: make {opened.path} again")
 
 
@@ -265,15 +297,18 @@ def write_truth(path: str | Path, pid: Array) -> Path:
         raise ValueError(
             f"pid has shape {pid.shape}, expected ({tracklets.n_crops},): one per crop of {path}"
         )
-    temporary = truth_path(path).with_name(f".{truth_path(path).name}.{os.getpid()}.tmp")
-    try:
-        writer = TableWriter(temporary, TRUTH)
-        writer.add({"pid": pid})
-        writer.close({"set": tracklets.digest})
-        temporary.replace(truth_path(path))
-    finally:
-        temporary.unlink(missing_ok=True)
-    return truth_path(path)
+    file = truth_path(path)
+    temporary = file.with_name(f".{file.name}.tmp")
+    with locked(path):
+        try:
+            writer = TableWriter(temporary, TRUTH)
+            writer.add({"pid": pid})
+            writer.close({"set": tracklets.digest})
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(file.parent)
+    return file
 
 
 def read_truth(path: str | Path) -> Truth:
@@ -287,9 +322,16 @@ def read_truth(path: str | Path) -> Truth:
     file = truth_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
-    if (pq.read_metadata(file).metadata or {}).get(b"set", b"").decode() != tracklets.digest:
+    try:
+        notes = pq.read_metadata(file).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedError(f"{file} is damaged ({first_line(error)}): {TRUTH_REMEDY}") from error
+    if notes.get(b"set", b"") != tracklets.digest.encode():
         raise ValueError(f"{file} belongs to another tracklet set than {path}: write the truth again")
-    return Truth(_column(file, "pid", tracklets.n_crops))
+    column = _read_column(file, "pid", tracklets.n_crops, TRUTH_REMEDY)
+    if b"crc32" in notes and notes[b"crc32"] != str(column_crc32(column)).encode():
+        raise DamagedError(f"{file} is damaged (its content is not what was written): {TRUTH_REMEDY}")
+    return Truth(column.to_numpy(zero_copy_only=False))
 
 
 def _column(path: Path, name: str, rows: int) -> Array:
@@ -297,11 +339,15 @@ def _column(path: Path, name: str, rows: int) -> Array:
     return _read_column(path, name, rows).to_numpy(zero_copy_only=False)
 
 
-def _read_column(path: Path, name: str, rows: int) -> pa.Array:
+def _read_column(path: Path, name: str, rows: int, remedy: str = REMEDY) -> pa.Array:
     try:
         column = pq.read_table(path, columns=[name], memory_map=True)[name]
+    except pa.ArrowMemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): ingest again") from error
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"{path} cannot be mapped into memory") from error
+        raise DamagedError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     if len(column) != rows:
-        raise ValueError(f"{path} is damaged: it has {len(column)} rows, expected {rows}; ingest again")
+        raise DamagedError(f"{path} is damaged: it has {len(column)} rows, expected {rows}; {remedy}")
     return column.combine_chunks()

@@ -185,15 +185,18 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Ma
     Returns:
         The path.
     """
-    from safetensors.numpy import save as encode
+    write_atomic(Path(path), encode(arrays, metadata))
+    return Path(path)
 
-    path = Path(path)
+
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file as `save` writes it: equal weights, equal bytes."""
+    from safetensors.numpy import save as pack
+
     # safetensors writes an array's memory as it lies: anything but C order would come back scrambled.
     whole = {name: np.require(array, requirements=["C"]) for name, array in arrays.items()}
-    # One key only: the library writes several in an order of chance, and equal weights are equal files.
-    notes = {"meta": json.dumps(dict(metadata), sort_keys=True)}
-    write_atomic(path, encode(whole, metadata=notes))
-    return path
+    # One key only: the library writes several in an order of chance.
+    return pack(whole, metadata={"meta": json.dumps(dict(metadata), sort_keys=True)})
 
 
 def cache_folder() -> Path:

@@ -117,7 +117,7 @@ def train(
             if first_process():
                 done(tracklets, expected.to_dict(), as_json, expected.table())
             return
-        for event in pipeline.train(plan, out, resume=resume, progress=bars):
+        for event in pipeline.train(plan, out, resume=resume, progress=bars, tell=bars.note):
             if first_process():
                 show(event)
     if not first_process():
@@ -238,6 +238,7 @@ def run(
             resume=resume,
             progress=bars,
             on_round=round_line(bars),
+            tell=bars.note,
             command=command_line(),
         )
         note_skipped(bars, open_set(result["set"]))
@@ -264,6 +265,7 @@ def demo(
             resume=resume,
             progress=bars,
             on_round=round_line(bars),
+            tell=bars.note,
         )
     text = result.pop("table")
     done(Path(result["report"]), result, as_json, f"{text}\n\nopen the report:")
