@@ -18,9 +18,9 @@ from tests.faults.table import Row, table
 
 GIB = 1 << 30
 SPACES = (4.0, 2.0, 1.5, 1.0, 0.7)  # GiB of address space for a training
-SIZES = {True: (60, 240), False: (60, 1200)}  # seconds of the short and the long film
+SIZES = {True: (30, 120), False: (60, 1200)}  # seconds of the short and the long film
 GROWTH = 48 << 20  # bytes that ingest of the long film may take more than that of the short one
-IDS = {True: 100_000, False: 1_000_000}
+IDS = {True: 30_000, False: 1_000_000}
 FRAMES = 100_000  # in one tracklet
 
 

@@ -24,7 +24,7 @@ from tracklearn.store.files import read_json
 
 MEMORY = 2 << 30  # bytes of address space that a bad file may cost
 N = {"pictures": 240, "videos": 60, "tracks": 60, "weights": 80, "networks": 60}
-EVERY = 16  # in the quick part: each so-manieth case
+SAMPLE = 8  # cases of each part that the quick run takes
 
 
 def main(quick: bool = False, *, children: Children | None = None) -> list[Row]:
@@ -38,15 +38,15 @@ def main(quick: bool = False, *, children: Children | None = None) -> list[Row]:
         for part in (pictures, videos, tracks, weights, networks):
             work = folder / part.__name__
             work.mkdir()
-            rows.append(part(children, work, EVERY if quick else 1))
+            rows.append(part(children, work, SAMPLE if quick else None))
     return rows
 
 
-def pictures(children: Children, work: Path, every: int) -> Row:
+def pictures(children: Children, work: Path, sample: int | None) -> Row:
     """One bad picture in a folder of good ones."""
     row = Row("a bad picture among good ones", "ingest")
     good = material.crops(work / "good", [[0, 0, 0], [1, 1, 1]])
-    for bad in _every(hostile.pictures(N["pictures"]), every):
+    for bad in _some(hostile.pictures(N["pictures"]), sample):
         case = work / "case"
         shutil.copytree(good, case / "crops")
         bad.put(case / "crops" / "t000" / f"zz{bad.suffix}")
@@ -68,12 +68,12 @@ def _account(path: Path, *, n_good: int, n_files: int) -> str:
     return ""
 
 
-def videos(children: Children, work: Path, every: int) -> Row:
+def videos(children: Children, work: Path, sample: int | None) -> Row:
     """A bad film beside a good one."""
     row = Row("a bad film beside a good one", "ingest")
     good = material.film(work / "good" / "door.mp4")
     named = [hostile.Bad(f"a good film called {name}", name, good.read_bytes()) for name in _NAMES]
-    for bad in [*_every(hostile.videos(good.read_bytes(), N["videos"]), every), *_every(named, every)]:
+    for bad in [*_some(hostile.videos(good.read_bytes(), N["videos"]), sample), *_some(named, sample)]:
         case = work / "case"
         shutil.copytree(good.parent, case)
         name = f"bad{bad.suffix}" if bad.suffix.startswith(".") else bad.suffix
@@ -110,12 +110,12 @@ def _videos_fault(case: Path, outcome: Outcome, *, missing: bool, whole: bool) -
     return ""
 
 
-def tracks(children: Children, work: Path, every: int) -> Row:
+def tracks(children: Children, work: Path, sample: int | None) -> Row:
     """Bad tracks, measured against good ones; a sample with its film into a set."""
     row = Row("bad tracks", "noise measure, ingest")
     film = material.film(work / "good" / "door.mp4")
     text = film.with_suffix(".txt").read_text()
-    for number, bad in enumerate(_every(hostile.tracks(text, N["tracks"]), every)):
+    for number, bad in enumerate(_some(hostile.tracks(text, N["tracks"]), sample)):
         case = work / "case"
         shutil.copytree(film.parent, case)
         bad.put(case / f"bad{bad.suffix}")
@@ -128,13 +128,13 @@ def tracks(children: Children, work: Path, every: int) -> Row:
     return row
 
 
-def weights(children: Children, work: Path, every: int) -> Row:
+def weights(children: Children, work: Path, sample: int | None) -> Row:
     """Bad weights, up to the network that training would start from."""
     row = Row("bad weights", "up to the network")
     arrays = small_weights()
     marker = work / "code has run"
     children.command("ingest", *material.films(work / "films"), "--out", work / "set")
-    for bad in _every(hostile.weights(arrays, marker, N["weights"]), every):
+    for bad in _some(hostile.weights(arrays, marker, N["weights"]), sample):
         file = bad.put(work / f"bad{bad.suffix}")
         outcome = children.call(
             "tests.faults.inputs:start_from", [str(work / "set"), str(file)], cwd=work, memory=MEMORY
@@ -179,12 +179,12 @@ def start_from(set_path: str, file: str) -> None:
     print("finite" if finite else "not a number in the network")
 
 
-def networks(children: Children, work: Path, every: int) -> Row:
+def networks(children: Children, work: Path, sample: int | None) -> Row:
     """Bad detectors on a good film, and bad extractors to judge."""
     row = Row("a bad network", "ingest, evaluate")
     film = material.film(work / "door.mp4", seconds=0.5)
     market = _market(work / "market")
-    for bad in _every(hostile.networks(N["networks"]), every):
+    for bad in _some(hostile.networks(N["networks"]), sample):
         case = work / "case"
         case.mkdir()
         file = bad.put(case / f"bad{bad.suffix}")
@@ -223,8 +223,10 @@ def _stopped(outcome: Outcome) -> str:
     return outcome.fault or ""
 
 
-def _every(cases: Iterable[hostile.Bad], every: int) -> list[hostile.Bad]:
-    return list(itertools.islice(cases, 0, None, every))
+def _some(cases: Iterable[hostile.Bad], n: int | None) -> list[hostile.Bad]:
+    """n of the cases, evenly spread; all where n is None."""
+    found = list(cases)
+    return found if n is None else found[:: -(-len(found) // n)]
 
 
 def _remove(path: Path) -> None:

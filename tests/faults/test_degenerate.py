@@ -1,4 +1,4 @@
-"""One degenerate set for each method; `make test-faults` gives every method all of them."""
+"""Two degenerate sets; `make test-faults` gives every method all of them."""
 
 import pytest
 
