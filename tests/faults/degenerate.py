@@ -21,7 +21,7 @@ from tracklearn.types import Array
 
 METHODS = ("tmc", "mmt", "uga", "msplr")
 SOURCED = "msplr from a labelled source"
-QUICK_CASES = (("tmc", "one crop"), ("uga", "one camera"))
+QUICK_CASES = (("uga", "one camera"),)
 TIME = 300  # seconds of processor time for a training of this size: some hundred times what it takes
 
 Show = Callable[[int, int], Array]  # tracklet, crop -> picture

@@ -24,7 +24,7 @@ from tracklearn.store.files import read_json
 
 MEMORY = 2 << 30  # bytes of address space that a bad file may cost
 N = {"pictures": 240, "videos": 60, "tracks": 60, "weights": 80, "networks": 60}
-SAMPLE = 8  # cases of each part that the quick run takes
+SAMPLE = 6  # cases of each part that the quick run takes
 
 
 def main(quick: bool = False, *, children: Children | None = None) -> list[Row]:
@@ -73,7 +73,7 @@ def videos(children: Children, work: Path, sample: int | None) -> Row:
     row = Row("a bad film beside a good one", "ingest")
     good = material.film(work / "good" / "door.mp4")
     named = [hostile.Bad(f"a good film called {name}", name, good.read_bytes()) for name in _NAMES]
-    for bad in [*_some(hostile.videos(good.read_bytes(), N["videos"]), sample), *_some(named, sample)]:
+    for bad in [*_some(hostile.videos(good.read_bytes(), N["videos"]), sample), *_some(named, sample and 3)]:
         case = work / "case"
         shutil.copytree(good.parent, case)
         name = f"bad{bad.suffix}" if bad.suffix.startswith(".") else bad.suffix

@@ -22,6 +22,7 @@ def test_training_without_enough_memory_says_so(children, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_time_and_memory_keep_to_their_bounds(children):
     rows = bounds.main(children=children)
     assert not any(row.failed for row in rows), table(rows)

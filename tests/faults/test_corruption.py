@@ -23,6 +23,7 @@ def test_a_damaged_file_is_refused_by_name_or_read_the_same(children, made, targ
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_file_damaged_at_150_places_and_through_whole_commands(children):
     rows = corruption.main(children=children)
     assert sum(row.tried for row in rows) >= 5000

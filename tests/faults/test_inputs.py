@@ -11,11 +11,12 @@ PARTS = [inputs.pictures, inputs.videos, inputs.tracks, inputs.weights, inputs.n
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_a_bad_file_stops_nothing_or_is_refused_in_one_line(children, tmp_path, part):
     row = part(children, tmp_path, inputs.SAMPLE)
-    assert row.tried >= 6
+    assert row.tried >= inputs.SAMPLE - 1
     assert not row.failed, table([row])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_thousand_bad_files_stop_nothing_or_are_refused(children):
     rows = inputs.main(children=children)
     assert sum(row.tried for row in rows) >= 1000
