@@ -10,12 +10,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import crash
+from tests.faults import bounds, corruption, crash, degenerate, inputs
 from tests.faults.table import Row, table
 
 # Each part: its name, and what tries it with so many processes at a time and gives the rows of its table.
 PARTS: list[tuple[str, Callable[[int], list[Row]]]] = [
     ("crash points, failing calls, power loss", crash.whole),
+    ("corruption: flipped bits, cut files", lambda jobs: corruption.main()),
+    ("hostile inputs", lambda jobs: inputs.main()),
+    ("bounds of time and memory", lambda jobs: bounds.main()),
+    ("degenerate sets", lambda jobs: degenerate.main()),
 ]
 
 

@@ -16,6 +16,7 @@ class Row:
     tried: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     example: dict[str, str] = field(default_factory=dict)
+    note: str = ""  # figures, or how the cases ended that held
 
     def add(self, why: str, where: str) -> None:
         """Count one case: `why` it failed, empty where it held; `where` it was."""
@@ -35,11 +36,12 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table with their sum, and below it why what failed did."""
+    """The rows as a Markdown table with their sum, and below it why what failed did, and the notes."""
     rows = list(rows)
     lines = ["| what | test | tried | held | failed |", "|---|---|---|---|---|"]
     lines += [f"| {r.subject} | {r.test} | {r.tried} | {r.held} | {r.tried - r.held} |" for r in rows]
     tried, held = sum(r.tried for r in rows), sum(r.held for r in rows)
     lines.append(f"| all | | {tried} | {held} | {tried - held} |")
     told = [f"- {r.subject}, {r.test}: {reason}" for r in rows for reason in r.reasons()]
+    told += [f"- {r.subject}, {r.test}: {r.note}" for r in rows if r.note]
     return "\n".join(lines + (["", *told] if told else []))

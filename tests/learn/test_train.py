@@ -399,6 +399,18 @@ def test_too_few_clusters_stop_with_a_diagnosis(easy):
         next(events)
 
 
+def test_the_reasons_of_a_stop_are_told_apart(easy):
+    tracklets, crops, _, network = easy
+    chosen = method()
+    nobody = PseudoLabels.of(np.full(len(tracklets), -1))
+    stage = dataclasses.replace(
+        chosen.stages[0], assign=lambda *given: Assignment(nobody, diagnosis=("too dark", "too few"))
+    )
+    events = train.train(dataclasses.replace(chosen, stages=(stage,)), network, tracklets, crops, seed=0)
+    with pytest.raises(train.TrainingStopped, match=r"needs at least 2\. too dark; too few$"):
+        list(events)
+
+
 def test_a_loss_that_is_not_finite_stops(easy):
     with pytest.raises(ValueError, match=r"lower the learning rate|not finite"):
         run(easy, learning_rate=1e30)

@@ -297,7 +297,7 @@ class _Training:
         if labels.n_clusters < 2:
             raise TrainingStopped(
                 f"epoch {self.rounds + 1}: {len(tracklets)} tracklets gave {labels.n_clusters} "
-                f"cluster(s), training needs at least 2. {' '.join(assigned.diagnosis)}".rstrip()
+                f"cluster(s), training needs at least 2. {'; '.join(assigned.diagnosis)}".rstrip()
             )
         people = assigned.people
         agreement = cluster.agreement(self.labels.label, people.label) if self.labels else float("nan")
