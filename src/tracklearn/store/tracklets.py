@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tracklearn
-from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store.crops import StoredCrops
 from tracklearn.store.files import hash_file, read_json
 from tracklearn.store.images import ImageFiles
+from tracklearn.store.pictures import BrokenPicture, decode
 from tracklearn.store.setwriter import (
     KIND,
     TRUTH,
@@ -177,11 +178,11 @@ class TrackletSet:
             FileNotFoundError: a referenced image is not there.
             ValueError: its picture is broken.
         """
-        image = decode_image(self.jpeg(row))
-        if image is None:
+        try:
+            return decode(self.jpeg(row))
+        except BrokenPicture as error:
             where = f" ({self._files.file(row)})" if self._in_files else ""
-            raise ValueError(f"crop row {row} of {self.path}{where} is broken: it cannot be decoded")
-        return image
+            raise ValueError(f"crop row {row} of {self.path}{where} is broken: {error}") from None
 
     def verify(self) -> None:
         """Compare every file with the sha256 in the manifest; reads the whole set.
