@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.store.made_pictures import every_format, tiff
+
 from tracklearn.store.headers import MAX_SCANS, BrokenPicture, read_header
 
 SIDES = st.integers(1, 70)

@@ -7,7 +7,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-
 from tests.store.made_pictures import (
     claiming_jpeg,
     claiming_webp,
@@ -17,6 +16,7 @@ from tests.store.made_pictures import (
     png,
     tiff,
 )
+
 from tracklearn.store import pictures
 from tracklearn.store.crops import GREY, MAX_SIDE, StoredCrops, encode_jpeg
 from tracklearn.store.folders import read_crop
