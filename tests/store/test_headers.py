@@ -77,6 +77,15 @@ def test_a_jpeg_of_endless_scans_is_refused():
         read_header(data[:-2] + MAX_SCANS * scan + data[-2:])
 
 
+def test_a_png_whose_chunks_claim_more_than_there_is_is_refused():
+    for name in (b"IDAT", b"IEND"):
+        data = bytearray(SMALL["png"])
+        at = data.index(name) - 4
+        data[at : at + 4] = b"\xff\0\0\0"
+        with pytest.raises(BrokenPicture):
+            read_header(bytes(data))
+
+
 @pytest.mark.parametrize(
     "data",
     [

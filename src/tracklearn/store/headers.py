@@ -91,6 +91,13 @@ def _png(data: bytes) -> Header:
     if data[12:16] != b"IHDR":
         raise BrokenPicture
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    # The decoder makes room for what a chunk claims before it looks whether that is there: gigabytes.
+    at, name = 8, b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if at > len(data):
+            raise BrokenPicture
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
     return Header("PNG", width, height, width * height * samples * (2 if depth > 8 else 1))
 

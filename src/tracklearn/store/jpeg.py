@@ -36,9 +36,8 @@ def segments(data: bytes) -> Iterator[Segment]:
         start, marker = match.start(), data[match.start() + 1]
         end = start + 2
         if marker not in _ALONE:
-            length = int.from_bytes(data[end : end + 2], "big")
-            end += length
-            if length < 2 or end > len(data):
+            end += max(2, int.from_bytes(data[end : end + 2], "big"))  # libjpeg, too, takes 0 and 1 for 2
+            if end > len(data):
                 return
         if marker == SOS:
             behind = _BEHIND_SCAN.search(data, end)
