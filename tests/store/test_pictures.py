@@ -143,12 +143,12 @@ def test_files_that_are_not_read(tmp_path, monkeypatch):
         load(tmp_path / "none.jpg")
     good = tmp_path / "good.jpg"
     good.write_bytes(encoded(".jpg", noise(8, 8)))
-    assert load(good).tobytes() == good.read_bytes()
+    assert load(good) == good.read_bytes()
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(np, "fromfile", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BrokenPicture, match="Permission denied"):
         load(good)
 

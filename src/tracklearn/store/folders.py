@@ -202,7 +202,7 @@ def read_crop(path: Path, *, quality: int) -> tuple[bytes, int, int]:
         BrokenPicture: it cannot be decoded, or its file not be read.
         FileNotFoundError: it is not there.
     """
-    data = pictures.load(path).tobytes()
+    data = pictures.load(path)
     image = pictures.decode(data)
     jpeg = stripped(data) if data[:2] == b"\xff\xd8" else b""
     if not jpeg or (jpeg is not data and not _shows(jpeg, image)):

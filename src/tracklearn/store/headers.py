@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tracklearn.store import jpeg
 
@@ -32,8 +32,7 @@ class BrokenPicture(ValueError):
         super().__init__("the image cannot be decoded" + (f" ({why})" if why else ""))
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a header says.
 
     Args:

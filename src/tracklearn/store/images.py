@@ -63,7 +63,7 @@ class ImageFiles:
             BrokenPicture: it is no file, cannot be read or is too large.
         """
         try:
-            return pictures.load(self.file(row))
+            return np.frombuffer(pictures.load(self.file(row)), np.uint8)
         except FileNotFoundError:
             raise self._gone(row) from None
 
@@ -75,7 +75,7 @@ class ImageFiles:
             BrokenPicture: it is no file, cannot be read or is too large.
         """
         try:
-            return pictures.load(self.file(row))
+            return np.frombuffer(pictures.load(self.file(row)), np.uint8)
         except FileNotFoundError:
             self._missing.add(row)
             if len(self._missing) > self._survivable or not self.root.is_dir():

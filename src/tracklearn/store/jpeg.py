@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 SOI, EOI, SOS, APP0, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xEE
 # Start of frame: everything from C0 to CF but Huffman tables (C4), an extension (C8) and conditioning (CC).
@@ -18,34 +17,35 @@ _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _BEHIND_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
 
 
-class Segment(NamedTuple):
-    """One segment: its marker's second byte, and where it begins and ends; a scan's data is part of it."""
-
-    marker: int
-    start: int
-    end: int
-
-
-def segments(data: bytes) -> Iterator[Segment]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """The segments of a JPEG file up to its end marker, as far as they hold together.
 
     Bytes between segments are passed over, as libjpeg does.
+
+    Yields:
+        The marker's second byte, and where the segment begins and ends; a scan's data is part of it.
     """
-    at = 0
-    while (match := _MARKER.search(data, at)) is not None:
-        start, marker = match.start(), data[match.start() + 1]
+    start, size = 0, len(data)
+    while start + 1 < size:
+        marker = data[start + 1]
+        if data[start] != 0xFF or not 0 < marker < 0xFF:
+            match = _MARKER.search(data, start)
+            if match is None:
+                return
+            start = match.start()
+            marker = data[start + 1]
         end = start + 2
         if marker not in _ALONE:
             end += max(2, int.from_bytes(data[end : end + 2], "big"))  # libjpeg, too, takes 0 and 1 for 2
-            if end > len(data):
+            if end > size:
                 return
         if marker == SOS:
             behind = _BEHIND_SCAN.search(data, end)
-            end = len(data) if behind is None else behind.start()
-        yield Segment(marker, start, end)
+            end = size if behind is None else behind.start()
+        yield marker, start, end
         if marker == EOI:
             return
-        at = end
+        start = end
 
 
 def stripped(data: bytes) -> bytes:

@@ -22,6 +22,8 @@ __all__ = ["BrokenPicture", "decode", "load", "max_pixels", "read"]
 # 8192 x 8192, more than cameras of today have. Decoding one takes 0.2 GB, at worst (progressive JPEG) 0.7 GB.
 MAX_PIXELS = 1 << 26
 VARIABLE = "TRACKLEARN_MAX_PIXELS"
+# Opening a pipe waits for somebody to write into it, unless told not to.
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _BYTES_PER_PIXEL = 8  # of a file, and of its samples: four channels of 16 bits
 
 
@@ -39,21 +41,26 @@ def max_pixels() -> int:
     return int(text)
 
 
-def load(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The bytes of a picture's file; its size is looked at before it is read.
+def load(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture's file; its kind and size are looked at before it is read.
 
     Raises:
         FileNotFoundError: there is no such name.
         BrokenPicture: a link that leads nowhere, no regular file, one that may not be read or is too large.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise BrokenPicture("not a regular file")
-        limit = _BYTES_PER_PIXEL * max_pixels()
-        if status.st_size > limit:
-            raise BrokenPicture(f"its file is larger than {limit / 1e6:.0f} MB")
-        return np.fromfile(path, np.uint8)
+        number = os.open(path, _OPEN)
+        try:
+            status = os.fstat(number)
+            if not stat.S_ISREG(status.st_mode):
+                raise BrokenPicture("not a regular file")
+            limit = _BYTES_PER_PIXEL * max_pixels()
+            if status.st_size > limit:
+                raise BrokenPicture(f"its file is larger than {limit / 1e6:.0f} MB")
+            with open(number, "rb", buffering=0, closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(number)
     except FileNotFoundError:
         if os.path.lexists(path):
             raise BrokenPicture("a link that leads nowhere") from None
