@@ -1,8 +1,10 @@
 """The door for pictures: what does not come in, and how it is told."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -214,6 +216,17 @@ def test_a_side_that_jpeg_cannot_hold_is_shrunk(tmp_path):
     jpeg, height, width = read_crop(tmp_path / "long.png", quality=90)
     assert decode(jpeg).shape == (2, MAX_SIDE, 3)
     assert (height, width) == (2, MAX_SIDE + 3_000)
+
+
+def test_pictures_and_videos_have_one_door_each():
+    package = Path(pictures.__file__).parent.parent
+    doors = {
+        r"\bcv2\.(imdecode|imread|VideoCapture)\b|Image\.open\(|plt\.imread": ["store/pictures.py"],
+        r"\bav\.open\(": ["store/video.py"],
+    }
+    for pattern, expected in doors.items():
+        found = [file for file in package.rglob("*.py") if re.search(pattern, file.read_text())]
+        assert [file.relative_to(package).as_posix() for file in found] == expected
 
 
 def test_real_pictures_beyond_the_limit(data, tmp_path):

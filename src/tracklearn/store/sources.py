@@ -26,7 +26,7 @@ from tracklearn.store.listing import IMAGE_SUFFIXES
 
 MAX_CAMID = 9999
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
-_ADDRESS = re.compile(r"(?:[^=/]*=)?([a-zA-Z][a-zA-Z0-9+.-]+):/(?:/|$)")
+_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]+)://")
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
 _PIECE = 1 << 20
 
@@ -71,7 +71,7 @@ def parse_source(text: str | Path | Source) -> Source:
         source = text
     else:
         camera, camid, rest = "", None, str(text)
-        if (address := _ADDRESS.match(rest)) and not Path(rest).exists():
+        if (address := _ADDRESS.search(rest)) and not Path(rest).exists():
             # not repeated: it may hold a password
             raise ValueError(
                 f"a source is an address ({address[1]}://…), but only files are read: record it first"
