@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tracklearn.store.crops import decode_image, encode_jpeg, resize
+from tracklearn.store.crops import encode_jpeg, resize
+from tracklearn.store.pictures import decode
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 COLOURS = np.random.default_rng(3).integers(40, 216, (64, 3))
@@ -87,7 +88,7 @@ def write_loop(path, turns, *, early=False, shape=(1, 3, 16, 8)):
 
 def channel_means(file, mean=MEAN, std=STD, size=(16, 8)):
     """What the model makes of one image, by hand."""
-    image = resize(decode_image(file.read_bytes()), *size).astype(np.float32) / 255
+    image = resize(decode(file.read_bytes()), *size).astype(np.float32) / 255
     feature = ((image - mean) / std).mean((0, 1))
     return feature / np.linalg.norm(feature)
 

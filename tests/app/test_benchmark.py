@@ -18,8 +18,8 @@ from tracklearn.app import evaluate, extract, figures, pipeline
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
 from tracklearn.store import benchmarks, referenced
-from tracklearn.store.crops import decode_image
 from tracklearn.store.files import write_json
+from tracklearn.store.pictures import decode
 from tracklearn.store.runs import RunWriter
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Scores
@@ -400,7 +400,7 @@ def test_pictures_of_nothing_are_still_pictures():
         figures.cmc_picture({"official": np.full(5, np.nan)}, title="none"),
         figures.cmc_picture({"a": np.array([0.5]), "b": np.array([1.0, 1.0])}, title="short"),
     ):
-        assert decode_image(data).shape[2] == 3
+        assert decode(data).shape[2] == 3
 
 
 def test_summary_averages_curves_of_the_shortest_gallery(prid):

@@ -139,6 +139,40 @@ def test_a_camera_that_gave_nothing_is_named(call, sources, tmp_path):
     assert "empty.mp4" in err
 
 
+def test_a_video_that_cannot_be_read_is_named_or_with_strict_refused(call, sources, tmp_path):
+    (tmp_path / "text.mp4").write_text("this is no video")
+    code, out, err = call("ingest", *sources, "text.mp4", "--out", "set", "--json")
+    assert code == 0
+    assert "skipped ../text.mp4: not a video that can be decoded: text.mp4 (" in err
+    assert json.loads(out.splitlines()[-1])["sources"][-1]["status"] == "skipped"
+    for command in ("ingest", "run"):
+        code, _, err = call(command, *sources, "text.mp4", "--out", "other", "--strict")
+        assert code == 2
+        assert "not a video that can be decoded: text.mp4 (" in err
+        assert len(err.strip().splitlines()) == 1
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_query_that_is_no_picture_is_one_line(call, done, tmp_path):
+    from tests.store.made_pictures import claiming_jpeg
+
+    run_path = done["out"] / "run"
+    (tmp_path / "large.jpg").write_bytes(claiming_jpeg(65_500, 65_500))
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "link.jpg").symlink_to("nowhere")
+    for name, why in (
+        ("large.jpg", "larger than 67 megapixels"),
+        ("text.jpg", "not JPEG, PNG"),
+        ("link.jpg", "a link that leads nowhere"),
+        (".", "not a regular file"),
+        ("none.jpg", "no such file: none.jpg"),
+    ):
+        code, _, err = call("search", run_path, name)
+        assert code == 2
+        assert why in err
+        assert len(err.strip().splitlines()) == 1
+
+
 def video_without_people(path):
     import numpy as np
 

@@ -91,7 +91,8 @@ def test_broken_training_images_are_left_out_of_the_set(call, market, tmp_path):
     code, out, _ = call(*arguments, "--out", tmp_path / "set")
     result = json.loads(out.splitlines()[-1])
     assert result["n_crops"] == 2
-    assert result["set_skipped"] == [{"item": NAMES[1], "reason": "the image cannot be decoded", "n": 1}]
+    reason = "the image cannot be decoded (not JPEG, PNG, BMP, WebP, TIFF or PNM)"
+    assert result["set_skipped"] == [{"item": NAMES[1], "reason": reason, "n": 1}]
 
 
 def test_the_tables_of_mars_become_a_set_without_images(call, data, tmp_path):

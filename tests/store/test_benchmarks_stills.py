@@ -26,7 +26,10 @@ def test_market1501(tmp_path):
     assert market.gallery.tolist() == [2, 3, 4, 5]
     assert market.query_row.tolist() == [-1, -1]
     assert market.grouped_by_labels
-    assert market.skipped == ({"item": "images", "reason": "bounding_box_test: junk, person −1", "n": 1},)
+    assert market.skipped == (
+        {"item": "images", "reason": "bounding_box_test: junk, person −1", "n": 1},
+        {"item": "files", "reason": "bounding_box_test: not an image by the end of its name", "n": 1},
+    )
     scores = score(market, perfect_features(market))
     assert (scores.mAP, scores.n_valid) == (1.0, 2)
     assert (benchmarks.read("market1501", tmp_path).train.image(0) == market.train.image(0)).all()
@@ -40,7 +43,12 @@ def test_market1501_as_a_set_says_that_labels_were_used(tmp_path):
     source = opened.manifest["sources"][0]
     assert source["labels_used"] is True
     assert "formed by person and camera" in source["note"]
-    assert source["counts"] == {"images": 4, "missing_images": 0, "broken_images": 1}
+    assert source["counts"] == {
+        "files": 4,
+        "images": 4,
+        "missing_images": 0,
+        "broken_images": 1,
+    }
     assert source["skipped"][0]["item"] == "bounding_box_train/0002_c1s1_000200_01.jpg"
     assert opened.tracklets.tracklet.tolist() == [0, 1, 2]
     assert read_truth(opened.path).pid.tolist() == [2, 2, 7]

@@ -4,6 +4,7 @@ import pytest
 
 from tracklearn.store.folders import MAX_LISTED, read_crop, scan_folder, shorten, skip
 from tracklearn.store.ingest import Config, ingest
+from tracklearn.store.pictures import BrokenPicture
 from tracklearn.store.tracklets import open_set, read_truth, truth_path
 
 
@@ -47,6 +48,7 @@ def test_market_names_become_tracklets_of_person_and_camera(tmp_path):
         ("person −1", 1),
         ("person 0", 2),
         ("name unlike PPPP_cCsS_FFFFFF_BB", 1),
+        ("not an image by the end of its name", 1),
     }
 
 
@@ -61,7 +63,8 @@ def test_ingest_of_market_names_keeps_pids_apart(tmp_path):
     assert source["kind"] == "market"
     assert source["labels_used"] is True
     assert "file names" in source["note"]
-    assert sum(s["n"] for s in source["skipped"]) == 4
+    assert sum(s["n"] for s in source["skipped"]) == 5
+    assert source["counts"] == {"files": 11, "images": 6, "broken_images": 0}
 
 
 def test_two_market_folders_share_cameras_unless_named(tmp_path):
@@ -107,8 +110,9 @@ def test_ingest_of_sub_folders(tmp_path):
     assert tracklet_set.jpeg(3) == (root / "b" / "1.jpg").read_bytes()  # not encoded again
     assert tracklet_set.image(1).mean() == pytest.approx(100, abs=2)
     source = tracklet_set.manifest["sources"][0]
-    assert source["skipped"] == [skip("a/1.png", "the image cannot be decoded")]
-    assert source["counts"] == {"images": 6, "broken_images": 1}
+    why = "the image cannot be decoded (not JPEG, PNG, BMP, WebP, TIFF or PNM)"
+    assert source["skipped"] == [skip("a/1.png", why)]
+    assert source["counts"] == {"files": 6, "images": 6, "broken_images": 1}
     assert not truth_path(path).exists()
     assert seen[-1] == ("ingest door", 6, 6)
 
@@ -147,12 +151,13 @@ def test_a_crop_keeps_its_bytes_only_as_jpeg(tmp_path):
     assert (height, width) == (40, 20)
     assert read_crop(image(tmp_path / "a.png"), quality=90)[0][:2] == b"\xff\xd8"
     (tmp_path / "b.jpg").write_bytes(b"")
-    assert read_crop(tmp_path / "b.jpg", quality=90) is None
+    with pytest.raises(BrokenPicture, match="empty file"):
+        read_crop(tmp_path / "b.jpg", quality=90)
 
 
 def test_long_lists_are_summed_up():
     entries = [skip(str(i), "why") for i in range(MAX_LISTED + 5)]
     short = shorten(entries)
     assert len(short) == MAX_LISTED + 1
-    assert short[-1] == skip("more", "why", 5)
+    assert short[-1] == skip("more, of 105", "why", 5)
     assert shorten(entries[:3]) == entries[:3]

@@ -1,8 +1,11 @@
 import errno
 import json
 import os
+import re
+import shutil
 import sys
 import tracemalloc
+from collections import Counter
 from dataclasses import dataclass
 
 import cv2
@@ -264,9 +267,15 @@ def test_bad_input_is_one_clear_line_before_any_work(walk):
             film(walk / "b.mp4", 3)
         seen = []
         with pytest.raises(error, match=message) as refused:
-            check([good, bad], config=Config(**config))
+            check([good, bad], config=Config(**config), strict=True)
         with pytest.raises(error, match=message) as caught:
-            ingest([good, bad], walk / "set", config=Config(**config), progress=lambda *a: seen.append(a))  # noqa: B023
+            ingest(
+                [good, bad],
+                walk / "set",
+                config=Config(**config),
+                strict=True,
+                progress=lambda *a: seen.append(a),  # noqa: B023
+            )
         assert str(refused.value) == str(caught.value)
         assert "\n" not in str(caught.value)
         assert seen == []
@@ -332,8 +341,8 @@ def test_file_names_that_are_not_utf_8(walk):
     (crops / odd.name / f"{odd.name}-2.jpg").write_bytes(b"broken")
     tracklet_set = open_set(ingest([f"{odd}.txt+{odd}.mp4", crops], walk / "set"))
     assert tracklet_set.cameras == ("caf?", "crops")
-    assert record(tracklet_set)["path"] == f"{walk}/caf?.mp4"
-    assert record(tracklet_set)["results"] == f"{walk}/caf?.txt"
+    assert record(tracklet_set)["path"] == "../caf?.mp4"
+    assert record(tracklet_set)["results"] == "../caf?.txt"
     assert [s["item"] for s in record(tracklet_set, 1)["skipped"]] == ["emptycaf?", "caf?/caf?-2.jpg"]
 
 
@@ -467,6 +476,7 @@ class Stream:
 
     n: int
     broken = 0
+    reasons = left_out = Counter()  # noqa: RUF012
     info = VideoInfo(WIDTH, HEIGHT, 25.0, None, "none")
 
     def __enter__(self):
@@ -538,3 +548,111 @@ def test_real_video_with_real_detections(data, tmp_path):
     crops = tracklet_set.crops(128, 64).read(range(0, tracklet_set.n_crops, 10))
     assert crops.std() > 20
     assert json.dumps(tracklet_set.manifest)
+
+
+def bad_sources(walk):
+    """One source of each kind that cannot be read."""
+    whole = (walk / "walk.mp4").read_bytes()
+    (walk / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (walk / "text.mp4").write_text("this is no video")
+    (walk / "letters.txt").write_text("1,1,10,10,20,40,1\n1,x,10,10,20,40,1\n")
+    for name in ("frames", "crops/a", "loose"):
+        (walk / name).mkdir(parents=True)
+    (walk / "frames" / "1.png").write_bytes(b"x")
+    (walk / "crops" / "a" / "1.png").write_bytes(b"x")
+    (walk / "loose" / "1.png").write_bytes(b"x")
+    os.mkfifo(walk / "pipe.mp4")
+    return {
+        f"cut={walk}/cut.mp4": r"not a video that can be decoded: cut\.mp4 \(",
+        f"text={walk}/walk.txt+{walk}/text.mp4": r"not a video that can be decoded: text\.mp4 \(",
+        f"letters={walk}/letters.txt+{walk}/walk.mp4": r"^letters\.txt line 2",
+        f"frames=video:{walk}/frames": "none of the 1 images in frames",
+        f"crops={walk}/crops": "none of the images can be decoded",
+        f"loose={walk}/loose": "holds 1 loose images",
+        f"pipe={walk}/pipe.mp4": r"pipe\.mp4 \(not a regular file\)",
+    }
+
+
+def test_sources_that_cannot_be_read_are_left_out_and_said(walk):
+    bad = bad_sources(walk)
+    good = f"{walk}/walk.txt+{walk}/walk.mp4"
+    path = ingest([*bad, good], walk / "set")
+    opened = open_set(path)
+    assert opened.file.tolist() == [7, 7]
+    assert opened.tracklets.length.tolist() == [20, 20]
+    for entry, (text, reason) in zip(opened.manifest["sources"], bad.items(), strict=False):
+        assert entry["status"] == "skipped", text
+        assert re.search(reason, entry["reason"]), (text, entry["reason"])
+        assert str(walk) not in json.dumps(entry)
+        assert entry["n_crops"] == 0
+    assert opened.manifest["sources"][-1]["status"] == "ok"
+    # Whatever the order, and when gone on with.
+    assert ingest([*bad, good], walk / "set", resume=True) == path
+
+
+def test_strict_refuses_what_cannot_be_read(walk):
+    good = f"{walk}/walk.txt+{walk}/walk.mp4"
+    for text, reason in bad_sources(walk).items():
+        if "crops" in text:
+            continue  # known only when its pictures are read
+        # on the screen with the whole path, in the manifest by name only
+        message = reason.partition(" in frames")[0].lstrip("^").partition(": ")[0]
+        with pytest.raises(ValueError, match=message):
+            check([good, text], strict=True)
+        with pytest.raises(ValueError, match=message):
+            ingest([good, text], walk / "set", strict=True)
+        assert check([good, text])[0] is None
+        assert check([good, text])[1]
+    assert not (walk / "set.partial").exists()
+
+
+def test_nothing_but_unreadable_sources_is_refused(walk):
+    texts = [text for text in bad_sources(walk) if "crops" not in text]
+    with pytest.raises(ValueError, match="none of the 6 sources can be read: not a video"):
+        check(texts)
+    with pytest.raises(ValueError, match="none of the 6 sources can be read: not a video"):
+        ingest(texts, walk / "set")
+    assert not (walk / "set.partial").exists()
+    with pytest.raises(ValueError, match=r"^not a video that can be decoded"):
+        ingest(texts[:1], walk / "set")
+
+
+def test_a_source_that_is_not_there_is_an_error_all_the_same(walk):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        ingest([f"{walk}/walk.txt+{walk}/walk.mp4", f"{walk}/none.mp4"], walk / "set")
+
+
+def test_what_was_checked_is_not_opened_again(walk, monkeypatch):
+    texts = [f"{walk}/walk.txt+{walk}/walk.mp4", f"cut={walk}/cut.mp4"]
+    bad_sources(walk)
+    opened = []
+
+    def counted(path, **options):
+        opened.append(path.name)
+        return open_frames(path, **options)
+
+    monkeypatch.setattr(module, "open_frames", counted)
+    refused = check(texts)
+    ingest(texts, walk / "set", refused=refused)
+    assert sorted(opened) == ["cut.mp4", "walk.mp4", "walk.mp4"]  # to look, to look, and to read
+
+
+def test_the_manifest_names_sources_as_seen_from_the_set(walk, monkeypatch):
+    (walk / "films").mkdir()
+    shutil.copy(walk / "walk.mp4", walk / "films" / "stored.mp4")
+    (walk / "films" / "link.mp4").symlink_to(walk / "films" / "stored.mp4")
+    monkeypatch.chdir(walk / "films")
+    texts = ["../walk.txt+link.mp4", f"{walk}/walk.txt+{walk}/walk.mp4"]
+    opened = open_set(ingest(texts, walk / "out" / "set"))
+    assert [record(opened, i)["path"] for i in range(2)] == ["../../films/link.mp4", "../../walk.mp4"]
+    assert [record(opened, i)["results"] for i in range(2)] == ["../../walk.txt"] * 2
+    assert str(walk) not in (walk / "out" / "set" / "manifest.json").read_text()
+
+
+def test_another_limit_of_pixels_is_another_request(walk, monkeypatch):
+    texts = [f"{walk}/walk.txt+{walk}/walk.mp4"]
+    before = request_digest(texts)
+    monkeypatch.setenv("TRACKLEARN_MAX_PIXELS", str(1 << 26))
+    assert request_digest(texts) == before
+    monkeypatch.setenv("TRACKLEARN_MAX_PIXELS", "1000")
+    assert request_digest(texts) != before

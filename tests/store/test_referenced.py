@@ -157,7 +157,12 @@ def test_missing_images_are_left_out_counted_and_listed(tmp_path, root):
     assert opened.tracklets.source.tolist() == [0, 1]
     assert read_truth(opened.path).pid.tolist() == [0, 2, 4, 5, 6, 7]
     source = opened.manifest["sources"][0]
-    assert source["counts"] == {"images": 8, "missing_images": 2, "broken_images": 0}
+    assert source["counts"] == {
+        "files": 8,
+        "images": 8,
+        "missing_images": 2,
+        "broken_images": 0,
+    }
     assert source["skipped"] == [
         {"item": "tracklets", "reason": "none of their images is usable", "n": 1},
         {"item": "a/001.jpg", "reason": "the image is not there", "n": 1},
@@ -177,6 +182,7 @@ def test_broken_images_are_found_by_decoding_only(tmp_path, root):
     )
     assert opened.tracklets.tracklet.tolist() == [0, 0, 0, 1, 2, 2]
     assert opened.manifest["sources"][0]["counts"] == {
+        "files": 8,
         "images": 8,
         "missing_images": 0,
         "broken_images": 2,

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracklearn.store import setwriter, shards
-from tracklearn.store.crops import decode_image, encode_jpeg
+from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.pictures import BrokenPicture, decode
 from tracklearn.store.sealed import write_sealed
 from tracklearn.store.shards import HashedFile, ShardReader, ShardWriter
 from tracklearn.store.tracklets import (
@@ -394,4 +395,5 @@ def test_shards_take_any_bytes_and_need_no_memory(tmp_path):
     assert reader.get(3, 9).tobytes() == blob[0]
     assert reader.get(3, 10).tobytes() == b""
     assert reader.get(4, 14).tobytes() == b"x"
-    assert decode_image(reader.get(0, 1)) is None
+    with pytest.raises(BrokenPicture, match="empty file"):
+        decode(reader.get(0, 1))

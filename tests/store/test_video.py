@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.store.video import VideoWriter, natural_key, open_frames
+from tracklearn.store.listing import natural_key
+from tracklearn.store.video import VideoWriter, open_frames
 
 
 def _picture(i, height=48, width=64):

@@ -82,10 +82,11 @@ def run(
     device: str | None = None,
     seed: int = 0,
     resume: bool = False,
+    strict: bool = False,
     progress: pipeline.Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> dict[str, Any]:
-    """Ingest, train, index and report in one; see `train` for the arguments.
+    """Ingest, train, index and report in one; see `train` for the arguments, `store.ingest` for `strict`.
 
     Returns:
         Paths of `set`, `run` and `report`, and `seconds` per stage.
@@ -112,6 +113,7 @@ def run(
         ingest_config=ingest or Config(),
         plan=plan,
         resume=resume,
+        strict=strict,
         progress=progress,
         on_round=on_round,
     )

@@ -287,6 +287,7 @@ def run(
     ingest_config: IngestConfig,
     plan: Callable[[Path], TrainPlan],
     resume: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -302,6 +303,7 @@ def run(
         ingest_config: settings of ingest.
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
+        strict: refuse all when any source cannot be read, instead of leaving it out.
         on_round: told of every round.
         tell: told what a person should know of the folder, a line each: damage that was passed over.
         extra_report: further contents for the report, called when training is done.
@@ -339,7 +341,7 @@ def _run(
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-    ingest_store.check(sources, config=ingest_config)
+    refused = ingest_store.check(sources, config=ingest_config, strict=strict)
     training = plan(set_path)
     request = ingest_store.request_digest(sources, config=ingest_config)
     stages = Stages(out, tell=tell)
@@ -351,6 +353,7 @@ def _run(
                 config=ingest_config,
                 resume=True,
                 device=training.device,
+                refused=refused,
                 progress=progress,
             )
 

@@ -322,11 +322,13 @@ def _tracklet_number(query: str | Path | int) -> int | None:
 
 
 def _read_picture(path: Path) -> Array:
-    from tracklearn.store.crops import decode_image
+    from tracklearn.store import pictures
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path} (a query is an image's path or a tracklet's number)")
-    picture = decode_image(path.read_bytes())
-    if picture is None:
-        raise ValueError(f"not an image that can be read: {path}")
-    return picture
+    try:
+        return pictures.read(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no such file: {path} (a query is an image's path or a tracklet's number)"
+        ) from None
+    except pictures.BrokenPicture as error:
+        raise ValueError(f"not an image that can be read: {path}: {error}") from None

@@ -145,7 +145,9 @@ class Sections:
         mean_size = size / np.maximum(crops, 1)[:, None]
         before = np.bincount(tracklets.camid, minlength=n)
         after = np.bincount(data.isolated.camid, minlength=n)
-        notes: dict[str, Mapping[str, Any]] = {str(s.get("camera", "")): s for s in data.sources}
+        notes: dict[str, Mapping[str, Any]] = {
+            str(s.get("camera", "")): s for s in data.sources if s.get("status") != "skipped"
+        }
         rows = []
         for camid, name in enumerate(data.cameras):
             note = notes.get(name, {})

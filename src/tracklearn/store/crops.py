@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from tracklearn.store import memory
+from tracklearn.store.pictures import BrokenPicture, decode
 from tracklearn.types import Array
 
+MAX_SIDE = 65_500  # pixels; libjpeg takes no more
 GREY = 127  # what a picture that cannot be decoded becomes
 KEPT = 1 << 30  # bytes of decoded crops that are kept however full the memory is
 SHARE, FREE = 0.25, 0.5  # more is kept up to this share of the memory, while that one stays available
@@ -21,23 +23,19 @@ SHARE, FREE = 0.25, 0.5  # more is kept up to this share of the memory, while th
 def encode_jpeg(image: Array, *, quality: int = 90) -> bytes:
     """JPEG bytes of an RGB image, uint8 (h, w, 3); `quality` 1-100.
 
+    A side of more than `MAX_SIDE` pixels, which JPEG cannot hold, is shrunk to that.
+
     Raises:
         ValueError: the image has no area.
     """
     if image.size == 0:
         raise ValueError(f"image has shape {image.shape}: an empty picture has no JPEG form")
+    if max(image.shape[:2]) > MAX_SIDE:
+        image = resize(image, min(image.shape[0], MAX_SIDE), min(image.shape[1], MAX_SIDE))
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
     return data.tobytes()
-
-
-def decode_image(data: bytes | Array) -> Array | None:
-    """RGB uint8 (h, w, 3) of an encoded picture (JPEG, PNG, …), or None where it cannot be decoded."""
-    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-    if raw.size == 0:
-        return None
-    return cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
 
 
 def resize(image: Array, height: int, width: int) -> Array:
@@ -64,7 +62,7 @@ class StoredCrops:
 
     Args:
         n: number of crops.
-        jpeg: row -> its encoded bytes, uint8; must be callable from several threads.
+        jpeg: row -> its encoded bytes, uint8, or `BrokenPicture`; must be callable from several threads.
         height, width: size of what `read` returns, pixels.
         cache_bytes: most that is kept, whatever the memory; 0 switches it off, None lets the memory decide.
         workers: decoding threads, default one per core and at most 4.
@@ -150,8 +148,9 @@ class StoredCrops:
     def _decode(self, index: Array, at: Array, out: Array) -> None:
         for i in at:
             row = int(index[i])
-            image = decode_image(self._jpeg(row))
-            if image is None:
+            try:
+                image = decode(self._jpeg(row))
+            except BrokenPicture:
                 self._broken.add(row)
                 out[i] = GREY
             else:

@@ -15,13 +15,19 @@ counted. A folder with loose images of other names is refused: they may be frame
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.crops import decode_image, encode_jpeg
-from tracklearn.store.video import IMAGE_SUFFIXES, natural_key
+import numpy as np
+
+from tracklearn.store import pictures
+from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.jpeg import stripped
+from tracklearn.store.listing import count_files, list_folder
+from tracklearn.types import Array
 
 _MARKET = re.compile(r"(-?\d+)_c(\d+)s(\d+)_(\d+)_(\d+)")
 _SEQUENCE = 10**6  # Market-1501's frame numbers have six digits and start again in every sequence
@@ -55,11 +61,14 @@ class FolderPlan:
         kind: "market" or "folders".
         tracklets: in the order of names.
         skipped: what was left out: item, reason, n.
+        n_found: number of files below the folder, at any depth: those of the tracklets, and those in
+            `skipped`, where sub-folders without images are entries of their own.
     """
 
     kind: str
     tracklets: list[FolderTracklet]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    n_found: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -88,7 +97,10 @@ def skip(item: str, reason: str, n: int = 1) -> dict[str, Any]:
 
 def is_market(path: Path) -> bool:
     """Whether images directly in folder `path` are named as in Market-1501."""
-    return any(_MARKET.match(file.name) for file in _images(path))
+    try:
+        return any(_MARKET.match(file.name) for file in list_folder(path).images)
+    except PermissionError:
+        return False  # `scan_folder` says so
 
 
 def scan_folder(path: str | Path) -> FolderPlan:
@@ -101,16 +113,23 @@ def scan_folder(path: str | Path) -> FolderPlan:
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no such folder: {path}")
-    loose = _images(path)
+    listing = list_folder(path)
+    loose, left_out = listing.images, listing.left_out
     if any(_MARKET.match(file.name) for file in loose):
-        return _market(loose)
+        if deeper := sum(map(count_files, listing.folders)):
+            left_out["in a sub-folder of a folder with Market-1501 names"] = deeper
+        return _market(loose, left_out)
     tracklets, skipped = [], []
-    for folder in sorted((f for f in path.iterdir() if f.is_dir()), key=lambda f: natural_key(f.name)):
-        if folder.name.startswith("."):
+    for folder in listing.folders:
+        try:
+            inside = list_folder(folder)
+        except PermissionError:
+            skipped.append(skip(folder.name, "a sub-folder that may not be read"))
             continue
-        files = _images(folder)
-        if files:
-            tracklets.append(FolderTracklet(folder.name, "", -1, files, range(len(files))))
+        left_out += inside.left_out
+        left_out["nested deeper than FOLDER/TRACKLET/IMAGE"] += sum(map(count_files, inside.folders))
+        if inside.images:
+            tracklets.append(FolderTracklet(folder.name, "", -1, inside.images, range(len(inside.images))))
         else:
             skipped.append(skip(folder.name, "a sub-folder without images"))
     if not tracklets and loose:
@@ -119,25 +138,32 @@ def scan_folder(path: str | Path) -> FolderPlan:
             f"RESULTS.txt+{path}, crops need one sub-folder per tracklet or Market-1501 names"
         )
     if not tracklets:
-        raise ValueError(f"no images in folder {path}: expected one sub-folder of crops per tracklet")
+        raise ValueError(
+            f"no images in folder {path}: expected one sub-folder of crops per tracklet (videos are named "
+            "one by one)"
+        )
     if loose:
         skipped.append(skip("loose images", "they lie outside the sub-folders of tracklets", len(loose)))
-    return FolderPlan("folders", tracklets, shorten(skipped))
+    skipped += _counted("files", left_out)
+    n_found = sum(len(t.files) for t in tracklets) + len(loose) + left_out.total()
+    return FolderPlan("folders", tracklets, skipped, n_found)
 
 
-def _market(files: Sequence[Path]) -> FolderPlan:
+def _counted(item: str, left_out: Counter[str]) -> list[dict[str, Any]]:
+    return [skip(item, reason, n) for reason, n in left_out.items() if n]
+
+
+def _market(files: Sequence[Path], others: Counter[str]) -> FolderPlan:
     groups: dict[tuple[int, int], list[tuple[int, int, Path]]] = {}
-    left_out: dict[str, int] = {}
+    left_out = Counter[str]()
     for file in files:
         match = _MARKET.match(file.name)
         if match is None:
-            reason = "name unlike PPPP_cCsS_FFFFFF_BB"
-            left_out[reason] = left_out.get(reason, 0) + 1
+            left_out["name unlike PPPP_cCsS_FFFFFF_BB"] += 1
             continue
         pid, camera, sequence, frame, box = (int(group) for group in match.groups())
         if pid <= 0:
-            reason = "person −1: junk" if pid < 0 else "person 0: distractors, not one person"
-            left_out[reason] = left_out.get(reason, 0) + 1
+            left_out["person −1: junk" if pid < 0 else "person 0: distractors, not one person"] += 1
             continue
         groups.setdefault((pid, camera), []).append((sequence * _SEQUENCE + frame, box, file))
     tracklets = []
@@ -147,30 +173,46 @@ def _market(files: Sequence[Path]) -> FolderPlan:
         tracklets.append(
             FolderTracklet(name, f"c{camera}", pid, [row[2] for row in rows], [row[0] for row in rows])
         )
-    return FolderPlan("market", tracklets, [skip("images", reason, n) for reason, n in left_out.items()])
+    skipped = _counted("images", left_out) + _counted("files", others)
+    return FolderPlan("market", tracklets, skipped, len(files) + others.total())
 
 
-def _images(folder: Path) -> list[Path]:
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
-    return sorted((f for f in files if f.is_file()), key=lambda f: natural_key(f.name))
+def shorten(skipped: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first `MAX_LISTED` entries of every reason, and how many more there are of it, out of how many."""
+    listed, rest, total = Counter[str](), Counter[str](), Counter[str]()
+    short = []
+    for entry in skipped:
+        reason, n = entry["reason"], entry["n"]
+        total[reason] += n
+        listed[reason] += 1
+        if listed[reason] <= MAX_LISTED:
+            short.append(entry)
+        else:
+            rest[reason] += n
+    return short + [skip(f"more, of {total[reason]:,}", reason, n) for reason, n in rest.items()]
 
 
-def shorten(skipped: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first `MAX_LISTED` entries, and the rest as one per reason."""
-    rest: dict[str, int] = {}
-    for entry in skipped[MAX_LISTED:]:
-        rest[entry["reason"]] = rest.get(entry["reason"], 0) + entry["n"]
-    return skipped[:MAX_LISTED] + [skip("more", reason, n) for reason, n in rest.items()]
+def read_crop(path: Path, *, quality: int) -> tuple[bytes, int, int]:
+    """JPEG bytes, height and width of an image file.
 
+    The compressed picture of a JPEG file is handed on as it is, without what else the file tells
+    (`jpeg.stripped`); one that such a note turned, and other formats, are encoded with `quality`.
 
-def read_crop(path: Path, *, quality: int) -> tuple[bytes, int, int] | None:
-    """JPEG bytes, height and width of an image file; None where it cannot be decoded.
-
-    A JPEG file's bytes are handed on as they are; other formats are encoded with `quality`.
+    Raises:
+        BrokenPicture: it cannot be decoded, or its file not be read.
+        FileNotFoundError: it is not there.
     """
-    data = path.read_bytes()
-    image = decode_image(data)
-    if image is None:
-        return None
-    jpeg = data if data[:2] == b"\xff\xd8" else encode_jpeg(image, quality=quality)
+    data = pictures.load(path)
+    image = pictures.decode(data)
+    jpeg = stripped(data) if data[:2] == b"\xff\xd8" else b""
+    if not jpeg or (jpeg is not data and not _shows(jpeg, image)):
+        jpeg = encode_jpeg(image, quality=quality)
     return jpeg, image.shape[0], image.shape[1]
+
+
+def _shows(jpeg: bytes, image: Array) -> bool:
+    """Whether these bytes decode to `image`."""
+    try:
+        return np.array_equal(pictures.decode(jpeg), image)
+    except pictures.BrokenPicture:
+        return False

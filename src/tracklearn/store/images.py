@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store import pictures
+from tracklearn.store.crops import StoredCrops
+from tracklearn.store.pictures import BrokenPicture
 from tracklearn.types import Array
 
 CHUNK = 512  # images a decoding check gives to a thread at a time
@@ -23,7 +25,7 @@ class ImageFiles:
     A missing file does not stop a long read: it counts as a broken picture (grey, counted in
     `StoredCrops.broken`), as long as the folder is there and no more than one in a hundred are missing
     (ten in a small set, never more than half of it). Beyond that reading is refused: whoever trains on
-    grey should know.
+    grey should know. What is there but cannot be read or decoded is a broken picture, however many there are.
 
     Args:
         root: the folder that the paths are relative to.
@@ -58,9 +60,10 @@ class ImageFiles:
 
         Raises:
             FileNotFoundError: it is not there.
+            BrokenPicture: it is no file, cannot be read or is too large.
         """
         try:
-            return np.fromfile(self.file(row), np.uint8)
+            return np.frombuffer(pictures.load(self.file(row)), np.uint8)
         except FileNotFoundError:
             raise self._gone(row) from None
 
@@ -69,9 +72,10 @@ class ImageFiles:
 
         Raises:
             FileNotFoundError: the folder, or too many images, are missing.
+            BrokenPicture: it is no file, cannot be read or is too large.
         """
         try:
-            return np.fromfile(self.file(row), np.uint8)
+            return np.frombuffer(pictures.load(self.file(row)), np.uint8)
         except FileNotFoundError:
             self._missing.add(row)
             if len(self._missing) > self._survivable or not self.root.is_dir():
@@ -85,10 +89,10 @@ class ImageFiles:
             FileNotFoundError: it is not there.
             ValueError: it is broken.
         """
-        image = decode_image(self.get(row))
-        if image is None:
-            raise ValueError(f"{self.file(row)} is broken: it cannot be decoded")
-        return image
+        try:
+            return pictures.decode(self.get(row))
+        except BrokenPicture as error:
+            raise ValueError(f"{self.file(row)} is broken: {error}") from None
 
     def crops(
         self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None
@@ -129,20 +133,29 @@ class ImageFiles:
         there = pc.is_in(self.paths, value_set=pa.array(listed, pa.string()))
         return np.asarray(there.to_numpy(zero_copy_only=False), bool)
 
-    def decodable(self, rows: Array, progress: Callable[[str, int, int | None], None] | None = None) -> Array:
-        """(len(rows),) bool: whose files can be decoded; reads and decodes them all, on threads."""
+    def broken(
+        self, rows: Array, progress: Callable[[str, int, int | None], None] | None = None
+    ) -> dict[int, str]:
+        """Which of these rows' files cannot be decoded, and why; reads and decodes them all, on threads."""
 
-        def check(part: Array) -> list[bool]:
-            return [decode_image(self.read(int(row))) is not None for row in part]
+        def check(part: Array) -> dict[int, str]:
+            return {row: why for row in part.tolist() if (why := self._fault(row)) is not None}
 
         parts = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
-        good: list[bool] = []
+        faults: dict[int, str] = {}
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="check") as pool:
-            for found in pool.map(check, parts):
-                good += found
+            for i, found in enumerate(pool.map(check, parts), 1):
+                faults |= found
                 if progress is not None:
-                    progress("check images", len(good), len(rows))
-        return np.array(good, bool)
+                    progress("check images", min(i * CHUNK, len(rows)), len(rows))
+        return faults
+
+    def _fault(self, row: int) -> str | None:
+        try:
+            pictures.decode(self.read(row))
+        except BrokenPicture as error:
+            return str(error)
+        return None
 
 
 def _is_text(name: str) -> bool:

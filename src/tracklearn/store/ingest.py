@@ -24,8 +24,9 @@ from tracklearn.store.detect import Detector, open_detector
 from tracklearn.store.files import read_json
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.mot import Boxes, read_results
+from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
 from tracklearn.store.setwriter import PartWriter, SetWriter
-from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources
+from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
 from tracklearn.store.video import DEFAULT_FPS, Frame, VideoInfo, open_frames
 from tracklearn.types import Array
@@ -80,9 +81,15 @@ def ingest(
     config: Config | None = None,
     device: str = "cpu",
     resume: bool = False,
+    strict: bool = False,
+    refused: Sequence[str | None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
+
+    A source that cannot be read (a damaged video or result file, a folder without anything usable) is left
+    out and listed as skipped in the manifest, with the reason, as long as others can be. One that is not
+    there is an error: a mistyped name.
 
     Args:
         sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
@@ -92,6 +99,8 @@ def ingest(
         device: torch device of a hub: detector.
         resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
             If `out` is complete and made from the same sources and settings, nothing is done.
+        strict: refuse all when any source cannot be read.
+        refused: what `check` of the same arguments returned, which spares opening all sources once more.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
             estimate elsewhere until the last call of a source.
 
@@ -101,8 +110,8 @@ def ingest(
     Raises:
         FileNotFoundError: a source or model does not exist.
         FileExistsError: `out`, or without `resume` `out.partial`, exists.
-        ValueError: a source is not what it should be, or nobody is in any of them. If somebody is in at least
-            one, the others are listed as skipped in the manifest.
+        ValueError: no source can be read (with `strict`: one cannot), or nobody is in any of them. If
+            somebody is in at least one, the others are listed as skipped in the manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     config = config or Config()
@@ -115,13 +124,15 @@ def ingest(
     camid = fixed_cameras([job.source for job in jobs])
     if out.exists():
         return _complete(out, _request(jobs))
-    _check(jobs, device)
+    if refused is None:
+        refused = _check(jobs, device, strict)
     request = _request(jobs)
     with SetWriter(out, resume=resume) as writer:
-        for job in jobs:
+        for job, why in zip(jobs, refused, strict=True):
             part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
             if part is not None:
-                part.finish(_Reader(job, part, device, progress).read())
+                record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
+                part.finish(record)
         records = writer.records
         empty = [record for record in records if not record["n_tracklets"]]
         if len(empty) == len(records):
@@ -132,16 +143,23 @@ def ingest(
 
 
 def check(
-    sources: Sequence[str | Path | Source], *, config: Config | None = None, device: str = "cpu"
-) -> None:
+    sources: Sequence[str | Path | Source],
+    *,
+    config: Config | None = None,
+    device: str = "cpu",
+    strict: bool = False,
+) -> list[str | None]:
     """Refuse now what `ingest` of the same arguments would refuse before its work.
 
     Opens every video, result file, detector and tracker once, and reads nothing of it but the first frame.
 
+    Returns:
+        For every source why it cannot be read and will be left out, None where it can.
+
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    _check(_jobs(sources, config or Config()), device)
+    return _check(_jobs(sources, config or Config()), device, strict)
 
 
 def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
@@ -163,6 +181,7 @@ class _Job:
     config: Config
     detector: str  # with the camera's name in it; "" where none is needed
     plan: FolderPlan | None
+    fault: str | None = None  # why a folder of crops has no plan
 
     @cached_property
     def files(self) -> list[Path]:
@@ -181,8 +200,35 @@ class _Job:
             "detector": self.detector,
             "model": _model_digest(self.detector),
         }
+        if (limit := max_pixels()) != MAX_PIXELS:
+            settings["max_pixels"] = limit
         source, when = self.source, [changed(file) for file in self.files]
         return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
+
+    def record(self, out: Path) -> dict[str, Any]:
+        """What the manifest says of any source; places are relative to the set `out`."""
+        source = self.source
+        results = None if source.results is None else readable(seen_from(source.results, out))
+        return {
+            "camera": source.camera,
+            "path": readable(seen_from(source.path, out)),
+            "results": results,
+            "kind": source.kind if self.plan is None else self.plan.kind,
+            "digest": self.content,
+        }
+
+    def unread(self, out: Path, why: str) -> dict[str, Any]:
+        """The record of a source that cannot be read."""
+        for file in self.files:
+            why = why.replace(str(file), file.name)  # the message is for the screen, the set may be handed on
+        return self.record(out) | {
+            "status": "skipped",
+            "reason": readable(why),
+            "counts": {},
+            "skipped": [],
+            "seconds": 0.0,
+            "per_second": 0.0,
+        }
 
     def open_detector(self, device: str) -> Detector:
         config = self.config
@@ -193,8 +239,13 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
     jobs = []
     for source in parse_sources(sources):
         detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
-        plan = scan_folder(source.path) if source.kind == "crops" else None
-        jobs.append(_Job(source, config, detector, plan))
+        plan, fault = None, None
+        if source.kind == "crops":
+            try:
+                plan = scan_folder(source.path)
+            except (ValueError, PermissionError) as error:
+                fault = str(error)
+        jobs.append(_Job(source, config, detector, plan, fault))
     films = [job for job in jobs if job.source.kind == "video"]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
@@ -225,40 +276,62 @@ def _complete(out: Path, request: str) -> Path:
     return out
 
 
-def _check(jobs: Sequence[_Job], device: str) -> None:
-    """Open everything once, so that a mistake in the last source shows before hours of work on the first."""
+def _check(jobs: Sequence[_Job], device: str, strict: bool) -> list[str | None]:
+    """Open everything once, so that a mistake in the last source shows before hours of work on the first.
+
+    Returns why each source cannot be read, None where it can.
+    """
+    refused: list[str | None] = []
     for job in jobs:
-        source, config = job.source, job.config
-        if source.results is not None:
-            read_results(source.results)
-        if job.plan is None:
-            open_frames(source.path, fps=config.fps).close()
-        if source.kind == "video":
-            open_tracker(config.tracker, fps=config.fps or DEFAULT_FPS)
-    for _, job in sorted({job.detector: job for job in jobs if job.detector}.items()):
+        why = _fault(job)
+        if why and strict:
+            raise ValueError(why)
+        refused.append(why)
+    faults = [why for why in refused if why]
+    if len(faults) == len(jobs):
+        raise ValueError(
+            faults[0] if len(jobs) == 1 else f"none of the {len(jobs)} sources can be read: {faults[0]}"
+        )
+    good = [job for job, why in zip(jobs, refused, strict=True) if why is None]
+    for job in good:
+        if job.source.kind == "video":
+            open_tracker(job.config.tracker, fps=job.config.fps or DEFAULT_FPS)
+    for _, job in sorted({job.detector: job for job in good if job.detector}.items()):
         job.open_detector(device)
+    return refused
+
+
+def _fault(job: _Job) -> str | None:
+    """Why a source cannot be read."""
+    if job.fault or job.plan is not None:
+        return job.fault
+    source = job.source
+    try:
+        if source.results is not None:
+            if not source.results.is_file():
+                raise ValueError(f"not a file of tracker results: {source.results}")
+            read_results(source.results)
+        open_frames(source.path, fps=job.config.fps).close()
+    except (ValueError, PermissionError) as error:
+        return str(error)
+    return None
 
 
 class _Reader:
     """Reads one source into its part and keeps its account."""
 
-    def __init__(self, job: _Job, part: PartWriter, device: str, progress: Progress | None) -> None:
-        self.job, self.config, self.part = job, job.config, part
+    def __init__(
+        self, job: _Job, part: PartWriter, out: Path, device: str, progress: Progress | None
+    ) -> None:
+        self.job, self.config, self.part, self.out = job, job.config, part, out
         self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []
         self.counts: dict[str, int] = {}
 
     def read(self) -> dict[str, Any]:
         """Read all of it; the record for the manifest."""
-        source = self.job.source
         began = time.perf_counter()
-        record: dict[str, Any] = {
-            "camera": source.camera,
-            "path": readable(str(source.path)),
-            "results": None if source.results is None else readable(str(source.results)),
-            "kind": source.kind if self.job.plan is None else self.job.plan.kind,
-            "digest": self.job.content,
-        }
+        record = self.job.record(self.out)
         if self.job.plan is not None:
             record |= self._read_folder(self.job.plan)
         else:
@@ -334,8 +407,14 @@ class _Reader:
             self._report(n_frames, n_frames)
         counts = {"frames": n_frames, "broken_frames": frames.broken, "detections": boxes.n_boxes}
         self.counts = counts | cutter.counts
+        if source.path.is_dir():
+            n_files = (info.n_frames or 0) + frames.left_out.total()
+            self.counts["files"] = n_files
+            unread = (info.n_frames or 0) - n_frames - frames.broken
+            self.skipped.append(skip("frames", "they are left out by the stride", unread))
         self.skipped += [
-            skip("frames", "they cannot be decoded", frames.broken),
+            *(skip("files", why, n) for why, n in frames.left_out.items()),
+            *(skip("frames", why, n) for why, n in frames.reasons.items()),
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
@@ -354,21 +433,22 @@ class _Reader:
             camera = camera if tracklet.camera else source.camera
             track = Track()
             for file, frame in zip(tracklet.files, tracklet.frame, strict=True):
-                crop = read_crop(file, quality=self.config.jpeg_quality)
                 done += 1
                 self._report(done, plan.n_files)
-                if crop is None:
+                try:
+                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality)
+                except (BrokenPicture, FileNotFoundError) as error:
                     broken += 1
+                    gone = isinstance(error, FileNotFoundError)
                     item = f"{file.parent.name}/{file.name}"
-                    self.skipped.append(skip(item, "the image cannot be decoded"))
+                    self.skipped.append(skip(item, "the image has gone since" if gone else str(error)))
                     continue
-                jpeg, height, width = crop
                 track.add(jpeg, frame, frame / fps, (0, 0, width, height), 1.0)
                 if len(track) == self.config.max_length:
                     track = track.write(self.part, camera, pid=tracklet.pid)
             if len(track):
                 track.write(self.part, camera, pid=tracklet.pid)
-        self.counts = {"images": plan.n_files, "broken_images": broken}
+        self.counts = {"files": plan.n_found, "images": plan.n_files, "broken_images": broken}
         if not plan.labelled:
             return {"labels_used": False}
         note = "tracklets were formed by the person and camera in the file names; training does not see them"

@@ -95,21 +95,22 @@ def write(
         raise ValueError(f"pid has shape {np.shape(pid)}, expected ({len(files)},): one per image")
 
     good, left_out = _usable(files, tracklets.crop, check, progress)
-    counts = {"images": tracklets.n_crops, "missing_images": 0, "broken_images": 0}
-    counts |= {f"{what}_images": len(rows) for what, rows in left_out.items()}
-    lost = len(tracklets)
+    counts = {"files": len(files), "images": tracklets.n_crops, "missing_images": 0, "broken_images": 0}
+    counts |= {f"{what}_images": len(faults) for what, faults in left_out.items()}
+    lost, tracklets_given = len(tracklets), tracklets.n_crops
     if not good.all():
         tracklets = tracklets.split(np.where(good, 0, -1))
     lost -= len(tracklets)
     listed = [dict(entry) for entry in skipped]
-    reason = {"missing": "the image is not there", "broken": "the image cannot be decoded"}
-    for what, rows in left_out.items():
-        listed += [skip(files.paths[row].as_py(), reason[what]) for row in rows.tolist()]
+    if len(files) > tracklets_given:
+        listed.append(skip("images", "in no tracklet", len(files) - tracklets_given))
+    for faults in left_out.values():
+        listed += [skip(files.paths[row].as_py(), why) for row, why in faults.items()]
     if lost:
         listed.insert(0, skip("tracklets", "none of their images is usable", lost))
     record = {
         "camera": "images",
-        "path": readable(str(root)),
+        "path": readable(_relative(root, out)),
         "kind": "images",
         "status": "ok",
         "reason": None,
@@ -218,23 +219,23 @@ def _usable(
     rows: Array,
     check: Check,
     progress: Callable[[str, int, int | None], None] | None,
-) -> tuple[Array, dict[str, Array]]:
-    """(n,) bool, which of these rows pass the check; and the rows that are "missing" and "broken"."""
+) -> tuple[Array, dict[str, dict[int, str]]]:
+    """(n,) bool, which of these rows pass the check; and the "missing" and "broken" rows, with the reason."""
     good = np.ones(len(rows), bool)
-    left_out: dict[str, Array] = {}
+    left_out: dict[str, dict[int, str]] = {}
     if check == "none" or not len(rows):
         return good, left_out
     files.require()
     good &= files.present()[rows]
-    left_out["missing"] = rows[~good]
+    left_out["missing"] = dict.fromkeys(rows[~good].tolist(), "the image is not there")
     if not good.any():
         raise FileNotFoundError(
             f"none of the {len(rows)} images is there, the first is {files.file(int(rows[0]))}"
         )
     if check == "images":
-        there = np.flatnonzero(good)
-        good[there] = files.decodable(rows[there], progress)
-        left_out["broken"] = rows[there][~good[there]]
+        there = rows[good]
+        left_out["broken"] = files.broken(there, progress)
+        good &= ~np.isin(rows, list(left_out["broken"]))
         if not good.any():
             raise ValueError(f"none of the {len(there)} images can be decoded: {files.root}")
     return good, left_out

@@ -7,7 +7,8 @@
     door=video:frames             a folder of frames as a video
     door=crops                    a folder of crops (see `tracklearn.store.folders`)
 
-A path that exists as it stands is taken as a path, whatever signs it holds.
+A path that exists as it stands is taken as a path, whatever signs it holds. Only files are read: an address
+such as rtsp://… is refused.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from tracklearn.store.folders import is_market, readable
-from tracklearn.store.video import IMAGE_SUFFIXES
+from tracklearn.store.listing import IMAGE_SUFFIXES
 
 MAX_CAMID = 9999
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
+_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]+)://")
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
 _PIECE = 1 << 20
 
@@ -69,6 +71,11 @@ def parse_source(text: str | Path | Source) -> Source:
         source = text
     else:
         camera, camid, rest = "", None, str(text)
+        if (address := _ADDRESS.search(rest)) and not Path(rest).exists():
+            # not repeated: it may hold a password
+            raise ValueError(
+                f"a source is an address ({address[1]}://…), but only files are read: record it first"
+            )
         named = None if Path(rest).exists() else _NAMED.fullmatch(rest)
         if named:
             camera, rest = named[1], named[3]
@@ -180,14 +187,17 @@ def fingerprint(path: Path) -> str:
     """Digest of the content behind `path`, quick for large files and folders.
 
     Files up to 64 MiB are hashed whole; larger ones by their size and 64 evenly spread MiB. Folders of images
-    are hashed by the names and sizes of the images in them and in their sub-folders.
+    are hashed by the names and sizes of the images in them and in their sub-folders; what is no regular file,
+    or may not be read, by its size.
     """
     sha256 = hashlib.sha256()
     if path.is_dir():
         for name, file in _images(path):
-            sha256.update(os.fsencode(name) + f"\0{file.stat().st_size}\n".encode())
+            sha256.update(os.fsencode(name) + f"\0{_status(file).st_size}\n".encode())
         return sha256.hexdigest()
     size = path.stat().st_size
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return hashlib.sha256(str(size).encode()).hexdigest()
     with path.open("rb") as handle:
         if size <= _WHOLE:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -198,11 +208,31 @@ def fingerprint(path: Path) -> str:
     return sha256.hexdigest()
 
 
+def seen_from(path: Path, folder: Path) -> str:
+    """`path` as seen from inside `folder`, so that both may move together; a link keeps its own name.
+
+    Absolute where another drive leaves no other way.
+    """
+    place = os.path.join(os.path.realpath(path.parent), path.name)
+    try:
+        return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()
+    except ValueError:
+        return Path(place).as_posix()
+
+
 def changed(path: Path) -> int:
     """Time of the last change behind `path`, nanoseconds: of the file, or of the newest image in a folder."""
     if path.is_dir():
-        return max((file.stat().st_mtime_ns for _, file in _images(path)), default=0)
+        return max((_status(file).st_mtime_ns for _, file in _images(path)), default=0)
     return path.stat().st_mtime_ns
+
+
+def _status(file: Path) -> os.stat_result:
+    """As `stat`; of a link that leads nowhere its own."""
+    try:
+        return file.stat()
+    except OSError:
+        return file.lstat()
 
 
 def _images(folder: Path) -> list[tuple[str, Path]]:

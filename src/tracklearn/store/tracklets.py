@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tracklearn
-from tracklearn.store.crops import StoredCrops, decode_image
+from tracklearn.store.crops import StoredCrops
 from tracklearn.store.files import DamagedError, first_line, hash_file, sync_folder
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.lock import locked
+from tracklearn.store.pictures import BrokenPicture, decode
 from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.setwriter import (
     KIND,
@@ -192,11 +193,11 @@ class TrackletSet:
             FileNotFoundError: a referenced image is not there.
             ValueError: its picture is broken.
         """
-        image = decode_image(self.jpeg(row))
-        if image is None:
+        try:
+            return decode(self.jpeg(row))
+        except BrokenPicture as error:
             where = f" ({self._files.file(row)})" if self._in_files else ""
-            raise ValueError(f"crop row {row} of {self.path}{where} is broken: it cannot be decoded")
-        return image
+            raise ValueError(f"crop row {row} of {self.path}{where} is broken: {error}") from None
 
     def damages(self) -> list[str]:
         """What is wrong with the set's files by the sums in the manifest, one line each; reads all of them.

@@ -5,8 +5,9 @@ Decoding streams: memory does not grow with the length of the video.
 
 from __future__ import annotations
 
+import errno
 import os
-import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,13 +22,17 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from tracklearn.store import pictures
+from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
+
 Array = NDArray[Any]
 
 DEFAULT_FPS = 25.0
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-
+# Formats that hold no video but say where others lie: opening one would read other files, or ask the network.
+_POINTERS = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
 # FFmpeg "decodes" any text file into a picture of a terminal.
 _TERMINAL_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
+_UNDECODABLE = "they cannot be decoded"
 # AVFMT_NOTIMESTAMPS: raw streams, whose reader makes times up or gives none.
 _NO_TIMESTAMPS = 0x80
 # Reading past a damaged place gives up after this many errors in a row: the rest is not video.
@@ -75,10 +80,16 @@ class Frames(Protocol):
     Attributes:
         info: what the source is.
         broken: frames met so far that could not be decoded; they are left out.
+        reasons: why, with the number of frames.
+        left_out: of a folder, reason -> number of files that are no frames.
     """
 
     info: VideoInfo
-    broken: int
+    reasons: Counter[str]
+    left_out: Counter[str]
+
+    @property
+    def broken(self) -> int: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
     def __enter__(self) -> Frames: ...
@@ -101,10 +112,13 @@ def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | N
     Returns:
         Frames, opened: the first has been decoded already, so that what is no video is refused here.
 
+    A file is opened as a file, whatever its name looks like, and what points to other files (a playlist) is
+    refused: no other file is read, and no network asked.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a video that can be decoded, a folder without images, a stride below 1, an fps that is
-            not positive.
+        ValueError: not a video that can be decoded, a folder without images, no regular file, a stride below
+            1, an fps that is not positive.
     """
     path = Path(path)
     if stride < 1:
@@ -115,20 +129,21 @@ def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | N
         return _ImageFolder(path, stride, fps or DEFAULT_FPS)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if not path.is_file():
+        raise ValueError(f"not a video that can be decoded: {path} (not a regular file)")
     return _VideoFile(path, stride, fps or DEFAULT_FPS)
 
 
-def natural_key(name: str) -> tuple[Any, ...]:
-    """Sort key under which img2 comes before img10: runs of digits count as numbers, before letters.
-
-    >>> sorted(["img10.jpg", "img2.jpg"], key=natural_key)
-    ['img2.jpg', 'img10.jpg']
-    """
-    parts = re.split(r"(\d+)", name)
-    return tuple((int(x), "") if i % 2 else (-1, x) for i, x in enumerate(parts)), name
-
-
 class _Closing:
+    def __init__(self) -> None:
+        self.reasons = Counter[str]()
+        self.left_out = Counter[str]()
+
+    @property
+    def broken(self) -> int:
+        """Frames met so far that could not be decoded."""
+        return self.reasons.total()
+
     def __enter__(self) -> Any:
         return self
 
@@ -143,51 +158,58 @@ class _Closing:
 
 class _ImageFolder(_Closing):
     def __init__(self, path: Path, stride: int, fps: float) -> None:
-        names = [x.name for x in path.iterdir() if x.suffix.lower() in IMAGE_SUFFIXES and x.is_file()]
-        if not names:
+        super().__init__()
+        listing = list_folder(path)
+        self._files = listing.images
+        if not self._files:
             raise ValueError(
                 f"no images in folder {path}: expected files such as 000001.jpg, one a frame "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))})"
             )
-        self._files = [path / name for name in sorted(names, key=natural_key)]
         self._stride = stride
-        self.broken = 0
         for file in self._files:
-            image = _read_image(file)
-            if image is not None:
-                break
+            try:
+                height, width = pictures.read(file).shape[:2]
+            except (pictures.BrokenPicture, FileNotFoundError):
+                continue
+            break
         else:
-            raise ValueError(f"not a video that can be decoded: none of the {len(names)} images in {path}")
-        height, width = image.shape[:2]
-        self.info = VideoInfo(width, height, fps, len(names), "images")
+            n = len(self._files)
+            raise ValueError(f"not a video that can be decoded: none of the {n} images in {path}")
+        self.info = VideoInfo(width, height, fps, len(self._files), "images")
+        self.left_out = listing.left_out
+        if deeper := sum(map(count_files, listing.folders)):
+            self.left_out["in a sub-folder of the frames"] = deeper
 
     def __iter__(self) -> Iterator[Frame]:
         size = (self.info.width, self.info.height)
         for number in range(0, len(self._files), self._stride):
-            image = _read_image(self._files[number])
-            if image is None:
-                self.broken += 1
+            try:
+                image: Array = pictures.read(self._files[number])
+            except (pictures.BrokenPicture, FileNotFoundError) as error:
+                why = error.why if isinstance(error, pictures.BrokenPicture) else "gone since"
+                self.reasons[_UNDECODABLE + (f" ({why})" if why else "")] += 1
                 continue
             if (image.shape[1], image.shape[0]) != size:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             yield Frame(number, number / self.info.fps, image)
 
 
-def _read_image(path: Path) -> Array | None:
-    # By way of memory: OpenCV's own file reader does not take every path name, and logs to standard error.
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 class _VideoFile(_Closing):
     def __init__(self, path: Path, stride: int, fps: float) -> None:
+        super().__init__()
         self._path, self._stride = path, stride
-        self.broken = 0
+        # Absolute: of a relative name FFmpeg takes what stands before a colon for a protocol.
+        allowed = {
+            "protocol_whitelist": "file",
+            "format_whitelist": ",".join(sorted(av.formats_available - _POINTERS)),
+        }
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(os.path.abspath(path), options=allowed)
         except (av.error.FFmpegError, OSError) as error:
-            raise self._refusal(error.strerror or "unknown format") from None
+            refused = error.errno == errno.EINVAL  # what a format outside the list gives
+            why = "a playlist, which points to other files, or damaged" if refused else error.strerror
+            raise self._refusal(why or "unknown format") from None
         try:
             streams = [s for s in self._container.streams.video if not _is_cover(s)]
             if not streams or self._container.format.name in _TERMINAL_FORMATS:
@@ -262,12 +284,12 @@ class _VideoFile(_Closing):
             except av.error.EOFError:
                 return
             except av.error.FFmpegError:
-                self.broken += 1
+                self.reasons[_UNDECODABLE] += 1
                 errors += 1
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    self.broken += 1
+                    self.reasons[_UNDECODABLE] += 1
                 else:
                     errors = 0
                     yield frame
@@ -334,7 +356,9 @@ class VideoWriter:
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix or '.mp4'}")
         h264 = "libx264" in av.codecs_available
         try:
-            self._container: Any = av.open(str(self._part), "w", options={"fflags": "+bitexact"})
+            # absolute, as in reading: a colon in a relative name is no protocol
+            name = os.path.abspath(self._part)
+            self._container: Any = av.open(name, "w", options={"fflags": "+bitexact"})
         except (av.error.FFmpegError, ValueError) as error:
             self._part.unlink(missing_ok=True)
             if isinstance(error, OSError):

@@ -21,6 +21,7 @@ from tracklearn.app.commands.options import (
     Seed,
     Settings,
     Sources,
+    Strict,
     Stride,
     Threshold,
     TrackerName,
@@ -43,6 +44,7 @@ def ingest(
     tracker: TrackerName = None,
     threshold: Threshold = None,
     stride: Stride = None,
+    strict: Strict = False,
     device: Device = "auto",
     config: ConfigFile = None,
     settings: Settings = None,
@@ -58,7 +60,13 @@ def ingest(
     chosen = ingest_config(config, overrides)
     with Bars() as bars:
         path = store.ingest(
-            sources, out, config=chosen, resume=resume, device=pipeline.pick_device(device), progress=bars
+            sources,
+            out,
+            config=chosen,
+            resume=resume,
+            strict=strict,
+            device=pipeline.pick_device(device),
+            progress=bars,
         )
         tracklet_set = open_set(path)
         note_skipped(bars, tracklet_set)
@@ -195,6 +203,7 @@ def run(
     tracker: TrackerName = None,
     threshold: Threshold = None,
     stride: Stride = None,
+    strict: Strict = False,
     preset: PresetName = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -236,6 +245,7 @@ def run(
             ingest_config=chosen,
             plan=plan,
             resume=resume,
+            strict=strict,
             progress=bars,
             on_round=round_line(bars),
             tell=bars.note,

@@ -68,6 +68,9 @@ Threshold = Annotated[
     float | None, typer.Option("--threshold", help="Least detection score; the detector's own by default.")
 ]
 Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Use every n-th frame of each video.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse all when a source cannot be read, instead of leaving it out.")
+]
 Sources = Annotated[
     list[str],
     typer.Argument(

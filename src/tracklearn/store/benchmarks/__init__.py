@@ -277,9 +277,9 @@ def _look(
         first = files.file(int(missing[0])) if files.root.is_dir() else files.root
         lines.append(f"{name} images: {len(missing):,} of {len(files):,} are missing, the first is {first}")
     if decode:
-        broken = present[~files.decodable(present, progress)]
+        broken = files.broken(present, progress)
         found["broken"] = len(broken)
-        if len(broken):
-            first = files.file(int(broken[0]))
+        if broken:
+            first = files.file(min(broken))
             lines.append(f"{name} images: {len(broken):,} cannot be decoded, the first is {first}")
     return found, lines

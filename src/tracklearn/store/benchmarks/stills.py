@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from tracklearn.store.benchmarks.parts import Benchmark, Part, by_person_and_camera, items, locate
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.video import IMAGE_SUFFIXES
+from tracklearn.store.listing import list_folder
 from tracklearn.types import Array, Truth
 
 MARKET = {
@@ -102,12 +101,13 @@ def _read_folders(
     folder = locate(root, title, folders, nested)
     parts: list[list[_Image]] = []
     left_out: dict[str, int] = {}
+    others: dict[str, int] = {}
     for place in folders:
         found: list[_Image] = []
-        names = sorted(
-            file for file in os.listdir(folder / place) if Path(file).suffix.lower() in IMAGE_SUFFIXES
-        )
-        for file in names:
+        listing = list_folder(folder / place)
+        for reason, n in listing.left_out.items():
+            others[f"{place}: {reason}"] = n
+        for file in sorted(path.name for path in listing.images):
             image = parse(file)
             if image is None or image.pid < 0:
                 reason = f"{place}: " + (
@@ -128,7 +128,10 @@ def _read_folders(
         *parts,
         published=published,
         notes=notes,
-        skipped=tuple(skip("images", reason, n) for reason, n in left_out.items()),
+        skipped=(
+            *(skip("images", reason, n) for reason, n in left_out.items()),
+            *(skip("files", reason, n) for reason, n in others.items()),
+        ),
     )
 
 

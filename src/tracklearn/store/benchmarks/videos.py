@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.video import IMAGE_SUFFIXES, natural_key
+from tracklearn.store.listing import IMAGE_SUFFIXES, natural_key
 from tracklearn.types import Array, Truth
 
 N_SPLITS = 10
