@@ -133,6 +133,22 @@ class TestMeasure:
         crowd = np.c_[np.zeros(40, int), np.arange(40), np.arange(40), np.arange(40)]
         assert len(set(bars.person_colours(crowd).values())) == 18  # more persons than colours: they recur
 
+    def test_colours_are_those_of_looking_through_every_tracklet(self):
+        rng = np.random.default_rng(1)
+        for _ in range(20):
+            drawn = np.c_[rng.integers(0, 30, 80), rng.integers(0, 99, 80), np.zeros(80, int)]
+            drawn = np.c_[drawn, rng.integers(-1, 40, 80)]
+            held = [set(drawn[(drawn[:, 0] == t) & (drawn[:, 3] >= 0), 3].tolist()) for t in range(30)]
+            named = drawn[drawn[:, 3] >= 0]
+            expected, used = {}, [0] * 18
+            for person in dict.fromkeys(named[np.argsort(named[:, 1], kind="stable"), 3].tolist()):
+                taken = {expected.get(other) for mates in held if person in mates for other in mates}
+                free = [c for c in range(18) if c not in taken] or range(18)
+                expected[person] = min(free, key=used.__getitem__)
+                used[expected[person]] += 1
+            colour = bars.person_colours(drawn)
+            assert colour == {person: bars._COLOURS[c] for person, c in expected.items()}
+
     def test_nobody_matched(self, tmp_path, call):
         rows(tmp_path / "t.txt", (1, 1, 9, 0))
         rows(tmp_path / "g.txt", (1, 1, 9, 500))

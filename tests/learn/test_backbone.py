@@ -239,6 +239,32 @@ class TestLoadWeights:
         assert network.start == "random"
         assert all(np.array_equal(v, before[k]) for k, v in network.arrays().items())
 
+    @pytest.mark.parametrize(
+        ("key", "change", "message"),
+        [
+            ("conv1.weight", lambda v: v.to(torch.int32), r"1 not of real numbers: conv1\.weight int32"),
+            ("conv1.weight", lambda v: v.bool(), r"1 not of real numbers: conv1\.weight bool"),
+            ("conv1.weight", lambda v: v.to(torch.complex64), r"numbers: conv1\.weight complex64"),
+            ("conv1.weight", lambda v: v.double() * 1e300, r"too large for float32: conv1\.weight"),
+            ("conv1.weight", lambda v: v * float("nan"), r"1 not finite.*: conv1\.weight"),
+            ("neck.running_var", lambda v: -v, r"1 below 0: neck\.running_var"),
+        ],
+    )
+    def test_numbers_that_no_network_can_use_change_nothing(self, key, change, message):
+        network = build("tiny")
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        with pytest.raises(ValueError, match=message):
+            network.load_weights({**before, key: change(before[key])})
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+    def test_float64_is_narrowed_and_counters_of_one_are_numbers(self):
+        network = build("tiny")
+        state = {k: v.double() + 1 if v.ndim else v.reshape(1) + 7 for k, v in network.state_dict().items()}
+        network.load_weights(state)
+        assert all(
+            torch.equal(v, state[k].to(v.dtype).reshape(v.shape)) for k, v in network.state_dict().items()
+        )
+
     def test_another_backbone_is_refused_and_long_lists_are_cut(self):
         with pytest.raises(ValueError, match=r"\d+ missing: .*, …") as caught:
             build("mobilenet_v2").load_weights(build("tiny").arrays())

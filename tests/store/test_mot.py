@@ -1,10 +1,12 @@
 """MOTChallenge files and the detection score."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from tracklearn.store import mot
 from tracklearn.store.mot import (
     Boxes,
     detection_f1,
@@ -73,6 +75,52 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     path = _write(tmp_path, f"1,1,0,0,9,9,1\n\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,1,0,x7,9,9,1", r"line 8: 'x7' in column 4 \(top\) is not a number"),
+        ("1,1,0,0,9,9", "line 8: 6 columns, but 7 in the lines before"),
+        ("1,1,0,0,9,9,1,1", "line 8: 8 columns, but 7 in the lines before"),
+        ("0,1,0,0,9,9,1", "line 8: MOTChallenge frames count from 1"),
+        ("1 1 0 0 9 9 1", "line 8"),
+        ("1,1e300,0,0,9,9,1", "line 8: the frame or the id is too large: '1,1e300"),
+        ("1e19,1,0,0,9,9,1", "line 8: the frame or the id is too large"),
+    ],
+)
+def test_a_bad_line_far_down_is_named_too(tmp_path, monkeypatch, line, message):
+    monkeypatch.setattr(mot, "_BLOCK", 3)  # lines 1, 2 and 4, then 5 to 7, then from 8 on
+    good = "1,1,0,0,9,9,1\n"
+    path = _write(tmp_path, f"{good}{good}  \n{good * 4}{line}\n{good}")
+    with pytest.raises(ValueError, match=message):
+        read_results(path)
+
+
+@pytest.mark.parametrize("n_columns", [6, 7, 9, 10])
+def test_a_file_read_in_pieces_is_the_file_read_whole(tmp_path, monkeypatch, n_columns):
+    rng = np.random.default_rng(n_columns)
+    rows = rng.integers(1, 9, (100, n_columns))
+    path = _write(tmp_path, "\n".join(",".join(map(str, row)) for row in rows))
+    for read in (read_results, read_detections, read_truth):
+        whole = read(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(mot, "_BLOCK", 7)
+            pieces = read(path)
+        for name in ("frame", "track", "box", "score"):
+            np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
+
+
+def test_a_long_file_takes_little_more_memory_than_its_numbers(tmp_path):
+    n = 100_000
+    rows = np.column_stack([np.arange(n) // 100 + 1, np.arange(n), np.ones((n, 5)), -np.ones((n, 3))])
+    np.savetxt(tmp_path / "a.txt", rows, fmt="%d", delimiter=",")
+    tracemalloc.start()
+    boxes = read_results(tmp_path / "a.txt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(np.unique(boxes.track)) == n
+    assert peak < 4 * n * 7 * 8
 
 
 def test_missing_empty_and_binary_files_are_refused(tmp_path):

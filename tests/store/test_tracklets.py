@@ -5,6 +5,7 @@ import shutil
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -177,6 +178,28 @@ def test_a_tracklet_that_does_not_fit_is_refused(tmp_path, change, message):
     row = {"jpeg": [b"a", b"b"], "frame": [0, 1], "time": [0, 1], "box": np.zeros((2, 4)), "score": [1, 1]}
     with SetWriter(tmp_path / "set") as writer, pytest.raises(ValueError, match=message):
         writer.part("a" * 64).add(camera="x", **(row | change))
+
+
+def test_many_short_pieces_make_the_same_table_and_take_little_memory(tmp_path):
+    schema = pa.schema({"number": pa.int64(), "height": pa.float32(), "name": pa.string()})
+    n = 20_000
+    number, height = np.arange(n), np.linspace(0, 1, n)
+    whole = setwriter.TableWriter(tmp_path / "whole.parquet", schema)
+    whole.add({"number": number, "height": height, "name": [f"c{k % 3}" for k in range(n)]})
+    whole.close()
+    before = pa.total_allocated_bytes()
+    short = setwriter.TableWriter(tmp_path / "short.parquet", schema)
+    k = 0
+    while k < n:  # pieces of one row, of several, and longer ones between them
+        m = min((1, 1, 1, 3, 80)[k % 5], n - k)
+        rows = slice(k, k + m)
+        name = [f"c{j % 3}" for j in range(k, k + m)]
+        short.add({"number": number[rows], "height": height[rows], "name": name})
+        k += m
+    assert short.rows == n
+    assert pa.total_allocated_bytes() - before < 100 * n
+    short.close()
+    assert (tmp_path / "short.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_an_existing_set_is_refused(tmp_path):

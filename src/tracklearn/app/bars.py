@@ -123,11 +123,16 @@ def person_colours(bars: Array) -> dict[int, str]:
     tracklet with them has.
     """
     bars = bars[bars[:, 3] >= 0]
-    held = [set(bars[bars[:, 0] == track, 3].tolist()) for track in np.unique(bars[:, 0])]
+    held = np.unique(bars[:, [0, 3]], axis=0)
+    mates: dict[int, set[int]] = {}
+    for persons in np.split(held[:, 1], np.flatnonzero(np.diff(held[:, 0])) + 1):
+        if len(persons) > 1:
+            for person in persons.tolist():
+                mates.setdefault(person, set()).update(persons.tolist())
     chosen: dict[int, int] = {}
     used = [0] * len(_COLOURS)
     for person in dict.fromkeys(bars[np.argsort(bars[:, 1], kind="stable"), 3].tolist()):
-        taken = {chosen[other] for mates in held if person in mates for other in mates if other in chosen}
+        taken = {chosen[other] for other in mates.get(person, ()) if other in chosen}
         free = [c for c in range(len(_COLOURS)) if c not in taken] or range(len(_COLOURS))
         chosen[person] = min(free, key=used.__getitem__)
         used[chosen[person]] += 1

@@ -5,13 +5,13 @@ Progress and errors go to standard error; with --json one JSON object is the las
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
 import typer
 
 from tracklearn.app.commands import check, datasets, evaluate, experiment, main_job, noise
+from tracklearn.app.refusals import refusal
 from tracklearn.core import threads
 from tracklearn.store import cache
 
@@ -54,22 +54,12 @@ def main() -> None:
         if stop.code == STOPPED:
             print("tracklearn: stopped; a command that has --resume goes on with it", file=sys.stderr)
         raise
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError) as error:
-        _refuse(error, str(error))
-    except RuntimeError as error:
-        # torch's own: the device has too little memory. Any other is a defect and shows its traceback.
-        if type(error).__name__ != "OutOfMemoryError":
+    except Exception as error:
+        # Which errors are the user's to mend is decided in one place; a defect keeps its traceback.
+        message = refusal(error, command="".join(sys.argv[1:2]))
+        if message is None:
             raise
-        _refuse(
-            error,
-            "the device is out of memory: lower the crop size or the batch (tmc.clusters_per_batch, "
-            "uga.tracklets_per_batch)",
-        )
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = ": make room, then run the same command with --resume" if full else ""
-        where = f"{error.filename}: " if error.filename else ""
-        _refuse(error, f"{where}{error.strerror or error}{remedy}")
+        _refuse(error, message)
 
 
 def _refuse(error: BaseException, message: str) -> None:
@@ -78,7 +68,11 @@ def _refuse(error: BaseException, message: str) -> None:
         raise error
     # Of several processes all meet the same error; one line is enough.
     if os.environ.get("RANK", "0") == "0":
-        print("tracklearn: " + " ".join(message.split()), file=sys.stderr)
+        # Names out of foreign files may hold what steers a terminal.
+        line = "".join(
+            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split())
+        )
+        print(f"tracklearn: {line}", file=sys.stderr)
     sys.exit(2)
 
 

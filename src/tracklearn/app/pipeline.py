@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
-from tracklearn.app.plan import TrainPlan, pick_device
+from tracklearn.app.plan import TrainPlan, load_weights, pick_device
 from tracklearn.app.plan import method_module as method_module
 from tracklearn.app.plan import plan_training as plan_training
 from tracklearn.app.plan import setting_models as setting_models
@@ -48,7 +48,7 @@ def load_network(run: Run, which: str | Path = "weights") -> Network:
 
     arrays, info = weight_store.load(run.weights_path(which), backbone=None)
     network = backbone.build(backbone.Config(**run.manifest["network"]), seed=0)
-    network.load_weights(arrays, info=info)
+    load_weights(network, arrays, info)
     return network.eval()
 
 
@@ -320,7 +320,9 @@ def run(
     with locked(out):
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-        return _run(sources, out, ingest_config, plan, progress, on_round, tell, extra_report, command, salt)
+        return _run(
+            sources, out, ingest_config, plan, strict, progress, on_round, tell, extra_report, command, salt
+        )
 
 
 def _run(
@@ -328,6 +330,7 @@ def _run(
     out: Path,
     ingest_config: IngestConfig,
     plan: Callable[[Path], TrainPlan],
+    strict: bool,
     progress: Progress | None,
     on_round: Callable[[Round], None] | None,
     tell: Callable[[str], None] | None,
@@ -343,6 +346,9 @@ def _run(
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
     refused = ingest_store.check(sources, config=ingest_config, strict=strict)
     training = plan(set_path)
+    cameras = ingest_store.n_cameras(sources, config=ingest_config)
+    if cameras is not None:
+        training.check_cameras(cameras)
     request = ingest_store.request_digest(sources, config=ingest_config)
     stages = Stages(out, tell=tell)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:

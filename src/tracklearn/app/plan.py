@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -185,6 +185,52 @@ class TrainPlan:
         pid = tracklet_pid(opened.tracklets, read_truth(self.source))
         return Material(opened.tracklets, self.crops(opened)), pid
 
+    def check(self) -> None:
+        """Refuse what could only fail: no round to train, weights that are too many or do not fit.
+
+        Raises:
+            ValueError: the line names the setting or file, and what to do.
+        """
+        method = self.value()
+        if not sum(stage.rounds for stage in method.stages):
+            raise ValueError(f"method {self.method} is set to train for 0 epochs: set 1 or more")
+        if len(self.starts) not in (1, method.networks):
+            names = ",".join(start.info.name for start in self.starts)
+            raise ValueError(
+                f"weights {names} are {len(self.starts)} files, method {self.method} trains "
+                f"{method.networks} network(s): give one for each, or one for all"
+            )
+        for start in self.starts:
+            if start.arrays:
+                self.network_of(start, seed=0)
+
+    def check_cameras(self, n: int) -> None:
+        """Refuse to learn from the tracklets of n cameras a method that needs more.
+
+        Raises:
+            ValueError: it needs more.
+        """
+        needed = self.value().cameras
+        if n < needed:
+            have = "one camera" if n == 1 else f"{n} cameras"
+            raise ValueError(
+                f"the set has {have}, method {self.method} learns across {needed} or more: use --method tmc, "
+                "or add a camera"
+            )
+
+    def network_of(self, start: Start, *, seed: int) -> Network:
+        """A network with the weights of `start`, what they leave open by `seed`.
+
+        Raises:
+            ValueError: they do not fit; the message names the file.
+        """
+        from tracklearn.learn import backbone
+
+        network = backbone.build(self.network, seed=seed)
+        if start.info.name != "none":
+            load_weights(network, start.arrays, start.info)
+        return network
+
     def crops(self, opened: TrackletSet) -> StoredCrops:
         """A set's crops at the network's size, kept as the settings say."""
         bound = self.compute.cache_bytes
@@ -218,7 +264,8 @@ def plan_training(
     `weights="none"` the CPU preset takes the tiny network.
 
     Raises:
-        ValueError: an unknown setting, or weights that do not fit the backbone or cannot be had.
+        ValueError: an unknown setting; weights that do not fit the network or cannot be had; whatever else
+            `TrainPlan.check` finds.
         FileNotFoundError: no such weights, settings file or set.
     """
     from tracklearn.store import weights as weight_store
@@ -258,12 +305,20 @@ def plan_training(
         seed=seed,
         source=None if source is None else Path(source),
     )
-    if len(starts) not in (1, plan.value().networks):
-        raise ValueError(
-            f"weights {weights!r} are {len(starts)} files, method {method} trains {plan.value().networks} "
-            "network(s): give one for each, or one for all"
-        )
+    plan.check()
     return plan
+
+
+def load_weights(network: Network, arrays: Mapping[str, Any], info: WeightsInfo) -> None:
+    """`Network.load_weights`, its refusal with the file's name.
+
+    Raises:
+        ValueError: the arrays do not fit.
+    """
+    try:
+        network.load_weights(arrays, info=info)
+    except ValueError as error:
+        raise ValueError(f"{info.path}: {error}") from error
 
 
 def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[str]) -> bool:
@@ -284,15 +339,11 @@ def starting_networks(plan: TrainPlan, crops: Crops, tracklets: Tracklets) -> li
     included, since without them all its features are alike. Further networks of a method have seeds of their
     own; what weights leave open, or all of a random start, differs between them.
     """
-    from tracklearn.learn import backbone
-
     networks = []
     for k in range(plan.value().networks):
         start = plan.starts[min(k, len(plan.starts) - 1)]
-        network = backbone.build(plan.network, seed=plan.seed + k)
+        network = plan.network_of(start, seed=plan.seed + k)
         random_start = start.info.name == "none"
-        if not random_start:
-            network.load_weights(start.arrays, info=start.info)
         if random_start or start.info.folded:
             rows = tracklets.crop[_spread(tracklets.n_crops, 1024)]
             batches = [crops.read(rows[i : i + 128]) for i in range(0, len(rows), 128)]

@@ -57,6 +57,7 @@ def train(
 
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
         tracklet_set, writer = open_set(plan.set_path), None
+        plan.check_cameras(len(np.unique(tracklet_set.tracklets.camid)))
         if ranks.rank == 0:
             manifest = _manifest(plan, tracklet_set, out)
             writer = stack.enter_context(RunWriter(out, manifest, resume=resume))

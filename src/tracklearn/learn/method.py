@@ -161,6 +161,7 @@ class Method:
             tracklets as they are.
         stages: run one after the other on the same networks.
         networks: number of students, each with a teacher of its own.
+        cameras: fewest cameras whose tracklets it can learn from.
         tensors: whether `prepare` and every `assign` also take the features as a torch tensor. On a CUDA
             device they then get one there, unless it would fill a quarter of the free memory.
     """
@@ -169,4 +170,5 @@ class Method:
     prepare: Callable[[Array, Tracklets], Array] | None
     stages: tuple[Stage, ...]
     networks: int = 1
+    cameras: int = 1
     tensors: bool = False

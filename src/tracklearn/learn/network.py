@@ -198,16 +198,17 @@ class Network(nn.Module, ABC):
 
         Args:
             arrays: by the names of torchvision's `resnet50`/`mobilenet_v2`, IBN-Net's `resnet50_ibn_a`, or
-                this network's own state dict; float16 is widened. Classifier arrays (`fc.*`, `classifier.*`)
-                are ignored; `neck.*`, `pool.*` and batch counters may be absent.
+                this network's own state dict; float16 is widened, float64 narrowed. Classifier arrays
+                (`fc.*`, `classifier.*`) are ignored; `neck.*`, `pool.*` and batch counters may be absent.
             info: normalisation and padding the weights were made with; None keeps the present ones.
 
         Returns:
             What was loaded.
 
         Raises:
-            ValueError: arrays are missing, unknown, or of another shape, or `info` does not fit; nothing is
-                changed then.
+            ValueError: arrays are missing, unknown, of another shape, no real numbers where the network has
+                them, too large for float32, or variances below 0; or `info` does not fit. Nothing is changed
+                then.
         """
         own = self.state_dict()
         ignored = tuple(k for k in arrays if k.startswith(("fc.", "classifier.")) and k not in own)
@@ -224,9 +225,11 @@ class Network(nn.Module, ABC):
                 [
                     f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
                     for k, v in given.items()
-                    if k in own and v.shape != own[k].shape
+                    # Some runs that were resumed at their very end hold batch counters of shape () as (1,).
+                    if k in own and v.shape != own[k].shape and (own[k].ndim or v.numel() != 1)
                 ],
             ),
+            *_unusable({k: v for k, v in given.items() if k in own}, own),
         ]
         text = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults if names)
         if text:
@@ -239,7 +242,7 @@ class Network(nn.Module, ABC):
             self.set_pixels(info.pixel_mean, info.pixel_std)
         with torch.no_grad():
             for name, value in given.items():
-                own[name].copy_(value.to(own[name].dtype))
+                own[name].copy_(value.to(own[name].dtype).reshape(own[name].shape))
         folded = _folded(self._norms())
         self.start = "folded" if folded else "loaded"
         n_expected = sum(not k.endswith("num_batches_tracked") for k in own)
@@ -349,6 +352,18 @@ def _check_pixels(mean: Sequence[float], std: Sequence[float]) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _unusable(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
+    """Names of arrays whose values a network cannot work with, by what is wrong with them."""
+    real = {k: v for k, v in given.items() if own[k].is_floating_point()}
+    other = {k: str(v.dtype).removeprefix("torch.") for k, v in real.items() if not v.is_floating_point()}
+    narrow = {k: v.float() for k, v in real.items() if v.is_floating_point()}
+    return [
+        ("not of real numbers", [f"{k} {dtype}" for k, dtype in other.items()]),
+        ("not finite, or too large for float32", [k for k, v in narrow.items() if not v.isfinite().all()]),
+        ("below 0", [k for k, v in narrow.items() if k.endswith("running_var") and (v < 0).any()]),
+    ]
 
 
 def _folded(norms: Sequence[BatchNorm2d]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,12 @@ from tracklearn.store.video import Frame
 from tracklearn.types import Array
 
 
-@dataclass
+@dataclass(slots=True)
 class Track:
-    """The crops of one track so far, or since it was last written."""
+    """The crops of one track so far, or since it was last written.
+
+    `opened` numbers the tracks of a cutter in the order in which they began.
+    """
 
     jpeg: list[bytes] = field(default_factory=list)
     frame: list[int] = field(default_factory=list)
@@ -26,6 +31,7 @@ class Track:
     score: list[float] = field(default_factory=list)
     continues: int = -1
     seen: float = 0.0
+    opened: int = 0
 
     def __len__(self) -> int:
         return len(self.jpeg)
@@ -51,13 +57,14 @@ class Track:
             continues=self.continues,
             pid=pid,
         )
-        return Track(continues=number, seen=self.seen)
+        return Track(continues=number, seen=self.seen, opened=self.opened)
 
 
 class Cutter:
     """Cuts the crops of tracks out of frames and hands finished tracks to the part.
 
-    Holds the open tracks only: at most `max_length` JPEG crops each.
+    Holds the open tracks only: at most `max_length` JPEG crops each. The time that a frame takes depends on
+    its own boxes and the tracks that end with it, not on how many are open.
 
     Args:
         part: where finished tracks go.
@@ -87,20 +94,21 @@ class Cutter:
         self.min_length, self.max_length = min_length, max_length
         self.min_box_height, self.margin = min_box_height, margin
         self.max_gap, self.jpeg_quality = max_gap, jpeg_quality
-        self.open: dict[int, Track] = {}
+        self.open: dict[int, Track] = {}  # in the order of when they were last seen
+        self._opened = 0
         self.counts = dict.fromkeys(
             ("boxes", "small_boxes", "repeated_boxes", "short_tracks", "short_crops", "split_tracks"), 0
         )
 
     def add(self, frame: Frame, track: Array, box: Array, score: Array) -> None:
         """Take the boxes of the next frame: track (k,), box (k, 4), score (k,)."""
-        for identity in [i for i, t in self.open.items() if frame.time - t.seen > self.max_gap]:
-            self._finish(identity)
+        self._finish(takewhile(lambda item: frame.time - item[1].seen > self.max_gap, self.open.items()))
         self.counts["boxes"] += len(track)
+        boxes, scores, identities = (np.asarray(column).tolist() for column in (box, score, track))
         here: set[int] = set()
         for i in np.argsort(-np.asarray(score), kind="stable"):  # of boxes with one id the best is kept
-            identity = int(track[i])
-            crop = self._cut(frame.image, box[i])
+            identity = int(identities[i])
+            crop = self._cut(frame.image, boxes[i])
             if crop is None:
                 self.counts["small_boxes"] += 1
                 continue
@@ -109,17 +117,21 @@ class Cutter:
                 continue
             here.add(identity)
             jpeg = encode_jpeg(crop, quality=self.jpeg_quality)
-            state = self.open.setdefault(identity, Track())
-            state.add(jpeg, frame.number, frame.time, [float(v) for v in box[i]], float(score[i]))
+            state = self.open.pop(identity, None)
+            if state is None:
+                state = Track(opened=self._opened)
+                self._opened += 1
+            state.add(jpeg, frame.number, frame.time, boxes[i], scores[i])
             if len(state) == self.max_length:
-                self.open[identity] = state.write(self.part, self.camera)
+                state = state.write(self.part, self.camera)
                 self.counts["split_tracks"] += 1
+            self.open[identity] = state
 
-    def _cut(self, image: Array, box: Array) -> Array | None:
+    def _cut(self, image: Array, box: Sequence[float]) -> Array | None:
         """The part of the image inside the box and its margin; None if too little of it is in the image."""
-        if not np.isfinite(box).all():
+        if not all(map(math.isfinite, box)):
             return None
-        x1, y1, x2, y2 = (float(v) for v in box)
+        x1, y1, x2, y2 = box
         dx, dy = self.margin * (x2 - x1), self.margin * (y2 - y1)
         height, width = image.shape[:2]
         if min(y2, height) - max(y1, 0.0) < self.min_box_height:
@@ -128,18 +140,19 @@ class Cutter:
         top, bottom = round(max(y1 - dy, 0)), round(min(y2 + dy, height))
         return image[top:bottom, left:right] if right - left >= 4 and bottom > top else None
 
-    def _finish(self, identity: int) -> None:
-        track = self.open.pop(identity)
-        if len(track) >= self.min_length:
-            track.write(self.part, self.camera)
-        elif len(track):
-            self.counts["short_tracks"] += 1
-            self.counts["short_crops"] += len(track)
+    def _finish(self, over: Iterable[tuple[int, Track]]) -> None:
+        """Write these open tracks, or drop short ones, in the order in which they began."""
+        for identity, _ in sorted(over, key=lambda item: item[1].opened):
+            track = self.open.pop(identity)
+            if len(track) >= self.min_length:
+                track.write(self.part, self.camera)
+            elif len(track):
+                self.counts["short_tracks"] += 1
+                self.counts["short_crops"] += len(track)
 
     def close(self) -> None:
         """Finish all open tracks."""
-        for identity in list(self.open):
-            self._finish(identity)
+        self._finish(self.open.items())
 
     def skipped(self) -> list[dict[str, Any]]:
         """What was left out, for the manifest."""

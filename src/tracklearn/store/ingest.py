@@ -162,6 +162,18 @@ def check(
     return _check(_jobs(sources, config or Config()), device, strict)
 
 
+def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
+    """How many cameras the sources name; None where folders of crops may hold several.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ingest`, as far as names tell.
+    """
+    jobs = _jobs(sources, config or Config())
+    if any(job.plan is not None for job in jobs):
+        return None
+    return len({job.source.camera for job in jobs})
+
+
 def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
     """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tracklearn.store.files import replacing
 Array = NDArray[Any]
 
 _NAMES = ("frame", "id", "left", "top", "width", "height", "score", "class")
+
+_MOST = 1 << 53  # beyond it not every whole number has a float64 of its own
+
+_BLOCK = 1 << 14  # lines parsed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +58,9 @@ class Boxes:
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one row per box")
             object.__setattr__(self, name, array)
         order = np.lexsort((self.track, self.frame))
+        sorted_already = (np.diff(order) == 1).all()
         for name in ("frame", "track", "box", "score"):
-            array = getattr(self, name)[order]
+            array = getattr(self, name) if sorted_already else getattr(self, name)[order]
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
@@ -78,7 +84,7 @@ def read_results(path: str | os.PathLike[str]) -> Boxes:
         ValueError: letters, too few columns, an id or frame that is no whole number, a frame below 1; the
             message names file and line. An empty file.
     """
-    rows = _read(path)
+    rows, _ = _read(path)
     score = rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows))
     return _boxes(rows, rows[:, 1], np.where(score < 0, 1.0, score))
 
@@ -92,7 +98,7 @@ def read_detections(path: str | os.PathLike[str]) -> Boxes:
     Raises:
         FileNotFoundError, ValueError: as for `read_results`.
     """
-    rows = _read(path)
+    rows, _ = _read(path)
     score = rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows))
     return _boxes(rows, np.full(len(rows), -1), score)
 
@@ -106,11 +112,11 @@ def read_truth(path: str | os.PathLike[str]) -> Boxes:
     Raises:
         FileNotFoundError, ValueError: as for `read_results`.
     """
-    rows = _read(path)
+    rows, width = _read(path)
     keep = np.ones(len(rows), bool)
-    if rows.shape[1] > 6:
+    if width > 6:
         keep &= rows[:, 6] != 0
-    if rows.shape[1] == 9:
+    if width == 9:
         keep &= rows[:, 7] == 1
     rows = rows[keep]
     return _boxes(rows, rows[:, 1], np.ones(len(rows)))
@@ -186,33 +192,49 @@ def _boxes(rows: Array, track: Array, score: Array) -> Boxes:
     return Boxes(rows[:, 0] - 1, track, np.hstack([corner, corner + rows[:, 4:6]]), score)
 
 
-def _read(path: str | os.PathLike[str]) -> Array:
-    """(n, c) float64 rows of a MOT file, checked."""
+def _read(path: str | os.PathLike[str]) -> tuple[Array, int]:
+    """(n, at most 8) float64, the columns of a MOT file that have a name, checked; and how many it has.
+
+    The text is read in pieces, so that a file of any length takes little more memory than its numbers.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+    blocks: list[Array] = []
+    comma, width = False, 0
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            lines = ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
+            while block := list(islice(lines, _BLOCK)):
+                if not blocks:
+                    comma = "," in block[0][1]
+                rows = _rows(path, block, comma, width)
+                width = rows.shape[1]
+                blocks.append(rows[:, : len(_NAMES)].copy())
     except UnicodeDecodeError:
         raise ValueError(f"{path} line 1: not text; expected MOTChallenge rows") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
+    if not blocks:
         raise ValueError(f"{path}: no rows; expected lines such as 1,1,10,20,30,60,1,-1,-1,-1")
-    comma = "," in lines[0][1]
+    return np.concatenate(blocks), width
+
+
+def _rows(path: Path, lines: list[tuple[int, str]], comma: bool, width: int) -> Array:
+    """(len(lines), c) float64, checked; `width` is the c of the lines before, 0 where there are none."""
     try:
         # numpy's own parser is written in C; the slow walk below runs only to name a line that it refuses.
         rows = np.loadtxt(
             [line for _, line in lines], delimiter="," if comma else None, ndmin=2, comments=None
         )
     except ValueError:
-        raise _bad_line(path, lines, comma) from None
-    if rows.shape[1] < 6 or not np.isfinite(rows).all():
-        raise _bad_line(path, lines, comma)
+        raise _bad_line(path, lines, comma, width) from None
+    if rows.shape[1] < 6 or rows.shape[1] != (width or rows.shape[1]) or not np.isfinite(rows).all():
+        raise _bad_line(path, lines, comma, width)
     frame, track = rows[:, 0], rows[:, 1]
     for wrong, what in (
         (frame != np.floor(frame), "the frame is not a whole number"),
         (frame < 1, "MOTChallenge frames count from 1"),
         (track != np.floor(track), "the id is not a whole number"),
+        (np.abs(rows[:, :2]).max(1) > _MOST, "the frame or the id is too large"),
     ):
         if wrong.any():
             number, line = lines[int(np.flatnonzero(wrong)[0])]
@@ -220,9 +242,8 @@ def _read(path: str | os.PathLike[str]) -> Array:
     return rows
 
 
-def _bad_line(path: Path, lines: list[tuple[int, str]], comma: bool) -> ValueError:
-    """The error that names the first line that is not a row of numbers like the first."""
-    width = None
+def _bad_line(path: Path, lines: list[tuple[int, str]], comma: bool, width: int) -> ValueError:
+    """The error that names the first line that is not a row of numbers like those before."""
     for number, line in lines:
         fields = [x.strip() for x in (line.split(",") if comma else line.split())]
         for column, field in enumerate(fields):

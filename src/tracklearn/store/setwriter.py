@@ -29,6 +29,9 @@ SCHEMA = 1
 KIND = "tracklet set"
 ROW_GROUP = 1 << 16  # crop rows held back before they are written
 
+# A batch of one row takes kilobytes and a while: short pieces are joined before they become one.
+_SHORT, _PIECES = 64, 512
+
 CROPS = pa.schema(
     {"tracklet": pa.int64(), "frame": pa.int64(), "time": pa.float64()}
     | dict.fromkeys(("x1", "y1", "x2", "y2", "score"), pa.float32())
@@ -50,25 +53,44 @@ class TableWriter:
         self._schema = schema
         self._file = HashedFile(path)
         self._writer: pq.ParquetWriter | None = None
+        self._pieces: list[list[Any]] = []  # short ones, not yet a batch
         self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0
+        self._held_rows = 0  # those of the pieces too
         self._crc32 = 0
 
     def add(self, columns: Mapping[str, Any]) -> None:
-        """Append rows: a value sequence for every field of the schema."""
-        batch = pa.record_batch(
-            [pa.array(columns[f.name], f.type) for f in self._schema], schema=self._schema
-        )
-        self._crc32 = column_crc32(batch.column(0), self._crc32)
-        self._held.append(batch)
-        self._held_rows += len(batch)
-        self.rows += len(batch)
+        """Append rows: a value sequence for every field of the schema, not changed afterwards."""
+        values = [columns[f.name] for f in self._schema]
+        rows = len(values[0])
+        if rows < _SHORT and all(isinstance(v, (np.ndarray, list)) for v in values):
+            self._pieces.append(values)
+            if len(self._pieces) >= _PIECES:
+                self._join()
+        else:
+            self._join()
+            self._hold(values)
+        self._held_rows += rows
+        self.rows += rows
         if self._held_rows >= ROW_GROUP:
             self._flush()
+
+    def _join(self) -> None:
+        """Make one batch of the pieces."""
+        if self._pieces:
+            columns = list(zip(*self._pieces, strict=True))
+            self._pieces = []
+            self._hold([_joined(pieces) for pieces in columns])
+
+    def _hold(self, values: Sequence[Any]) -> None:
+        arrays = [pa.array(v, f.type) for v, f in zip(values, self._schema, strict=True)]
+        batch = pa.record_batch(arrays, schema=self._schema)
+        self._crc32 = column_crc32(batch.column(0), self._crc32)
+        self._held.append(batch)
 
     def _flush(self) -> pq.ParquetWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+        self._join()
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held, self._schema).combine_chunks())
         self._held, self._held_rows = [], 0
@@ -90,6 +112,13 @@ class TableWriter:
             if self._writer is not None:
                 self._writer.close()
             self._file.close()
+
+
+def _joined(pieces: Sequence[Any]) -> Any:
+    """Value sequences one after the other."""
+    if all(isinstance(piece, np.ndarray) for piece in pieces):
+        return np.concatenate(pieces)
+    return [value for piece in pieces for value in piece]
 
 
 def column_crc32(column: pa.Array, before: int = 0) -> int:

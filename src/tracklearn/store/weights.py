@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import json
 import os
-import pickle
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.store import weights_files
 from tracklearn.store.cache import cache_folder
 from tracklearn.store.files import replacing, write_atomic
 
@@ -106,8 +106,9 @@ def load(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unreadable or unsafe file, weights of another backbone, arrays that are not finite,
-            no published file for this backbone, or no network: the line names the ways out.
+        ValueError: an unreadable or unsafe file, weights of another backbone, arrays that are not finite or
+            not of real numbers, no published file for this backbone, or no network: the line names the ways
+            out.
     """
     text = os.fspath(spec)
     if text == "none":
@@ -119,7 +120,7 @@ def load(
         name = path.name
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: expected a file, `imagenet` or `none`")
-    arrays, metadata = _read(path)
+    arrays, metadata = weights_files.read(path)
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"weights {path}: {key} has values that are not finite: the file is damaged")
@@ -167,6 +168,7 @@ def is_folded(arrays: Mapping[str, Array]) -> bool:
     norms = [n for n in norms if n != "neck."]
     plain = all(
         (arrays[n + "running_mean"] == 0).all()
+        and n + "running_var" in arrays
         and (arrays[n + "running_var"] == 1).all()
         and (n + "weight" not in arrays or (arrays[n + "weight"] == 1).all())
         for n in norms
@@ -243,81 +245,17 @@ def _download(url: str, path: Path, prefix: str, progress: Progress | None) -> N
             )
 
 
-def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".pth", ".pt"):
-        return _read_torch(path), {}
-    raise ValueError(
-        f"weights {path}: unknown kind {path.suffix or 'of file'}, expected .safetensors or .pth"
-    )
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            notes = _notes(metadata.get("meta", ""))
-            if notes is not None:
-                del metadata["meta"]
-                metadata |= notes
-            return _plain_names({name: file.get_tensor(name) for name in file.keys()}), metadata  # noqa: SIM118
-    except (SafetensorError, TypeError) as error:  # TypeError: a number format numpy lacks (bfloat16)
-        raise ValueError(f"weights {path} cannot be read as safetensors ({error})") from error
-
-
-def _notes(text: str) -> dict[str, str] | None:
-    """Text by name of the JSON object that `save` keeps under one key; None where `text` is no such thing."""
-    try:
-        notes = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(notes, dict):
-        return None
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in notes.items()}
-
-
-def _read_torch(path: Path) -> dict[str, Array]:
-    """Arrays of a torch checkpoint; only tensors and plain containers are unpickled, never code."""
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"weights {path} are not a torch file of plain tensors ({reason[:120]}): "
-            "use a state dict, or convert it to safetensors where you trust it"
-        ) from error
-    while isinstance(content, dict):
-        inner = [content[key] for key in ("state_dict", "model", "network") if key in content]
-        if not inner or not isinstance(inner[0], dict):
-            break
-        content = inner[0]
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
-    )
-    if not tensors:
-        raise ValueError(f"weights {path} hold no tensors by name: expected a state dict")
-    return _plain_names(
-        {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in tensors.items()}
-    )
-
-
-def _plain_names(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {name.removeprefix("module."): array for name, array in arrays.items()}
-
-
 def _pixels(
     metadata: Mapping[str, str], path: Path
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Pixel mean and standard deviation that the header names; ImageNet's where it says nothing."""
     if "pixel_mean" in metadata and "pixel_std" in metadata:
-        mean, std = (tuple(map(float, json.loads(metadata[k]))) for k in ("pixel_mean", "pixel_std"))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError(f"weights {path}: pixel_mean and pixel_std need three floats, got {mean}, {std}")
+        try:
+            mean, std = (weights_files.three_floats(metadata[k]) for k in ("pixel_mean", "pixel_std"))
+        except ValueError as error:
+            raise ValueError(f"weights {path}: pixel_mean and pixel_std in the header: {error}") from error
+        if min(std) <= 0:
+            raise ValueError(f"weights {path}: pixel_std in the header is {std}, expected three above 0")
         return mean, std
     said = metadata.get("preprocess", "")
     if not said:

@@ -101,7 +101,9 @@ def train(
 ) -> None:
     """Learn a re-ID model from a tracklet set, without labels."""
     from tracklearn.app import pipeline
+    from tracklearn.store.tracklets import open_set
 
+    open_set(tracklets)  # a mistyped path should not wait for weights to be downloaded
     with Bars() as bars:
         show = round_line(bars)
         plan = pipeline.plan_training(

@@ -189,6 +189,7 @@ def method(
         name="msplr" + ("" if source else "-steps") + ("+isolation" if config.isolate else ""),
         prepare=partial(isolation.parts, config) if config.isolate else None,
         stages=stages,
+        cameras=config.min_cameras,
     )
 
 

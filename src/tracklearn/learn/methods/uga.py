@@ -166,6 +166,7 @@ def method(config: Config | None = None) -> Method:
         name="uga+isolation" if config.isolate else "uga",
         prepare=partial(_prepare, config),
         stages=(intra, inter),
+        cameras=2,
         tensors=True,
     )
 
