@@ -20,6 +20,7 @@ from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import read_json, write_json
+from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 
 if TYPE_CHECKING:
@@ -119,12 +120,23 @@ def run(
         FileExistsError: `out` exists and `resume` is off.
         ValueError, FileNotFoundError: as `check`.
     """
-    out = Path(out)
-    if out.exists() and not resume:
-        raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-    folders = check(grid, roots or {})
-    device = pipeline.pick_device(device)
-    tell = tell or (lambda line: None)
+    with locked(out):
+        if Path(out).exists() and not resume:
+            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+        folders = check(grid, roots or {})
+        device = pipeline.pick_device(device)
+        return _run(grid, Path(out), folders, device, progress, on_round, tell or (lambda line: None))
+
+
+def _run(
+    grid: Grid,
+    out: Path,
+    folders: Mapping[str, Path],
+    device: str,
+    progress: Progress | None,
+    on_round: Callable[[Round], None] | None,
+    tell: Tell,
+) -> dict[str, Any]:
     cells = list(grid.cells())
     results = [_labels(cell) | {"status": "open"} for cell in cells]
     record: dict[str, Any] = {}

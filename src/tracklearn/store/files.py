@@ -106,6 +106,16 @@ def is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def sync_file(path: Path) -> None:
+    """Have what another library wrote to a file on the disk itself."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        with _named(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in the folder `path` safe on disk; nothing where the system cannot (Windows)."""
     if os.name == "nt":

@@ -21,11 +21,13 @@ from tracklearn.store import setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
-from tracklearn.store.files import read_json
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
+from tracklearn.store.lock import locked
 from tracklearn.store.mot import Boxes, read_results
 from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
+from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.setwriter import PartWriter, SetWriter
+from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
 from tracklearn.store.video import DEFAULT_FPS, Frame, VideoInfo, open_frames
@@ -110,12 +112,25 @@ def ingest(
     Raises:
         FileNotFoundError: a source or model does not exist.
         FileExistsError: `out`, or without `resume` `out.partial`, exists.
-        ValueError: no source can be read (with `strict`: one cannot), or nobody is in any of them. If
-            somebody is in at least one, the others are listed as skipped in the manifest.
+        ValueError: another process is writing to `out`, no source can be read (with `strict`: one cannot), or
+            nobody is in any of them. If somebody is in at least one, the others are listed as skipped in the
+            manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
-    config = config or Config()
-    out = Path(out)
+    with locked(out):
+        return _ingest(sources, Path(out), config or Config(), device, resume, strict, refused, progress)
+
+
+def _ingest(
+    sources: Sequence[str | Path | Source],
+    out: Path,
+    config: Config,
+    device: str,
+    resume: bool,
+    strict: bool,
+    refused: Sequence[str | None] | None,
+    progress: Progress | None,
+) -> Path:
     if out.exists() and not resume:
         raise FileExistsError(
             f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
@@ -277,8 +292,8 @@ def _model_digest(detector: str) -> list[str]:
 
 def _complete(out: Path, request: str) -> Path:
     """`out`, if it is finished and was made from this request."""
-    manifest = out / "manifest.json"
-    if not manifest.is_file() or read_json(manifest).get("request") != request:
+    manifest = out / MANIFEST
+    if not manifest.is_file() or read_sealed(manifest, remedy=REMEDY).get("request") != request:
         raise FileExistsError(
             f"{out} exists and was not made from these sources and settings: choose another --out"
         )

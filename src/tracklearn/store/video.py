@@ -23,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from tracklearn.store import pictures
+from tracklearn.store.files import sync_file, sync_folder
 from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
 
 Array = NDArray[Any]
@@ -353,7 +354,7 @@ class VideoWriter:
         self.path = Path(path)
         self.n_frames = 0
         self._size = (height, width)
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix or '.mp4'}")
+        self._part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix or '.mp4'}")
         h264 = "libx264" in av.codecs_available
         try:
             # absolute, as in reading: a colon in a relative name is no protocol
@@ -415,7 +416,9 @@ class VideoWriter:
             self.discard()
             raise
         self._container = None
+        sync_file(self._part)
         os.replace(self._part, self.path)
+        sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Drops what was written; nothing appears under the path."""
