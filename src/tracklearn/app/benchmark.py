@@ -16,6 +16,8 @@ import numpy as np
 from tracklearn import __version__
 from tracklearn.app.extract import Features, Progress, extract
 from tracklearn.core import rank
+from tracklearn.store.files import make_folder, write_atomic, write_json
+from tracklearn.store.lock import locked
 from tracklearn.types import Array, Scores
 
 if TYPE_CHECKING:
@@ -103,38 +105,36 @@ def evaluate(
         )
     for line in [*notes, *problems]:
         tell(f"note: {line}")
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        make_folder(folder)
+        began = time.perf_counter()
+        features = extract(model, tests, progress=progress)
+        seconds = {"features": time.perf_counter() - began, "distances": 0.0, "scores": 0.0}
+        judged, shown = _judge(tests, features, chosen, rerank=rerank, ap=variant, seconds=seconds)
+        result = {
+            **judged[chosen],
+            "protocol": chosen,
+            "ap": ap,
+            "rerank": rerank,
+            "protocols": judged,
+            "benchmark": first.name,
+            "title": first.title,
+            "root": first.root,
+            "split": tests[0].split if len(tests) == 1 and first.n_splits > 1 else None,
+            "n_splits": first.n_splits,
+            "subset": None if subset is None else vars(subset),
+            "model": model.record,
+            "tracklearn": __version__,
+            "notes": notes,
+            "problems": problems,
+            **features.record(tests),
+            "seconds": seconds,
+        }
+        began = time.perf_counter()
+        result["pictures"] = _write_pictures(folder, shown, features.unreadable[0], result, seed=seed)
+        seconds["pictures"] = time.perf_counter() - began
 
-    began = time.perf_counter()
-    features = extract(model, tests, progress=progress)
-    seconds = {"features": time.perf_counter() - began, "distances": 0.0, "scores": 0.0}
-    judged, shown = _judge(tests, features, chosen, rerank=rerank, ap=variant, seconds=seconds)
-    result = {
-        **judged[chosen],
-        "protocol": chosen,
-        "ap": ap,
-        "rerank": rerank,
-        "protocols": judged,
-        "benchmark": first.name,
-        "title": first.title,
-        "root": first.root,
-        "split": tests[0].split if len(tests) == 1 and first.n_splits > 1 else None,
-        "n_splits": first.n_splits,
-        "subset": None if subset is None else vars(subset),
-        "model": model.record,
-        "tracklearn": __version__,
-        "notes": notes,
-        "problems": problems,
-        **features.record(tests),
-        "seconds": seconds,
-    }
-    began = time.perf_counter()
-    result["pictures"] = _write_pictures(folder, shown, features.unreadable[0], result, seed=seed)
-    seconds["pictures"] = time.perf_counter() - began
-
-    from tracklearn.store.files import write_json
-
-    write_json(folder / "scores.json", result)
+        write_json(folder / "scores.json", result)
     return {**result, "out": folder}
 
 
@@ -370,7 +370,6 @@ def _write_pictures(
 ) -> dict[str, str]:
     """Write cmc.png and ranked.png; their names."""
     from tracklearn.app import figures
-    from tracklearn.store.files import write_atomic
 
     again = ", re-ranked" if result["rerank"] else ""
     heading = f"{result['title']}, {trial.protocol}{again}"
