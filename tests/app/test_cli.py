@@ -153,6 +153,20 @@ def test_a_video_that_cannot_be_read_is_named_or_with_strict_refused(call, sourc
         assert not (tmp_path / "other").exists()
 
 
+def test_a_run_goes_on_without_a_video_that_cannot_be_read(call, sources, tmp_path):
+    (tmp_path / "text.mp4").write_text("this is no video")
+    settings = [part for setting in [*QUICK, "tmc.epochs=1"] for part in ("--set", setting)]
+    arguments = ["run", *sources, "back=text.mp4", "--out", tmp_path / "w", "--weights", "none", *settings]
+    code, _, err = call(*arguments)
+    assert code == 0
+    assert "skipped ../../text.mp4: not a video that can be decoded: text.mp4 (" in err
+    report = (tmp_path / "w" / "report.html").read_text()
+    assert "not a video that can be decoded: text.mp4 (" in report
+    before = (tmp_path / "w" / "report.html").stat().st_mtime_ns
+    assert call(*arguments, "--resume")[0] == 0
+    assert (tmp_path / "w" / "report.html").stat().st_mtime_ns == before
+
+
 def test_a_query_that_is_no_picture_is_one_line(call, done, tmp_path):
     from tests.store.made_pictures import claiming_jpeg
 
