@@ -137,11 +137,12 @@ def long_tracklet(children: Children, folder: Path, n: int) -> Row:
     run = folder / "long-run"
     for method in ("dbscan", "change-point"):
         out = run.with_name(f"{run.name}-{method}")
-        settings = material.options("tmc", f"tmc.isolation={method}", "network.height=32", "network.width=16")
+        settings = material.options("tmc", f"tmc.isolation={method}")
         for command in (("train", path, "--out", out, *settings), ("index", out, path)):
             outcome = children.command(*command, cpu=1200, memory=8 * GIB)
-            over = outcome.fault or (f"takes {outcome.peak >> 20} MiB" if outcome.peak > 4 * GIB else None)
-            row.add(over or "", f"{command[0]}, {method}")
+            over = outcome.fault or (outcome.said.strip()[:160] if outcome.code else "")
+            over = over or (f"takes {outcome.peak >> 20} MiB" if outcome.peak > 4 * GIB else "")
+            row.add(over, f"{command[0]}, {method}")
             notes.append(f"{command[0]}, {method}: {outcome.cpu:.0f} s, {outcome.peak >> 20} MiB")
     row.note = "; ".join(notes)
     return row
