@@ -275,6 +275,26 @@ def test_a_finished_cell_is_not_run_again(finished, tmp_path):
     assert all("done" in line for line in experiment.outline(grid, out, {})[1:])
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_cell_without_memory_is_noted_and_the_next_begins(tmp_path, monkeypatch, error):
+    def short(*args, **options):
+        raise error
+
+    monkeypatch.setattr(experiment, "run_cell", short)
+    found = experiment.run(made(tmp_path, SMALL), tmp_path / "out", device="cpu")
+    assert [cell["status"] for cell in found["cells"]] == ["failed", "failed"]
+    assert all("out of memory" in cell["error"] for cell in found["cells"])
+
+
+def test_a_defect_in_a_cell_ends_the_experiment(tmp_path, monkeypatch):
+    def wrong(*args, **options):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(experiment, "run_cell", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        experiment.run(made(tmp_path, SMALL), tmp_path / "out", device="cpu")
+
+
 def test_a_stopped_experiment_goes_on_where_it_was(finished, tmp_path):
     """Stopped in the second cell after its first epoch; weights are those of a run in one go."""
     whole, grid, found = finished

@@ -366,6 +366,7 @@ class TestSimulate:
             "[1]",
             '{"r_FM": null, "r_SW": 1, "persons_per_tracklet": {}}',
             '{"r_FM": 2, "r_SW": 1}',
+            '{"r_FM": 2, "r_SW": 1, "persons_per_tracklet": {"1": 1e999}}',
         ):
             (tmp_path / "bad.json").write_text(text)
             refused(simulate("clean", "--like", "bad.json"), "bad.json holds no measured noise")

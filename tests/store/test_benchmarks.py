@@ -16,6 +16,7 @@ from tests.store.benchmark_folders import (
 )
 
 from tracklearn.store import benchmarks
+from tracklearn.store.benchmarks import parts, videos
 from tracklearn.store.benchmarks.parts import by_person_and_camera
 from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
@@ -142,7 +143,7 @@ def test_mars_refuses_files_that_are_no_tables(tmp_path):
     root = make_mars(tmp_path / "mars", images=False)
     file = root / "info" / "query_IDX.mat"
     savemat(file, {"a": np.zeros((1, 1)), "b": np.zeros((1, 1))})
-    with pytest.raises(ValueError, match="holds 2 matrices, expected 1"):
+    with pytest.raises(ValueError, match=r"query_IDX.mat is not .*2 matrices, expected 1"):
         benchmarks.read("mars", root)
     file.write_bytes(b"no matrix" * 40)
     with pytest.raises(ValueError, match=r"query_IDX.mat is not a MATLAB file"):
@@ -152,6 +153,36 @@ def test_mars_refuses_files_that_are_no_tables(tmp_path):
         FileNotFoundError, match=r"only a part of MARS is in .*info: there is no query_IDX.mat"
     ):
         benchmarks.read("mars", root)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.full((2, 4), np.nan), "no matrix of real numbers"),
+        (np.full((2, 4), 1j), "no matrix of real numbers"),
+        (np.array([["a", 1]], object), "no matrix of real numbers"),
+        (np.full((1, 4), 1e300), "too large to count with"),
+    ],
+)
+def test_a_matrix_of_other_things_is_named(tmp_path, value, message):
+    savemat(tmp_path / "t.mat", {"t": value})
+    with pytest.raises(ValueError, match=rf"t\.mat is not .*{message}") as caught:
+        videos._mars_table(tmp_path / "t.mat")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_crashes_the_reader_is_refused(tmp_path, monkeypatch):
+    """scipy 1.17 meets some damaged files with a segmentation fault."""
+    savemat(tmp_path / "t.mat", {"t": np.eye(4)})
+    monkeypatch.setattr(videos, "_READ_MAT", "import os\nos.abort()")
+    with pytest.raises(ValueError, match=r"t\.mat is not .*damaged.*fetch it again"):
+        videos._mars_table(tmp_path / "t.mat")
+
+
+def test_lists_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "train_name.txt").write_bytes(b"a.jpg\n\xff\xfe")
+    with pytest.raises(ValueError, match=r"train_name\.txt is not text \(byte 6\): fetch it again"):
+        parts.read_text(tmp_path / "train_name.txt")
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,9 @@ def test_a_wrong_file_is_named(tmp_path):
     bad.write_text("[tmc\n")
     with pytest.raises(ValueError, match=r"bad\.toml: not a TOML file"):
         resolve(MODELS, file=bad)
+    bad.write_text("[tmc]\nepochs = " + "[" * 100_000)
+    with pytest.raises(ValueError, match=r"bad\.toml: not a TOML file"):
+        resolve(MODELS, file=bad)
     bad.write_text("epochs = 3\n")
     with pytest.raises(ValueError, match="outside a section: write it under one of tmc, other"):
         resolve(MODELS, file=bad)

@@ -16,6 +16,7 @@ from tracklearn.app import pipeline
 from tracklearn.app.experiments import files, table
 from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
 from tracklearn.app.experiments.sources import Benchmark, Progress, Source, World, purity, source_world
+from tracklearn.app.refusals import out_of_memory, refusal
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
@@ -157,11 +158,11 @@ def _run(
         except REFUSALS as error:
             results[i] |= {"status": "failed", "error": " ".join(str(error).split())}
             tell(f"{where} failed: {results[i]['error']}")
-        except RuntimeError as error:
-            # torch's own; any other is a defect, as on the command line.
-            if type(error).__name__ != "OutOfMemoryError":
+        except Exception as error:
+            # A lack of memory is this cell's own; any other is a defect, as on the command line.
+            if not out_of_memory(error):
                 raise
-            results[i] |= {"status": "failed", "error": "the device is out of memory"}
+            results[i] |= {"status": "failed", "error": refusal(error, command="experiment")}
             tell(f"{where} failed: {results[i]['error']}")
         else:
             results[i] |= {"status": "done", **found}

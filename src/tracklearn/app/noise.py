@@ -277,7 +277,7 @@ def _read_measured(path: Path) -> Level:
     try:
         histogram = {int(k): int(v) for k, v in found["persons_per_tracklet"].items()}
         return Level(float(found["r_FM"]), float(found["r_SW"]), histogram)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError(
             f"{path} holds no measured noise (r_FM, r_SW, persons_per_tracklet): "
             "write it with tracklearn noise measure --out FILE.json"

@@ -329,7 +329,7 @@ def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[st
         return True
     if file is None:
         return False
-    return "backbone" in tomllib.loads(Path(file).read_text()).get("network", {})
+    return "backbone" in tomllib.loads(Path(file).read_text(encoding="utf-8")).get("network", {})
 
 
 def starting_networks(plan: TrainPlan, crops: Crops, tracklets: Tracklets) -> list[Network]:

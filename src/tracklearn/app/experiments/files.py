@@ -54,7 +54,7 @@ def read(path: str | Path) -> Grid:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     try:
         return Grid.model_validate(values)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tracklearn.store.benchmarks.parts import Benchmark, Part, by_person_and_camera, items, locate
+from tracklearn.store.benchmarks.parts import (
+    Benchmark,
+    Part,
+    by_person_and_camera,
+    items,
+    locate,
+    read_text,
+)
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.listing import list_folder
@@ -169,7 +176,7 @@ def read_msmt17(root: Path) -> Benchmark:
 def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
     """The images of a list; label 0 is person `first`."""
     found = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         path, _, label = line.rpartition(" ")

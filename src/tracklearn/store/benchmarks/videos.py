@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
+from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate, read_text
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.listing import IMAGE_SUFFIXES, natural_key
 from tracklearn.types import Array, Truth
@@ -65,19 +68,39 @@ def read_mars(root: Path) -> Benchmark:
     )
 
 
-def _mat(file: Path) -> Array:
-    """The one matrix of a MATLAB file."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = [value for name, value in loadmat(file).items() if not name.startswith("__")]
-    # What scipy raises for damaged, unknown, version 7.3 and cut-off files, in this order.
-    except (MatReadError, ValueError, NotImplementedError, OSError) as error:
-        raise ValueError(f"{file} is not a MATLAB file that can be read ({error})") from error
+# Reads the file named first and writes its one matrix to standard output, or says why not and ends with 3.
+_READ_MAT = """
+import io, sys, numpy
+from scipy.io import loadmat
+try:
+    found = [value for name, value in loadmat(sys.argv[1]).items() if not name.startswith("__")]
     if len(found) != 1:
-        raise ValueError(f"{file} holds {len(found)} matrices, expected 1")
-    return np.asarray(found[0])
+        raise ValueError(f"{len(found)} matrices, expected 1")
+    if found[0].dtype.kind not in "iuf" or not numpy.isfinite(found[0]).all():
+        raise ValueError("no matrix of real numbers")
+    if (abs(found[0]) > 1 << 53).any():
+        raise ValueError("numbers too large to count with")
+except Exception as error:
+    sys.exit((print(f"{type(error).__name__}: {error}", file=sys.stderr), 3)[1])
+whole = io.BytesIO()  # numpy cannot write to a pipe
+numpy.save(whole, found[0], allow_pickle=False)
+sys.stdout.buffer.write(whole.getvalue())
+"""
+
+
+def _mat(file: Path) -> Array:
+    """The one matrix of real numbers in a MATLAB file.
+
+    scipy's reader crashes on some damaged files: it runs in a process of its own, which may.
+    """
+    with file.open("rb"):  # no such file, or no right to it: said as of any other
+        pass
+    child = subprocess.run([sys.executable, "-I", "-c", _READ_MAT, str(file)], capture_output=True)
+    if child.returncode:
+        said = child.stderr.decode(errors="replace").strip().splitlines() if child.returncode == 3 else []
+        reason = said[-1][:120] if said else "the file is damaged"
+        raise ValueError(f"{file} is not a MATLAB file that can be read ({reason}): fetch it again")
+    return np.asarray(np.load(io.BytesIO(child.stdout), allow_pickle=False))
 
 
 def _mars_table(file: Path) -> Array:
@@ -114,7 +137,7 @@ def _mars_images(row: Array, folder: Path, list_file: Path) -> ImageFiles:
     """
     n = len(row)
     if list_file.is_file():
-        names, origin = list_file.read_text().split(), str(list_file)
+        names, origin = read_text(list_file).split(), str(list_file)
     elif folder.is_dir():
         inner = [f.path for f in os.scandir(folder) if f.is_dir()]
         names = sorted(name for path in inner for name in os.listdir(path) if name.endswith(".jpg"))
@@ -291,9 +314,9 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
         ]
     form = f'{file} is not a list of splits: expected [{{"train": [persons], "test": [persons]}}, ...]'
     try:
-        value: Any = json.loads(file.read_text())
+        value: Any = json.loads(file.read_text(encoding="utf-8"))
         pairs = [(entry["train"], entry["test"]) for entry in value]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(form) from error
     folder = {_number(person): person for person in people}
 
