@@ -19,6 +19,7 @@ COMMANDS = [
     "datasets",
     "evaluate",
     "experiment",
+    "check",
 ]
 GROUPS = {"noise": ["measure", "simulate"]}
 WHOLE = [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]

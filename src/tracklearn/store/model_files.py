@@ -80,6 +80,7 @@ def open_openvino(path: str | Path) -> ModelFile:
         # Full precision wherever it runs: newer CPUs would take bfloat16 and give other boxes.
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
+        _raise_if_memory(path, error)
         raise ValueError(f"{path}: not a model OpenVINO can load: {first_line(error)}") from None
     request = compiled.create_infer_request()
 
@@ -87,6 +88,7 @@ def open_openvino(path: str | Path) -> ModelFile:
         try:
             found = request.infer([values])
         except RuntimeError as error:
+            _raise_if_memory(path, error)
             raise ValueError(f"{path}: does not run on {values.shape}: {first_line(error)}") from None
         return [found[output] for output in compiled.outputs]
 
@@ -161,3 +163,9 @@ def too_slow(seconds: float) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text that says anything, else its type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _raise_if_memory(path: str | Path, error: RuntimeError) -> None:
+    """OpenVINO says "out of memory" by the C++ library's words; that is no fault of the file."""
+    if "bad_alloc" in str(error) or "bad allocation" in str(error):
+        raise MemoryError(f"{path} needs more memory than there is") from error

@@ -326,6 +326,8 @@ def read_truth(path: str | Path) -> Truth:
     try:
         notes = pq.read_metadata(file).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"{file} cannot be read into memory") from error
         raise DamagedError(f"{file} is damaged ({first_line(error)}): {TRUTH_REMEDY}") from error
     if notes.get(b"set", b"") != tracklets.digest.encode():
         raise ValueError(f"{file} belongs to another tracklet set than {path}: write the truth again")
