@@ -56,6 +56,14 @@ def test_what_is_lacking_is_named(tmp_path):
         read_sealed(tmp_path / "m.json", remedy="make it again")["digest"]
 
 
+def test_what_is_of_another_type_is_named(tmp_path):
+    write_sealed(tmp_path / "m.json", VALUE)
+    manifest = read_sealed(tmp_path / "m.json", remedy="make it again")
+    manifest.require(kind=str, n=int, names=list)
+    with pytest.raises(DamagedError, match=r"m\.json is damaged \('n' is int\): make it again"):
+        manifest.require(n=dict)
+
+
 def deep():
     return "[" * 100_000
 

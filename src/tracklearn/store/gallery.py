@@ -307,6 +307,7 @@ def open_gallery(path: Path | str) -> Gallery:
         if manifest.get("schema") not in (SCHEMA, _OLD):
             schema = manifest.get("schema")
             raise ValueError(f"{path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
+        manifest.require(entries=int, width=int, cameras=list, origin=dict)
         try:
             return _opened(path, manifest)
         except FileNotFoundError as error:
@@ -329,12 +330,13 @@ def _opened(path: Path, manifest: Manifest) -> Gallery:
         raise
     except pa.ArrowMemoryError:
         raise
-    except (ValueError, pa.ArrowInvalid, EOFError) as error:
-        raise DamagedError(f"{path} is damaged ({first_line(error)}): {REMEDY}") from error
+    except (ValueError, pa.ArrowInvalid, EOFError, SyntaxError) as error:
+        # The table's sum has been compared: what cannot be read are the features.
+        raise DamagedError(f"{features_file} is damaged ({first_line(error)}): {REMEDY}") from error
     if features.dtype != np.float32 or features.shape != expected or table.num_rows != expected[0]:
         raise DamagedError(
-            f"{path} is damaged (it holds {features.shape} {features.dtype} features and {table.num_rows} "
-            f"entries, not {expected} as its manifest says): {REMEDY}"
+            f"{features_file} is damaged (it holds {features.shape} {features.dtype} features for "
+            f"{table.num_rows} entries, not {expected} as its manifest says): {REMEDY}"
         )
     columns = {name: table[name].to_numpy() for name in _COLUMNS}
     entries = Entries(camera=tuple(table["camera"].to_pylist()), **columns)
@@ -343,9 +345,12 @@ def _opened(path: Path, manifest: Manifest) -> Gallery:
 
 def _sums(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Names of the features and of the table, with their sha256."""
-    if manifest["schema"] == _OLD:
-        return {name: manifest["sha256"][name] for name in ("features.npy", "entries.parquet")}
-    return {manifest[what]["name"]: manifest[what]["sha256"] for what in ("features", "table")}
+    try:
+        if manifest["schema"] == _OLD:
+            return {name: manifest["sha256"][name] for name in ("features.npy", "entries.parquet")}
+        return {str(manifest[what]["name"]): manifest[what]["sha256"] for what in ("features", "table")}
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"the gallery's manifest is damaged (it names no files): {REMEDY}") from error
 
 
 def _rows_a_block(width: int) -> int:

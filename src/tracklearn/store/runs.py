@@ -305,8 +305,10 @@ class Run:
             raise ValueError(
                 f"{self.path} is not a run but a {self.manifest.get('kind', 'folder of another kind')}"
             )
-        if self.manifest.get("schema", 0) > SCHEMA:
+        self.manifest.require(schema=int)
+        if self.manifest["schema"] > SCHEMA:
             raise ValueError(f"{self.path} was written by a newer tracklearn: update to read it")
+        self.manifest.require(status=str, digest=str)
 
     def _checked(self, name: str) -> Path:
         """The file of that name, compared with its sum.

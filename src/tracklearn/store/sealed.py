@@ -34,6 +34,17 @@ class Manifest(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         raise DamagedError(f"{self.path} is damaged (it lacks {key!r}): {self.remedy}")
 
+    def require(self, **kinds: type | tuple[type, ...]) -> None:
+        """Find it damaged unless it has these entries of these types; a seal vouches for the rest.
+
+        Raises:
+            DamagedError: one is missing or of another type.
+        """
+        for key, kind in kinds.items():
+            if not isinstance(self[key], kind):
+                what = f"{key!r} is {type(self[key]).__name__}"
+                raise DamagedError(f"{self.path} is damaged ({what}): {self.remedy}")
+
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object as indented JSON with the sha256 of its content as its last entry, atomically."""

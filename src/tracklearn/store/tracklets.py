@@ -248,11 +248,16 @@ def open_set(path: str | Path) -> TrackletSet:
     kind = manifest.get("kind")
     if kind != KIND:
         raise ValueError(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
-    if manifest.get("schema", 0) > REFERENCED:
+    manifest.require(schema=int)
+    if manifest["schema"] > REFERENCED:
         raise ValueError(
             f"{path} has schema {manifest['schema']}, this tracklearn ({tracklearn.__version__}) "
             f"reads up to {REFERENCED}: update tracklearn"
         )
+    counts = {"n_tracklets": int, "n_crops": int, "digest": str}
+    manifest.require(files=dict, shards=list, cameras=list, sources=list, **counts)
+    if not all(isinstance(s, dict) and {"name", "bytes", "sha256"} <= s.keys() for s in manifest["shards"]):
+        raise DamagedError(f"{path / MANIFEST} is damaged (a shard lacks its name or sums): {REMEDY}")
     for name in manifest["files"]:
         if not (path / name).is_file():
             raise DamagedError(f"{path} is damaged: {name} is missing; {REMEDY}")
