@@ -18,9 +18,9 @@ from tracklearn.app import evaluate, extract, figures, pipeline
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
 from tracklearn.store import benchmarks, referenced
-from tracklearn.store.files import write_json
 from tracklearn.store.pictures import decode
 from tracklearn.store.runs import RunWriter
+from tracklearn.store.sealed import write_sealed
 from tracklearn.store.tracklets import open_set
 from tracklearn.types import Scores
 
@@ -440,7 +440,7 @@ def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
     path = run(set_path)
     unfinished = run(set_path, "unfinished")
     manifest = json.loads((unfinished / "manifest.json").read_text())
-    write_json(unfinished / "manifest.json", {**manifest, "status": "training"})
+    write_sealed(unfinished / "manifest.json", {**manifest, "status": "training"})
     bare = run(set_path, "bare")
     (bare / "weights.safetensors").unlink()
     half = tmp_path / "half"

@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary, file = _new_beside(path)
     try:
-        with _named(path):
+        with named(path):
             with file:
                 yield file
                 file.flush()
@@ -80,7 +80,7 @@ def _new_beside(path: Path) -> tuple[Path, IO[bytes]]:
     The name is always the same, so that the leftover of a killed process is written over by the next one;
     only while another process is writing to it is another name taken.
     """
-    with _named(path):
+    with named(path):
         temporary = path.with_name(f".{path.name}.tmp")
         if fcntl is not None:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -110,7 +110,7 @@ def sync_file(path: Path) -> None:
     """Have what another library wrote to a file on the disk itself."""
     descriptor = os.open(path, os.O_RDWR)
     try:
-        with _named(path):
+        with named(path):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -142,7 +142,7 @@ def make_folder(path: Path) -> None:
 def put_folder(temporary: Path, path: Path) -> None:
     """Give a finished folder, whose files are synced, its name, so that it is there whole or not at all."""
     sync_folder(temporary)
-    with _named(path):
+    with named(path):
         temporary.rename(path)
     sync_folder(path.parent)
 
@@ -154,7 +154,7 @@ def remove_folder(path: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Errors of the disk that arise in the block say where: not all writers name their file."""
     try:
         yield

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import NO_LOCKS, is_at, make_folder
+from tracklearn.store.files import NO_LOCKS, is_at, make_folder, named
 
 try:
     import fcntl
@@ -81,8 +81,9 @@ def _take(file: Path, path: Path) -> int | None:
             os.close(descriptor)
             raise _in_use(path, holder) from None
         if is_at(descriptor, file):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, _own_mark())
+            with named(file):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, _own_mark())
             return descriptor
         os.close(descriptor)  # its holder has just removed it
     while True:
@@ -94,7 +95,8 @@ def _take(file: Path, path: Path) -> int | None:
                 raise _in_use(path, holder, file) from None
             file.unlink(missing_ok=True)
             continue
-        os.write(descriptor, _own_mark())
+        with named(file):
+            os.write(descriptor, _own_mark())
         os.close(descriptor)
         return None
 
