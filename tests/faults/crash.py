@@ -101,17 +101,17 @@ class Trial:
         lab.reset(case.start)
         whole = self.run(case.argv, watch=lab.work, journal=journal)
         if whole.code:
-            raise RuntimeError(f"{case.name} ended with {whole.code}: {whole.err}")
+            raise RuntimeError(f"ended with {whole.code}: {_last(whole.err)}")
         self.want = read_tree(lab.work)
         if off := difference(self.want, warm):
-            raise RuntimeError(f"{case.name} does not end the same way twice: {off}")
+            raise RuntimeError(f"does not end the same way twice: {off}")
         self.calls = read_journal(journal, lab.work)
         journal.unlink()
         disk = Disk(case.start)
         for call in self.calls:
             disk.apply(call)
         if disk.tree() != self.want:
-            raise RuntimeError(f"{case.name}: the shim missed calls: {difference(disk.tree(), self.want)}")
+            raise RuntimeError(f"the shim missed calls: {difference(disk.tree(), self.want)}")
         self._outcomes: dict[str, str] = {}
         self._read: dict[str, str] = {}
 
