@@ -17,6 +17,8 @@ from tracklearn.app import pipeline
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 
+pytestmark = pytest.mark.timeout(1200)  # seconds of an idle machine, but nobody promises one
+
 SETTINGS = [*QUICK, "tmc.iterations=3", "train.checkpoint_every=2"]
 
 

@@ -94,6 +94,7 @@ class Server:
     def __init__(self, scratch: Path) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         self.scratch = scratch.resolve()
+        self._asked = 0
         shim = self.scratch / "crash_shim.so"
         flags = ["-O2", "-shared", "-fPIC", "-o", str(shim), str(SHIM), "-ldl", "-lpthread"]
         subprocess.run(["gcc", *flags], check=True)
@@ -141,7 +142,9 @@ class Server:
             setup: "module:function" that the child calls first.
             here: in the server itself, so that compiled kernels are loaded once for all that follow.
         """
+        self._asked += 1
         request = {
+            "number": self._asked,
             "argv": list(argv),
             "cwd": str(cwd.resolve()),
             "watch": "" if watch is None else str(watch.resolve()),
@@ -153,10 +156,13 @@ class Server:
             "here": here,
         }
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the server ended with {self._process.wait()}")
-        return Outcome(**json.loads(answer))
+        while True:
+            answer = self._process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"the server ended with {self._process.wait()}")
+            outcome = json.loads(answer)
+            if outcome.pop("number") == self._asked:  # not that of a test that was stopped while it waited
+                return Outcome(**outcome)
 
 
 def _serve(scratch: Path) -> None:
@@ -200,7 +206,7 @@ def _answer(request: dict[str, Any], scratch: Path) -> dict[str, Any]:
             os._exit(_command(request, files))
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     out, err, counted = (file.read_text(errors="replace") for file in files)
-    return {"code": code, "out": out, "err": err, "calls": int(counted or -1)}
+    return {"number": request["number"], "code": code, "out": out, "err": err, "calls": int(counted or -1)}
 
 
 def _command(request: dict[str, Any], files: list[Path]) -> int:
