@@ -94,13 +94,13 @@ def prepare(
         FileNotFoundError, FileExistsError: as there.
     """
     from tracklearn.store import benchmarks
-    from tracklearn.store.referenced import CHECKS
+    from tracklearn.store.referenced import CHECKS, require_free
     from tracklearn.store.tracklets import open_set
 
     if check not in CHECKS:
         raise ValueError(f"--check {check} is unknown: use one of {', '.join(CHECKS)}")
-    if out is not None and Path(out).exists():
-        raise FileExistsError(f"{out} exists: choose another --out, or remove it")
+    if out is not None:
+        require_free(Path(out))
     benchmark = benchmarks.read(name, root, split=split, splits=splits)
     # Writing decodes the training images itself: once is enough.
     looked = "names" if out is not None and check == "images" else check

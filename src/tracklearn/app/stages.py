@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import DamagedError, hash_file, make_folder
+from tracklearn.store.files import DamagedError, hash_file, make_folder, remove_folder, sync_folder
 from tracklearn.store.sealed import read_sealed, write_sealed
 
 Entry = dict[str, Any]
@@ -81,7 +80,7 @@ class Stages:
         if entry and entry.get("old", {}).get("digest") == digest:
             _remove(product)
             _remove(product.with_name(product.name + ".partial"))
-            aside.rename(product)
+            _move(aside, product)
             entry = self._note(name, entry["old"])
         if entry and entry["digest"] == digest and entry["done"] and _is_whole(product, entry):
             yield False
@@ -98,13 +97,13 @@ class Stages:
         running: Entry = {"digest": digest, "done": False, "seconds": spent, **({"old": old} if old else {})}
         self._note(name, running)
         if old is entry is not None:
-            product.rename(aside)
+            _move(product, aside)
         began = time.perf_counter()
         try:
             yield True
         except BaseException:
             if old is not None and not product.exists():
-                aside.rename(product)
+                _move(aside, product)
                 self._note(name, old)
             else:
                 seconds = round(spent + time.perf_counter() - began, 3)
@@ -169,8 +168,14 @@ def _is_whole(product: Path, entry: Entry) -> bool:
     return "sha256" not in entry or hash_file(product) == entry["sha256"]
 
 
+def _move(path: Path, to: Path) -> None:
+    path.rename(to)
+    sync_folder(to.parent)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        remove_folder(path)
+    elif path.exists():
+        path.unlink()
+        sync_folder(path.parent)

@@ -148,9 +148,18 @@ def put_folder(temporary: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder that this program wrote and is about to write anew."""
-    if path.is_dir():
+    """Delete a folder that this program wrote, and all in it; one that is not there is none.
+
+    Raises:
+        OSError: it cannot be; the message names it whole (the library's own name a bare file).
+    """
+    if not path.is_dir():
+        return
+    try:
         shutil.rmtree(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be removed ({error.strerror})", str(path)) from error
+    sync_folder(path.parent)
 
 
 @contextmanager

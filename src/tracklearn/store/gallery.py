@@ -28,6 +28,7 @@ from tracklearn.store.files import (
     make_folder,
     remove_folder,
     replacing,
+    sync_folder,
     write_atomic,
 )
 from tracklearn.store.lock import locked
@@ -286,6 +287,7 @@ def _put(
     for other in path.iterdir():
         if other.name not in (name, entries_name, MANIFEST):
             other.unlink()
+    sync_folder(path)
     return path
 
 

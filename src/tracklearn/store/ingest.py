@@ -6,7 +6,6 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tracklearn.store import setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
+from tracklearn.store.files import remove_folder
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.lock import locked
 from tracklearn.store.mot import Boxes, read_results
@@ -151,7 +151,7 @@ def _ingest(
         records = writer.records
         empty = [record for record in records if not record["n_tracklets"]]
         if len(empty) == len(records):
-            shutil.rmtree(writer.partial)  # worth nothing, and in the way of the next attempt
+            remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
         return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
@@ -298,8 +298,7 @@ def _complete(out: Path, request: str) -> Path:
             f"{out} exists and was not made from these sources and settings: choose another --out"
         )
     partial = out.with_name(out.name + ".partial")
-    if partial.is_dir():
-        shutil.rmtree(partial)  # interrupted between the renaming and the tidying up
+    remove_folder(partial)  # interrupted between the renaming and the tidying up
     return out
 
 

@@ -9,7 +9,6 @@ drive). The digest of such a set covers tables and names, or the sums of the sha
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +85,7 @@ def write(
         OSError: the disk is full or failing; nothing is left of the set.
     """
     out, root = Path(out), Path(root)
-    _refuse_existing(out)
+    require_free(out)
     files = ImageFiles(root, paths)
     if check not in CHECKS:
         raise ValueError(f'check is "{check}", expected one of {", ".join(CHECKS)}')
@@ -156,7 +155,7 @@ def regroup(base: TrackletSet, tracklets: Tracklets, out: str | Path, *, setting
         OSError: the disk is full or failing; nothing is left of the set.
     """
     out = Path(out)
-    _refuse_existing(out)
+    require_free(out)
     _check_rows(tracklets, base.n_crops, len(base.cameras))
     old = base.tracklets.tracklet[tracklets.crop]  # crops of a set on disk lie in the order of its rows
     moved = np.flatnonzero(base.tracklets.camid[old] != tracklets.camid[tracklets.tracklet])
@@ -195,9 +194,21 @@ def regroup(base: TrackletSet, tracklets: Tracklets, out: str | Path, *, setting
     )
 
 
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(f"{out} exists: choose another --out, or remove it")
+def require_free(out: Path) -> None:
+    """Refuse to write where a set is already, and clear away what a killed process left beside it.
+
+    Raises:
+        FileExistsError: there is something at `out`.
+    """
+    with locked(out):
+        remove_folder(_work(out))
+        if out.exists():
+            raise FileExistsError(f"{out} exists: choose another --out, or remove it")
+
+
+def _work(out: Path) -> Path:
+    """Where a set is put together."""
+    return out.with_name(f".{out.name}.tmp")
 
 
 def _check_rows(tracklets: Tracklets, n: int, n_cameras: int) -> None:
@@ -263,7 +274,7 @@ def _publish(
 ) -> Path:
     """Write the set beside its place and rename it in, the truth first: all or nothing."""
     with locked(out):
-        _refuse_existing(out)
+        require_free(out)
         return _put(out, tracklets, file, place, cameras, pid, images, manifest)
 
 
@@ -277,8 +288,7 @@ def _put(
     images: Mapping[str, Any],
     manifest: Mapping[str, Any],
 ) -> Path:
-    work = out.with_name(f".{out.name}.tmp")
-    remove_folder(work)  # of a process that was killed in here
+    work = _work(out)
     make_folder(work)
     try:
         new = work / "set"
@@ -312,7 +322,7 @@ def _put(
             (work / "truth.parquet").replace(truth_path(out))
         put_folder(new, out)
     finally:
-        shutil.rmtree(work)
+        remove_folder(work)
     return out
 
 

@@ -117,7 +117,7 @@ class RunWriter:
         for state in self._states():  # killed between taking it from the record and removing it
             if state.name not in folder.manifest["files"]:
                 state.unlink()
-        folder.save()
+        folder.save()  # and syncs the folder
         return folder
 
     def __enter__(self) -> RunWriter:

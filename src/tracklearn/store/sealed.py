@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import DamagedError, hash_file, json_bytes, make_folder, write_atomic
+from tracklearn.store.files import DamagedError, hash_file, json_bytes, make_folder, sync_folder, write_atomic
 
 SEAL = "seal"
 MANIFEST = "manifest.json"
@@ -134,6 +134,9 @@ class SealedFolder:
             known[name] = new[name]
         for name in drop:
             (self.path / name).unlink(missing_ok=True)
+        for folder in {(self.path / name).parent for name in drop}:
+            if folder.is_dir():
+                sync_folder(folder)  # pictures of people must not come back after a loss of power
 
     def save(self, coming: Mapping[str, str] | None = None) -> None:
         """Write the manifest; `coming`: sums of files that are about to be put in their place."""

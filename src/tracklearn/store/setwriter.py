@@ -7,7 +7,6 @@ described in `tracklearn.store.tracklets`.
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import DamagedError, hash_file, make_folder, put_folder
+from tracklearn.store.files import DamagedError, hash_file, make_folder, put_folder, remove_folder
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.shards import HashedFile, ShardWriter
 from tracklearn.types import Array
@@ -256,7 +255,7 @@ class SetWriter:
         # What cannot be used again goes: it would only take space. Without a finished part, all of it.
         for part in self.partial.iterdir():
             if not (part / "done.json").is_file():
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+                remove_folder(part) if part.is_dir() else part.unlink()
         if not any(self.partial.iterdir()):
             self.partial.rmdir()
 
@@ -274,7 +273,7 @@ class SetWriter:
         if _finished(folder, key):
             return None
         if folder.exists():
-            shutil.rmtree(folder)
+            remove_folder(folder)
         self._open = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
         return self._open
 
@@ -306,7 +305,7 @@ class SetWriter:
         done = [_done(part) for part in self._parts]
         joined = self.partial / "joined"
         if joined.exists():
-            shutil.rmtree(joined)
+            remove_folder(joined)
         joined.mkdir()
         names = [
             pq.read_table(part / "tracklets.parquet")["camera"].unique().to_pylist() for part in self._parts
@@ -334,7 +333,7 @@ class SetWriter:
             truth.close({"set": str(manifest["digest"])})
             (self.partial / "truth.parquet").replace(truth_path(self.path))
         put_folder(joined, self.path)
-        shutil.rmtree(self.partial)
+        remove_folder(self.partial)
         return self.path
 
     def _link_shards(self, done: list[dict[str, Any]], joined: Path) -> list[dict[str, Any]]:
