@@ -10,6 +10,7 @@ import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -359,7 +360,10 @@ class _VideoFile(_Closing):
             shown = fitted_size(*shown, size)
         width, height = turn.size(*shown)
         # One thread: the result must not depend on the number of cores.
-        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        # Bicubic, as players do it: of 10 bits colours between pixels are interpolated too.
+        rgb = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
+        )
         image = turn.apply(rgb.to_ndarray())
         return image if shown == size else letterbox(image, size)
 
@@ -405,21 +409,18 @@ class _VideoFile(_Closing):
         with self._opened() as container:
             stream = container.streams[self._stream.index]
             packets, shown = [], list[float | None]()
-            try:
+            # Damaged so early: what was read until there is enough to judge by.
+            with suppress(av.error.FFmpegError):
                 for packet in itertools.islice(container.demux(stream), _SURVEYED):
                     if packet.size:
                         base = packet.time_base
                         packets.append((_seconds(packet.pts, base), _seconds(packet.dts, base)))
-            except av.error.FFmpegError:
-                pass  # damaged so early: what was read until here is enough to judge by
-        with self._opened() as container:
-            stream = container.streams[self._stream.index]
-            if stream.codec_context.reorder_depth and _rising([shows for shows, _ in packets]):
-                try:
+        if self._stream.codec_context.reorder_depth and _rising([shows for shows, _ in packets]):
+            with self._opened() as container:
+                stream = container.streams[self._stream.index]
+                with suppress(av.error.FFmpegError):  # likewise
                     for frame in itertools.islice(container.decode(stream), _SURVEYED_PICTURES):
                         shown.append(_seconds(frame.pts, frame.time_base))
-                except av.error.FFmpegError:
-                    pass
         return survey(packets, shown)
 
     def _rate(self, fps: float | None) -> tuple[float, str]:
