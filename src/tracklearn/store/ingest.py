@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tracklearn.store import setwriter
+from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
@@ -30,7 +32,7 @@ from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
-from tracklearn.store.video import DEFAULT_FPS, Frame, VideoInfo, open_frames
+from tracklearn.store.video import DEFAULT_FPS, Frame, LargerPicture, VideoInfo, open_frames
 from tracklearn.types import Array
 
 Progress = Callable[[str, int, int | None], None]
@@ -86,6 +88,7 @@ def ingest(
     strict: bool = False,
     refused: Sequence[str | None] | None = None,
     progress: Progress | None = None,
+    start: Start | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
 
@@ -105,6 +108,9 @@ def ingest(
         refused: what `check` of the same arguments returned, which spares opening all sources once more.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
             estimate elsewhere until the last call of a source.
+        start: camera -> when its first video began, or one such moment for each of its videos; of later
+            videos, where only the first is given, the creation times in the files tell how much later.
+            Without it the creation times are taken, where there are any.
 
     Returns:
         `out`.
@@ -118,11 +124,12 @@ def ingest(
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     with locked(out):
-        return _ingest(sources, Path(out), config or Config(), device, resume, strict, refused, progress)
+        jobs = _jobs(sources, config or Config(), start)
+        return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
 
 
 def _ingest(
-    sources: Sequence[str | Path | Source],
+    jobs: Sequence[_Job],
     out: Path,
     config: Config,
     device: str,
@@ -135,7 +142,6 @@ def _ingest(
         raise FileExistsError(
             f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
         )
-    jobs = _jobs(sources, config)
     camid = fixed_cameras([job.source for job in jobs])
     if out.exists():
         return _complete(out, _request(jobs))
@@ -154,7 +160,8 @@ def _ingest(
             remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
-        return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
+        extra = {"request": request, "clocks": clocks_of(records)}
+        return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
 
 def check(
@@ -163,6 +170,7 @@ def check(
     config: Config | None = None,
     device: str = "cpu",
     strict: bool = False,
+    start: Start | None = None,
 ) -> list[str | None]:
     """Refuse now what `ingest` of the same arguments would refuse before its work.
 
@@ -174,7 +182,7 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    return _check(_jobs(sources, config or Config()), device, strict)
+    return _check(_jobs(sources, config or Config(), start), device, strict)
 
 
 def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
@@ -189,13 +197,15 @@ def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None =
     return len({job.source.camera for job in jobs})
 
 
-def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
+def request_digest(
+    sources: Sequence[str | Path | Source], *, config: Config | None = None, start: Start | None = None
+) -> str:
     """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
 
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return _request(_jobs(sources, config or Config()))
+    return _request(_jobs(sources, config or Config(), start))
 
 
 def _request(jobs: Sequence[_Job]) -> str:
@@ -209,6 +219,8 @@ class _Job:
     detector: str  # with the camera's name in it; "" where none is needed
     plan: FolderPlan | None
     fault: str | None = None  # why a folder of crops has no plan
+    start: datetime | None = None  # when it began
+    after: tuple[datetime, Path] | None = None  # when the camera's first file began, and that file
 
     @cached_property
     def files(self) -> list[Path]:
@@ -229,6 +241,8 @@ class _Job:
         }
         if (limit := max_pixels()) != MAX_PIXELS:
             settings["max_pixels"] = limit
+        if self.start or self.after:
+            settings["start"] = [str(self.start), str(self.after and self.after[0])]
         source, when = self.source, [changed(file) for file in self.files]
         return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
 
@@ -262,9 +276,11 @@ class _Job:
         return open_detector(self.detector, threshold=config.threshold, label=config.label, device=device)
 
 
-def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
+def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start | None = None) -> list[_Job]:
     jobs = []
-    for source in parse_sources(sources):
+    parsed = parse_sources(sources)
+    begins = begin_times(parsed, start or {})
+    for source, (begin, after) in zip(parsed, begins, strict=True):
         detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
         plan, fault = None, None
         if source.kind == "crops":
@@ -272,7 +288,7 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
                 plan = scan_folder(source.path)
             except (ValueError, PermissionError) as error:
                 fault = str(error)
-        jobs.append(_Job(source, config, detector, plan, fault))
+        jobs.append(_Job(source, config, detector, plan, fault, begin, after))
     films = [job for job in jobs if job.source.kind == "video"]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
@@ -403,9 +419,17 @@ class _Reader:
     # Video, with a detector and a tracker or with the results of one
 
     def _read_film(self) -> dict[str, Any]:
+        try:
+            return self._read_film_at(None)
+        except LargerPicture as larger:
+            # Where the picture grows, the boxes and crops of before would be of another scale: once more.
+            self.part.restart()
+            return self._read_film_at(larger.size)
+
+    def _read_film_at(self, size: tuple[int, int] | None) -> dict[str, Any]:
         source, config = self.job.source, self.config
         record: dict[str, Any] = {}
-        with open_frames(source.path, stride=config.stride, fps=config.fps) as frames:
+        with open_frames(source.path, stride=config.stride, fps=config.fps, size=size) as frames:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             if source.results is not None:
@@ -424,10 +448,10 @@ class _Reader:
                 max_gap=config.max_gap,
                 jpeg_quality=config.jpeg_quality,
             )
-            n_frames, last = 0, -1
+            n_frames, last, seconds = 0, -1, 0.0
             for frame in frames:
                 cutter.add(frame, *boxes.at(frame))
-                n_frames, last = n_frames + 1, frame.number
+                n_frames, last, seconds = n_frames + 1, frame.number, frame.time + 1 / info.fps
                 self._report(n_frames, total if total is None else max(total, n_frames + 1))
             cutter.close()
             self._report(n_frames, n_frames)
@@ -441,11 +465,13 @@ class _Reader:
         self.skipped += [
             *(skip("files", why, n) for why, n in frames.left_out.items()),
             *(skip("frames", why, n) for why, n in frames.reasons.items()),
+            *(skip("frames", why, n) for why, n in frames.missing.items()),
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
-        return {**record, "video": video}
+        video |= {"seconds": round(seconds, 3), **frames.account}
+        return {**record, "video": video, **begin_record(self.job.start, self.job.after, info.start)}
 
     # Folders of crops
 
@@ -492,7 +518,7 @@ class _Tracking:
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:
         box, score = self.detector(frame.image, frame.number)
         self.n_boxes += len(box)
-        return self.tracker.update(box, score, frame.number, frame.image)
+        return self.tracker.update(box, score, frame.time, frame.image)
 
     def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
         return []
