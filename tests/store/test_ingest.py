@@ -477,6 +477,8 @@ class Stream:
     n: int
     broken = 0
     reasons = left_out = Counter()  # noqa: RUF012
+    numbered = None
+    notes = ()
     info = VideoInfo(WIDTH, HEIGHT, 25.0, None, "none")
 
     def __enter__(self):
