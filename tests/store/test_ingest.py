@@ -481,6 +481,8 @@ class Stream:
     broken = 0
     reasons = left_out = missing = Counter()  # noqa: RUF012
     account = {}  # noqa: RUF012
+    numbered = None
+    notes = ()
     info = VideoInfo(WIDTH, HEIGHT, 25.0, None, "none")
 
     def __enter__(self):

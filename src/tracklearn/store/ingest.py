@@ -14,25 +14,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tracklearn.store import setwriter
 from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
-from tracklearn.store.detect import Detector, open_detector
+from tracklearn.store.detect import Detector, FileDetector, open_detector
 from tracklearn.store.files import remove_folder
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.lock import locked
-from tracklearn.store.mot import Boxes, read_results
+from tracklearn.store.paired import ResultBoxes
 from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
 from tracklearn.store.sealed import MANIFEST, read_sealed
+from tracklearn.store.sequence import seqinfo_of
 from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
-from tracklearn.store.video import DEFAULT_FPS, Frame, LargerPicture, VideoInfo, open_frames
+from tracklearn.store.video import DEFAULT_FPS, Frame, Frames, LargerPicture, VideoInfo, open_frames
 from tracklearn.types import Array
 
 Progress = Callable[[str, int, int | None], None]
@@ -224,7 +224,10 @@ class _Job:
 
     @cached_property
     def files(self) -> list[Path]:
-        return [file for file in (self.source.results, self.source.path) if file is not None]
+        source = self.source
+        info = seqinfo_of(source.path) if source.kind != "crops" and source.path.is_dir() else None
+        found = (source.results, source.path, info.path if info else None)
+        return [file for file in found if file is not None]
 
     @cached_property
     def content(self) -> str:
@@ -273,7 +276,8 @@ class _Job:
 
     def open_detector(self, device: str) -> Detector:
         config = self.config
-        return open_detector(self.detector, threshold=config.threshold, label=config.label, device=device)
+        label = None if self.source.detections else config.label
+        return open_detector(self.detector, threshold=config.threshold, label=label, device=device)
 
 
 def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start | None = None) -> list[_Job]:
@@ -282,6 +286,8 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start |
     begins = begin_times(parsed, start or {})
     for source, (begin, after) in zip(parsed, begins, strict=True):
         detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
+        if source.detections is not None:
+            detector = f"file:{source.detections}"
         plan, fault = None, None
         if source.kind == "crops":
             try:
@@ -289,7 +295,7 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start |
             except (ValueError, PermissionError) as error:
                 fault = str(error)
         jobs.append(_Job(source, config, detector, plan, fault, begin, after))
-    films = [job for job in jobs if job.source.kind == "video"]
+    films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
             f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
@@ -339,7 +345,10 @@ def _check(jobs: Sequence[_Job], device: str, strict: bool) -> list[str | None]:
         if job.source.kind == "video":
             open_tracker(job.config.tracker, fps=job.config.fps or DEFAULT_FPS)
     for _, job in sorted({job.detector: job for job in good if job.detector}.items()):
-        job.open_detector(device)
+        detector = job.open_detector(device)
+        if isinstance(detector, FileDetector):
+            with open_frames(job.source.path, fps=job.config.fps) as frames:
+                detector.pair(frames, job.source.path)
     return refused
 
 
@@ -349,11 +358,12 @@ def _fault(job: _Job) -> str | None:
         return job.fault
     source = job.source
     try:
-        if source.results is not None:
-            if not source.results.is_file():
-                raise ValueError(f"not a file of tracker results: {source.results}")
-            read_results(source.results)
-        open_frames(source.path, fps=job.config.fps).close()
+        if source.results is not None and not source.results.is_file():
+            raise ValueError(f"not a file of tracker results: {source.results}")
+        boxes = None if source.results is None else ResultBoxes(source.results, source.path)
+        with open_frames(source.path, fps=job.config.fps) as frames:
+            if boxes is not None:
+                boxes.pair(frames)
     except (ValueError, PermissionError) as error:
         return str(error)
     return None
@@ -381,7 +391,8 @@ class _Reader:
         seconds = time.perf_counter() - began
         done = self.counts.get("frames", self.part.n_crops)
         if not self.part.n_tracklets:
-            record |= {"status": "skipped", "reason": self._nobody()}
+            why = "; ".join([self._nobody(), *record.get("warnings", [])])
+            record |= {"status": "skipped", "reason": why}
         else:
             record |= {"status": "ok", "reason": None}
         return record | {
@@ -433,10 +444,10 @@ class _Reader:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             if source.results is not None:
-                boxes: _Results | _Tracking = _Results(read_results(source.results))
+                boxes: ResultBoxes | _Tracking = ResultBoxes(source.results, source.path).pair(frames)
             else:
                 detector = self.job.open_detector(self.device)
-                boxes = _Tracking(detector, config.tracker, info)
+                boxes = _Tracking(detector, config.tracker, frames, source.path)
                 record |= {"detector": detector.name, "tracker": config.tracker}
             cutter = Cutter(
                 self.part,
@@ -469,6 +480,9 @@ class _Reader:
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
+        warnings = [*frames.notes, *filter(None, [boxes.warning(info)])]
+        if warnings:
+            record["warnings"] = [readable(warning) for warning in warnings]
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
         video |= {"seconds": round(seconds, 3), **frames.account}
         return {**record, "video": video, **begin_record(self.job.start, self.job.after, info.start)}
@@ -510,9 +524,11 @@ class _Reader:
 class _Tracking:
     """Boxes from a detector and a tracker."""
 
-    def __init__(self, detector: Detector, tracker: str, info: VideoInfo) -> None:
+    def __init__(self, detector: Detector, tracker: str, frames: Frames, folder: Path) -> None:
         self.detector = detector
-        self.tracker = open_tracker(tracker, fps=info.fps, detector_threshold=detector.confident)
+        if isinstance(detector, FileDetector):
+            detector.pair(frames, folder)
+        self.tracker = open_tracker(tracker, fps=frames.info.fps, detector_threshold=detector.confident)
         self.n_boxes = 0
 
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:
@@ -521,29 +537,9 @@ class _Tracking:
         return self.tracker.update(box, score, frame.time, frame.image)
 
     def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
-        return []
+        if not isinstance(self.detector, FileDetector):
+            return []
+        return [skip("detections", why, n) for why, n in self.detector.left_out.items()]
 
-
-class _Results:
-    """Boxes from a result file; `Boxes` are sorted by frame."""
-
-    def __init__(self, boxes: Boxes) -> None:
-        self.boxes = boxes
-        self.n_boxes = len(boxes)
-        self.used = 0
-
-    def at(self, frame: Frame) -> tuple[Array, Array, Array]:
-        first, end = np.searchsorted(self.boxes.frame, [frame.number, frame.number + 1])
-        self.used += int(end - first)
-        rows = slice(first, end)
-        return self.boxes.track[rows], self.boxes.box[rows], self.boxes.score[rows]
-
-    def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
-        beyond = int(np.count_nonzero((self.boxes.frame > last) & (self.boxes.frame % stride == 0)))
-        striding = int(np.count_nonzero(self.boxes.frame % stride))
-        broken = self.n_boxes - self.used - beyond - striding
-        return [
-            skip("result boxes", f"they lie beyond the last frame read, {last}", beyond),
-            skip("result boxes", "their frames are left out by the stride", striding),
-            skip("result boxes", "their frames cannot be decoded", broken),
-        ]
+    def warning(self, info: VideoInfo) -> str:
+        return self.detector.warning(info) if isinstance(self.detector, FileDetector) else ""

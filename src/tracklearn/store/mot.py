@@ -1,7 +1,7 @@
 """MOTChallenge text files: tracker results, detections and ground truth, read and written.
 
 A row is `frame, id, left, top, width, height[, score or flag[, class or x[, y, z]]]`, frames counted from 1.
-Inside the project frames count from 0 and boxes are (x1, y1, x2, y2) in pixels.
+Inside the project frames count from 0 and boxes are (x1, y1, x2, y2) in pixels. `mot_text` reads the rows.
 
 Source: MOTChallenge's file format, Milan et al., "MOT16", arXiv 1603.00831, table 5 and section 5.1.
 """
@@ -9,8 +9,8 @@ Source: MOTChallenge's file format, Milan et al., "MOT16", arXiv 1603.00831, tab
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from tracklearn.store.files import replacing
+from tracklearn.store.mot_text import Rows, read_rows
+from tracklearn.store.text import read_lines
 
 Array = NDArray[Any]
 
-_NAMES = ("frame", "id", "left", "top", "width", "height", "score", "class")
+_PERSON = 1  # MOTChallenge's class of pedestrians
+_PERSONS = {"person", "pedestrian", "people", "human", "persons", "pedestrians"}
 
-_MOST = 1 << 53  # beyond it not every whole number has a float64 of its own
-
-_BLOCK = 1 << 14  # lines parsed at a time
+NO_TRACK = "their id is below 0: no track"
+FLAGGED = "they are flagged 0: to be left out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,16 @@ class Boxes:
         track: (n,) int64, track or ground-truth person of each box; −1 for detections.
         box: (n, 4) float64, (x1, y1, x2, y2) in pixels, as the file has them: they may leave the picture.
         score: (n,) float64, confidence; 1 where the file gives none.
+        left_out: reason -> rows of the file that are no boxes of a person's track.
+        annotation: the file says for every row whether it counts and what class it has, as ground truth does.
     """
 
     frame: Array
     track: Array
     box: Array
     score: Array
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    annotation: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.frame)
@@ -69,57 +75,131 @@ class Boxes:
         return len(self.frame)
 
 
-def read_results(path: str | os.PathLike[str]) -> Boxes:
+def read_results(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes:
     """The boxes of a tracker's result file.
 
+    Rows with an id below 0 belong to no track. Of annotations (nine columns, the seventh a flag, the eighth a
+    class) only the persons that count are taken, and rows flagged 0 go wherever column 7 holds flags, that is
+    0 and 1 and nothing else. `Boxes.left_out` counts what goes.
+
     Args:
-        path: comma- or blank-separated text, at least six columns; a seventh is the score, where −1 (many
-            trackers write it for "not given") is read as 1.
+        path: at least six columns; a seventh is the score, where −1 (many trackers write it for "not given")
+            is read as 1. `mot_text` says which dialects are read.
+        first_frame: least frame number that is allowed; 0 for results on images that count from 0, whose
+            first frame then is −1.
 
     Returns:
         `Boxes` with the file's track ids as they are.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: letters, too few columns, an id or frame that is no whole number, a frame below 1; the
-            message names file and line. An empty file.
+        ValueError: letters, too few columns, an id or frame that is no whole number or has more than 64 bits,
+            a frame below `first_frame`; the message names file and line. An empty file, detections, or an
+            annotation without a person.
     """
-    rows, _ = _read(path)
-    score = rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows))
-    return _boxes(rows, rows[:, 1], np.where(score < 0, 1.0, score))
+    rows = read_rows(path, first_frame=first_frame)
+    tracked = rows.track >= 0
+    if not tracked.any():
+        raise ValueError(
+            f"{path} holds detections, no tracks (every id is below 0): give it as --detector file:{path}, "
+            "with the video alone as source"
+        )
+    annotation = _is_annotation(rows)
+    keep, left_out = _persons(path, rows, _has_flags(rows), annotation)
+    if n := int(np.count_nonzero(keep & ~tracked)):
+        left_out[NO_TRACK] = n
+    keep &= tracked
+    score = np.where(rows.score < 0, 1.0, rows.score)
+    return _boxes(rows, keep, rows.track, score, left_out, annotation)
 
 
-def read_detections(path: str | os.PathLike[str]) -> Boxes:
+def read_detections(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes:
     """The boxes of a detection file, their ids ignored (track −1), scores as they are.
+
+    Of annotations only the persons that count are taken, as in `read_results`.
 
     Args:
         path: as for `read_results`; scores may have any range.
+        first_frame: as for `read_results`.
 
     Raises:
-        FileNotFoundError, ValueError: as for `read_results`.
+        FileNotFoundError, ValueError: as for `read_results`, but for detections.
     """
-    rows, _ = _read(path)
-    score = rows[:, 6] if rows.shape[1] > 6 else np.ones(len(rows))
-    return _boxes(rows, np.full(len(rows), -1), score)
+    rows = read_rows(path, first_frame=first_frame)
+    annotation = _is_annotation(rows)
+    keep, left_out = _persons(path, rows, annotation, annotation)
+    return _boxes(rows, keep, np.full(len(keep), -1), rows.score, left_out, annotation)
 
 
 def read_truth(path: str | os.PathLike[str]) -> Boxes:
     """The ground-truth boxes that count.
 
     Rows count if the flag (column 7, where there is one) is not 0 and, in nine-column files only, the class
-    (column 8) is 1, a pedestrian; ten-column files have world coordinates there.
+    (column 8) is that of persons: 1, or what a labels.txt beside the file (CVAT's) says. Ten-column files
+    have world coordinates there.
 
     Raises:
-        FileNotFoundError, ValueError: as for `read_results`.
+        FileNotFoundError, ValueError: as for `read_results`; no row counts.
     """
-    rows, width = _read(path)
-    keep = np.ones(len(rows), bool)
-    if width > 6:
-        keep &= rows[:, 6] != 0
-    if width == 9:
-        keep &= rows[:, 7] == 1
-    rows = rows[keep]
-    return _boxes(rows, rows[:, 1], np.ones(len(rows)))
+    rows = read_rows(path)
+    classes = rows.n_columns == 9 and not (rows.kind == -1).all()
+    keep, left_out = _persons(path, rows, True, classes)
+    return _boxes(rows, keep, rows.track, np.ones(len(keep)), left_out, _is_annotation(rows))
+
+
+def _has_flags(rows: Rows) -> bool:
+    """Whether column 7 says which rows count: it holds 0 and 1 and nothing else, which scores do not."""
+    return rows.n_columns > 6 and set(np.unique(rows.score).tolist()) == {0.0, 1.0}
+
+
+def _is_annotation(rows: Rows) -> bool:
+    """Nine columns with flags and classes; trackers that write nine have scores there, or −1."""
+    flags = np.isin(rows.score, (0.0, 1.0)).all()
+    return rows.n_columns == 9 and bool(flags and (rows.kind >= 1).all())
+
+
+def _persons(
+    path: str | os.PathLike[str], rows: Rows, flags: bool, classes: bool
+) -> tuple[Array, dict[str, int]]:
+    """(n,) bool, the rows that are persons and count; and how many are left out for which reason."""
+    keep, left_out = np.ones(len(rows.frame), bool), {}
+    if flags and rows.n_columns > 6:
+        keep &= rows.score != 0
+        if n := int(np.count_nonzero(~keep)):
+            left_out[FLAGGED] = n
+    if classes:
+        person = _person_class(Path(path))
+        other = keep & (rows.kind != person)
+        for kind, n in zip(*np.unique(rows.kind[other], return_counts=True), strict=True):
+            left_out[f"their class is {kind:g}, a person's is {person}"] = int(n)
+        keep &= ~other
+    if not keep.any():
+        why = "; ".join(f"{n} rows: {reason}" for reason, n in left_out.items())
+        raise ValueError(
+            f"{path}: no row is a person that counts ({why}): expected 1 in column 7 (counts) and, in nine "
+            "columns, 1 in column 8 (a person)"
+        )
+    return keep, left_out
+
+
+def _person_class(path: Path) -> int:
+    """The class of persons: CVAT numbers the lines of a labels.txt beside the file, from 1."""
+    labels = path.with_name("labels.txt")
+    if labels != path and labels.is_file():
+        for number, line in enumerate(read_lines(labels), 1):
+            if line.strip().lower() in _PERSONS:
+                return number
+    return _PERSON
+
+
+def _boxes(
+    rows: Rows, keep: Array, track: Array, score: Array, left_out: Mapping[str, int], annotation: bool
+) -> Boxes:
+    box = np.hstack([rows.box[:, :2], rows.box[:, :2] + rows.box[:, 2:]])
+    columns = (rows.frame - 1, track, box, score)
+    if not keep.all():
+        columns = tuple(column[keep] for column in columns)  # type: ignore[assignment]
+    return Boxes(*columns, left_out, annotation)
 
 
 def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:
@@ -134,9 +214,12 @@ def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:
     """
     path = Path(path)
     size = boxes.box[:, 2:] - boxes.box[:, :2]
-    rows = np.column_stack([boxes.frame + 1, boxes.track, boxes.box[:, :2], size, boxes.score])
+    value = np.column_stack([boxes.box[:, :2], size, boxes.score]).tolist()
+    # Not as one array of floats: an id of more than 53 bits is written as it is.
+    numbers = zip((boxes.frame + 1).tolist(), boxes.track.tolist(), value, strict=True)
     with replacing(path) as file:
-        np.savetxt(file, rows, fmt="%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1")
+        for frame, track, row in numbers:
+            file.write(b"%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1\n" % (frame, track, *row))
     return path
 
 
@@ -185,83 +268,3 @@ def detection_f1(boxes: Boxes, truth: Boxes, *, min_iou: float = 0.5) -> dict[st
     recall = found / len(truth) if len(truth) else 0.0
     total = len(boxes) + len(truth)
     return {"precision": precision, "recall": recall, "f1": 2 * found / total if total else 0.0}
-
-
-def _boxes(rows: Array, track: Array, score: Array) -> Boxes:
-    corner = rows[:, 2:4]
-    return Boxes(rows[:, 0] - 1, track, np.hstack([corner, corner + rows[:, 4:6]]), score)
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[Array, int]:
-    """(n, at most 8) float64, the columns of a MOT file that have a name, checked; and how many it has.
-
-    The text is read in pieces, so that a file of any length takes little more memory than its numbers.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    blocks: list[Array] = []
-    comma, width = False, 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            lines = ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
-            while block := list(islice(lines, _BLOCK)):
-                if not blocks:
-                    comma = "," in block[0][1]
-                rows = _rows(path, block, comma, width)
-                width = rows.shape[1]
-                blocks.append(rows[:, : len(_NAMES)].copy())
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} line 1: not text; expected MOTChallenge rows") from None
-    if not blocks:
-        raise ValueError(f"{path}: no rows; expected lines such as 1,1,10,20,30,60,1,-1,-1,-1")
-    return np.concatenate(blocks), width
-
-
-def _rows(path: Path, lines: list[tuple[int, str]], comma: bool, width: int) -> Array:
-    """(len(lines), c) float64, checked; `width` is the c of the lines before, 0 where there are none."""
-    try:
-        # numpy's own parser is written in C; the slow walk below runs only to name a line that it refuses.
-        rows = np.loadtxt(
-            [line for _, line in lines], delimiter="," if comma else None, ndmin=2, comments=None
-        )
-    except ValueError:
-        raise _bad_line(path, lines, comma, width) from None
-    if rows.shape[1] < 6 or rows.shape[1] != (width or rows.shape[1]) or not np.isfinite(rows).all():
-        raise _bad_line(path, lines, comma, width)
-    frame, track = rows[:, 0], rows[:, 1]
-    for wrong, what in (
-        (frame != np.floor(frame), "the frame is not a whole number"),
-        (frame < 1, "MOTChallenge frames count from 1"),
-        (track != np.floor(track), "the id is not a whole number"),
-        (np.abs(rows[:, :2]).max(1) > _MOST, "the frame or the id is too large"),
-    ):
-        if wrong.any():
-            number, line = lines[int(np.flatnonzero(wrong)[0])]
-            raise ValueError(f"{path} line {number}: {what}: {line.strip()[:60]!r}")
-    return rows
-
-
-def _bad_line(path: Path, lines: list[tuple[int, str]], comma: bool, width: int) -> ValueError:
-    """The error that names the first line that is not a row of numbers like those before."""
-    for number, line in lines:
-        fields = [x.strip() for x in (line.split(",") if comma else line.split())]
-        for column, field in enumerate(fields):
-            try:
-                good = bool(np.isfinite(float(field)))
-            except ValueError:
-                good = False
-            if not good:
-                name = _NAMES[column] if column < len(_NAMES) else "value"
-                return ValueError(
-                    f"{path} line {number}: {field[:40]!r} in column {column + 1} ({name}) is not a number"
-                )
-        if len(fields) < 6:
-            return ValueError(
-                f"{path} line {number}: {len(fields)} columns, expected at least 6: "
-                "frame,id,left,top,width,height[,score,...]"
-            )
-        width = width or len(fields)
-        if len(fields) != width:
-            return ValueError(f"{path} line {number}: {len(fields)} columns, but {width} in the lines before")
-    return ValueError(f"{path}: not a MOTChallenge file")

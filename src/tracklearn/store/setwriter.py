@@ -149,7 +149,7 @@ class PartWriter:
     def restart(self) -> None:
         """Drop all that was added."""
         self.abandon()
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder)
         self._begin()
 
     def add(

@@ -5,6 +5,9 @@
     door@2=films/a.mp4            with a camera number too
     door=result.txt+films/a.mp4   MOTChallenge result file and its video (or folder of frames)
     door=video:frames             a folder of frames as a video
+    door=SEQ:gt                   a MOTChallenge sequence folder: its truth as tracks on its frames
+    door=SEQ:det                  its detections, to be tracked
+    door=SEQ:result.txt           a tracker's results on its frames
     door=crops                    a folder of crops (see `tracklearn.store.folders`)
 
 A path that exists as it stands is taken as a path, whatever signs it holds. Only files are read: an address
@@ -23,6 +26,7 @@ from typing import Any
 
 from tracklearn.store.folders import is_market, readable
 from tracklearn.store.listing import IMAGE_SUFFIXES
+from tracklearn.store.sequence import forms, images_of, is_sequence, part_of, sequences_in, split_sequence
 
 MAX_CAMID = 9999
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
@@ -41,6 +45,7 @@ class Source:
         results: MOTChallenge result file of a tracker on `path`.
         camid: number of the camera, from 0; None takes a free one.
         frames: a folder `path` holds whole frames of a video, not crops.
+        detections: MOTChallenge detections on `path`, which the detector then does not look for.
     """
 
     path: Path
@@ -48,6 +53,7 @@ class Source:
     results: Path | None = None
     camid: int | None = None
     frames: bool = False
+    detections: Path | None = None
 
     @property
     def kind(self) -> str:
@@ -80,6 +86,12 @@ def parse_source(text: str | Path | Source) -> Source:
         if named:
             camera, rest = named[1], named[3]
             camid = None if named[2] is None else int(named[2])
+        if (sequence := split_sequence(rest)) is not None:
+            folder, part = sequence
+            file, images = part_of(folder, part), images_of(folder)
+            if part == "det":
+                return _checked(Source(images, camera, None, camid, True, file))
+            return _checked(Source(images, camera, file, camid))
         results, path = _split(rest)
         frames = path.startswith("video:") and not Path(path).exists()
         if frames:
@@ -88,13 +100,28 @@ def parse_source(text: str | Path | Source) -> Source:
             raise ValueError(
                 f"source {str(text)!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO"
             )
-        source = Source(Path(path), camera, None if results is None else Path(results), camid, frames)
+        place = Path(path)
+        if place.is_dir() and is_sequence(place):
+            if results is None and not frames:
+                raise ValueError(
+                    f"{place} is a MOTChallenge sequence: say what of it is meant: {forms(place)}"
+                )
+            place = images_of(place)
+        elif place.is_dir() and (found := sequences_in(place)) and results is None and not frames:
+            raise ValueError(
+                f"{place} holds MOTChallenge sequences: name them one by one, such as {forms(found[0])}"
+            )
+        source = Source(place, camera, None if results is None else Path(results), camid, frames)
+    return _checked(source)
+
+
+def _checked(source: Source) -> Source:
     for file in (source.results, source.path):
         if file is not None and not file.exists():
             raise FileNotFoundError(f"no such file: {file}")
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
         raise ValueError(f"camera number {source.camid} of {source}: expected 0..{MAX_CAMID}")
-    if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv"):
+    if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv", ".gz"):
         raise ValueError(
             f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
             f"detections go to --detector file:{source.path})"
@@ -170,7 +197,8 @@ def _default_name(source: Source) -> str:
     if not path.is_dir():
         return readable(path.stem)
     # MOTChallenge keeps the frames of a sequence in SEQUENCE/img1.
-    return readable(path.parent.name if path.name == "img1" else path.name)
+    named = path.name == "img1" or is_sequence(path.parent)
+    return readable(path.parent.name if named else path.name)
 
 
 def _distinct(name: str, taken: set[str]) -> str:

@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 
 from tracklearn.store import pictures
 from tracklearn.store.files import sync_file, sync_folder
+from tracklearn.store.frame_names import Numbered, number_frames
 from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
 from tracklearn.store.promises import lacks_index, promised_frames, start_time
+from tracklearn.store.sequence import SEQINFO, seqinfo_of
 from tracklearn.store.shown import Deinterlacer, Turn, fitted_size, letterbox, square_size, turn_of
 from tracklearn.store.stamps import Clock, Survey, rate_of, survey
 
@@ -109,6 +111,8 @@ class Frames(Protocol):
         left_out: of a folder, reason -> number of files that are no frames.
         missing: reason -> number of frames that were promised but are not there; known at the end.
         account: what else is worth saying of times and pictures, for the manifest; complete at the end.
+        numbered: of a folder, its frames and the numbers in their names.
+        notes: what is odd about the source as a whole, a sentence each.
     """
 
     info: VideoInfo
@@ -116,6 +120,8 @@ class Frames(Protocol):
     left_out: Counter[str]
     missing: Counter[str]
     account: dict[str, Any]
+    numbered: Numbered | None
+    notes: list[str]
 
     @property
     def broken(self) -> int: ...
@@ -139,7 +145,9 @@ def open_frames(
 
     Args:
         path: a file of any kind PyAV decodes, raw .264 / .h264 / .hevc too, or a folder of images, which are
-            taken in natural order (img2 before img10).
+            taken in the order of the frame numbers in their names, gaps kept (see `frame_names`), or, where
+            those have none, in natural order (img2 before img10). A seqinfo.ini beside the folder gives its
+            rate.
         stride: hand out every stride-th frame; numbers and times stay those of the source.
         fps: frames per second of a source that carries no times (raw streams, folders); what the stream
             itself says, or 25, if None. Ignored where the source has stamps.
@@ -179,6 +187,8 @@ class _Closing:
         self.left_out = Counter[str]()
         self.missing = Counter[str]()
         self.account = dict[str, Any]()
+        self.numbered: Numbered | None = None
+        self.notes: list[str] = []
 
     @property
     def broken(self) -> int:
@@ -201,12 +211,14 @@ class _ImageFolder(_Closing):
     def __init__(self, path: Path, stride: int, fps: float) -> None:
         super().__init__()
         listing = list_folder(path)
-        self._files = listing.images
-        if not self._files:
+        if not listing.images:
             raise ValueError(
                 f"no images in folder {path}: expected files such as 000001.jpg, one a frame "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))})"
             )
+        sequence = seqinfo_of(path)
+        self.numbered = number_frames(listing.images, suffix=sequence.suffix if sequence else "")
+        self._files, self._frame = self.numbered.files, self.numbered.frame
         self._stride = stride
         for file in self._files:
             try:
@@ -217,24 +229,30 @@ class _ImageFolder(_Closing):
         else:
             n = len(self._files)
             raise ValueError(f"not a video that can be decoded: none of the {n} images in {path}")
+        if sequence and sequence.fps:
+            fps = sequence.fps
+        if sequence and sequence.n_frames not in (None, len(self._files)):
+            self.notes.append(f"{len(self._files)} frames, but {SEQINFO} promises {sequence.n_frames}")
         self.info = VideoInfo(width, height, fps, len(self._files), "images")
-        self.left_out = listing.left_out
+        self.left_out = listing.left_out + self.numbered.left_out
         self.account = {"times": f"steady at {fps:g} fps (nominal)"}
         if deeper := sum(map(count_files, listing.folders)):
             self.left_out["in a sub-folder of the frames"] = deeper
 
     def __iter__(self) -> Iterator[Frame]:
         size = (self.info.width, self.info.height)
-        for number in range(0, len(self._files), self._stride):
+        frame = self._frame
+        for place in range(0, len(self._files), self._stride):
+            number = int(frame[place])
             try:
-                image: Array = pictures.read(self._files[number])
+                image: Array = pictures.read(self._files[place])
             except (pictures.BrokenPicture, FileNotFoundError) as error:
                 why = error.why if isinstance(error, pictures.BrokenPicture) else "gone since"
                 self.reasons[_UNDECODABLE + (f" ({why})" if why else "")] += 1
                 continue
             if (image.shape[1], image.shape[0]) != size:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            yield Frame(number, number / self.info.fps, image)
+            yield Frame(number, (number - int(frame[0])) / self.info.fps, image)
 
 
 class _VideoFile(_Closing):

@@ -181,8 +181,10 @@ def ingest_config(config: Path | None, overrides: list[str]) -> Any:
 
 
 def note_skipped(bars: Bars, tracklet_set: Any) -> None:
-    """A camera that gave nothing is easily missed: say so."""
+    """A camera that gave nothing is easily missed, and so are boxes that fit no picture: say so."""
     for source in tracklet_set.manifest["sources"]:
+        for warning in source.get("warnings", []):
+            bars.note(f"warning: {source['camera']}: {warning}")
         if source["status"] == "skipped":
             bars.note(f"skipped {source['path']}: {source['reason']}")
 
