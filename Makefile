@@ -9,7 +9,8 @@ STAMP  := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
 # The whole fault suite prints its table; `make test` runs a few of its points.
-.PHONY: demo test test-slow test-faults lint setup clean
+# `make test-cases` repeats every case of footage, text and surroundings that once failed.
+.PHONY: demo test test-slow test-faults test-cases lint setup clean
 
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
@@ -22,6 +23,9 @@ test-slow: setup
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --jobs $(PYTEST_WORKERS)
+
+test-cases: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) tests/cases
 
 lint: setup
 	$(BIN)/ruff check .

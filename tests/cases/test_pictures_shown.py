@@ -12,7 +12,7 @@ from tracklearn.store.ingest import ingest
 from tracklearn.store.tracklets import open_set
 from tracklearn.store.video import LargerPicture, VideoWriter, open_frames
 
-# What a player shows of the stored picture by the (a, b, c, d) of its matrix: (p, q) -> (a p + c q, b p + d q).
+# What a player shows of the stored picture by (a, b, c, d) of its matrix: (p, q) -> (a p + c q, b p + d q).
 TURNS = {
     (1, 0, 0, 1): lambda x: x,
     (-1, 0, 0, 1): lambda x: x[:, ::-1],

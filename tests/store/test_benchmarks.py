@@ -127,7 +127,7 @@ def test_mars_refuses_names_that_contradict_its_tables(tmp_path):
         ("tracks_train_info.mat", [(1, 2, 1)], r"shape \(1, 3\), expected \(tracklets, 4\)"),
         ("tracks_train_info.mat", [(1, 2, 1, 1), (4, 5, 1, 1)], "do not follow one upon another"),
         ("tracks_test_info.mat", [(2, 3, 1, 1)], "do not follow one upon another"),
-        ("tracks_test_info.mat", [(1, 3, 1, 0)], "camera 0, expected 1 or more"),
+        ("tracks_test_info.mat", [(1, 3, 1, 0)], "cameras 0 to 0, expected 1 to 9999"),
         ("query_IDX.mat", [[3, 7]], "names test tracklets that tracks_test_info.mat does not have"),
         ("query_IDX.mat", [[0, 1]], "names test tracklets that tracks_test_info.mat does not have"),
     ],

@@ -53,7 +53,7 @@ def test_forms(files, text, camera, camid, results, path, kind):
         ("result.txt+", ValueError, "names no file"),
         ("+cam1.mp4", ValueError, "names no file"),
         ("result.txt", ValueError, r"not a video.*result\.txt\+VIDEO.*file:result\.txt"),
-        ("door@10000=cam1.mp4", ValueError, r"camera number 10000.*0\.\.9999"),
+        ("door@10000=cam1.mp4", ValueError, r"camera number of .*cam1.mp4 is too high.*0\.\.9999"),
     ],
 )
 def test_what_is_no_source(files, text, error, message):

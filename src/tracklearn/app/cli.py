@@ -11,7 +11,7 @@ import sys
 import typer
 
 from tracklearn.app.commands import check, datasets, evaluate, experiment, main_job, noise
-from tracklearn.app.refusals import refusal
+from tracklearn.app.refusals import printable, refusal
 from tracklearn.core import threads
 from tracklearn.store import cache
 
@@ -68,11 +68,7 @@ def _refuse(error: BaseException, message: str) -> None:
         raise error
     # Of several processes all meet the same error; one line is enough.
     if os.environ.get("RANK", "0") == "0":
-        # Names out of foreign files may hold what steers a terminal.
-        line = "".join(
-            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split())
-        )
-        print(f"tracklearn: {line}", file=sys.stderr)
+        print(f"tracklearn: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
+from tracklearn.app import left_out
 from tracklearn.app.plan import TrainPlan, load_weights, pick_device
 from tracklearn.app.plan import method_module as method_module
 from tracklearn.app.plan import plan_training as plan_training
@@ -218,15 +219,10 @@ def _sources(tracklet_set: TrackletSet) -> list[dict[str, Any]]:
 
 def _skipped(tracklet_set: TrackletSet, manifest: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Input that was left out: source, why, how many."""
-    found = []
-    for source in tracklet_set.manifest["sources"]:
-        name = source["camera"]
-        if source.get("reason"):
-            found.append((name, str(source["reason"]), 1))
-        found += [(name, f"{item['item']}: {item['reason']}", int(item["n"])) for item in source["skipped"]]
-    if manifest.get("broken_crops"):
-        found.append(("crops", "pictures that could not be decoded", int(manifest["broken_crops"])))
-    return found
+    return [
+        (e["source"], f"{e['item']}: {e['reason']}" if e["kind"] == "part" else e["reason"], e["n"])
+        for e in left_out.losses(tracklet_set.manifest, manifest)
+    ]
 
 
 def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def refusal(error: Exception, *, command: str = "") -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """`text` without what steers a terminal: names out of foreign files may hold anything.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\ufffd[2Jb'
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library says that the machine or the device has too little memory."""
     if isinstance(error, MemoryError):  # numpy's, pyarrow's and PyAV's own are kinds of it

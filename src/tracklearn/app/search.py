@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from tracklearn.store.files import make_folder, replacing
 from tracklearn.store.gallery import Gallery, open_gallery
+from tracklearn.store.listing import read_number
 from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import TrackletSet, open_set
 from tracklearn.types import Matches
@@ -248,15 +250,17 @@ class Searcher:
             FileNotFoundError: no such image.
             ValueError: not an image, or no such tracklet.
         """
-        number = _tracklet_number(query)
-        if number is not None:
+        wanted = _tracklet_number(query)
+        if wanted is not None:
             entries = self.gallery.entries
-            row = np.flatnonzero(entries.tracklet == number)
+            row = np.flatnonzero(entries.tracklet == wanted)
             if not len(row):
                 last = int(entries.tracklet.max()) if len(entries) else -1
-                raise ValueError(f"the gallery has no tracklet {number}: its tracklets are 0 to {last}")
+                raise ValueError(
+                    f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}"
+                )
             feature, exclude = self.gallery.feature(int(row[0])), row
-            picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {number}"
+            picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {wanted}"
         else:
             picture, name = _read_picture(Path(str(query))), Path(str(query)).name
             feature, exclude = self._embed(picture), None
@@ -318,7 +322,7 @@ def _tracklet_number(query: str | Path | int) -> int | None:
     if isinstance(query, int):
         return query
     text = str(query)
-    return int(text) if text.isdecimal() and not Path(text).exists() else None
+    return read_number(text) if text.isdecimal() and not os.path.exists(text) else None
 
 
 def _read_picture(path: Path) -> Array:

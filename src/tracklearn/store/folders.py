@@ -26,11 +26,18 @@ import numpy as np
 from tracklearn.store import pictures
 from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.jpeg import stripped
-from tracklearn.store.listing import count_files, list_folder
+from tracklearn.store.listing import (
+    MAX_CAMID,
+    MAX_NUMBER,
+    OVERLONG,
+    SEQUENCE,
+    count_files,
+    list_folder,
+    read_number,
+)
 from tracklearn.types import Array
 
 _MARKET = re.compile(r"(-?\d+)_c(\d+)s(\d+)_(\d+)_(\d+)")
-_SEQUENCE = 10**6  # Market-1501's frame numbers have six digits and start again in every sequence
 MAX_LISTED = 100
 
 
@@ -161,11 +168,15 @@ def _market(files: Sequence[Path], others: Counter[str]) -> FolderPlan:
         if match is None:
             left_out["name unlike PPPP_cCsS_FFFFFF_BB"] += 1
             continue
-        pid, camera, sequence, frame, box = (int(group) for group in match.groups())
+        pid, camera, sequence, frame, box = map(read_number, match.groups())
+        frame += sequence * SEQUENCE
+        if max(pid, frame) > MAX_NUMBER or camera > MAX_CAMID:
+            left_out[OVERLONG] += 1
+            continue
         if pid <= 0:
             left_out["person −1: junk" if pid < 0 else "person 0: distractors, not one person"] += 1
             continue
-        groups.setdefault((pid, camera), []).append((sequence * _SEQUENCE + frame, box, file))
+        groups.setdefault((pid, camera), []).append((frame, box, file))
     tracklets = []
     for (pid, camera), rows in sorted(groups.items()):
         rows.sort(key=lambda row: (row[0], row[1], row[2].name))

@@ -11,6 +11,10 @@ from typing import Any
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
+MAX_CAMID = 9999
+MAX_NUMBER = 2**63 - 1  # what tables of 64-bit numbers hold
+SEQUENCE = 10**6  # Market-1501's frame numbers have six digits and start again in every sequence
+OVERLONG = "its number of the person, camera or frame is too high"
 HIDDEN = "hidden: the name begins with a dot"
 OTHER = "not an image by the end of its name"
 
@@ -61,6 +65,19 @@ def list_folder(folder: Path) -> Listing:
 def count_files(folder: Path) -> int:
     """Number of files below `folder`, at any depth; links to folders are not followed."""
     return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def read_number(digits: str) -> int:
+    """The number that digits out of a name or a text write; of more digits `MAX_NUMBER` + 1.
+
+    `int` refuses thousands of digits with words that only its programmer understands.
+
+    >>> read_number("0042"), read_number("9" * 5000) > MAX_NUMBER
+    (42, True)
+    """
+    body = digits.lstrip("-0") or "0"
+    value = int(body) if len(body) < 20 else MAX_NUMBER + 1
+    return -value if digits.startswith("-") else value
 
 
 def natural_key(name: str) -> tuple[Any, ...]:

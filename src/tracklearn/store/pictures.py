@@ -36,8 +36,8 @@ def max_pixels() -> int:
     text = os.environ.get(VARIABLE, "")
     if not text:
         return MAX_PIXELS
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{VARIABLE} is {text!r}, expected a number of pixels such as {MAX_PIXELS}")
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise ValueError(f"{VARIABLE} is {text[:40]!r}, expected a number of pixels such as {MAX_PIXELS}")
     return int(text)
 
 

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from tracklearn.store.folders import is_market, readable
-from tracklearn.store.listing import IMAGE_SUFFIXES
+from tracklearn.store.listing import IMAGE_SUFFIXES, MAX_CAMID, read_number
 from tracklearn.store.sequence import forms, images_of, is_sequence, part_of, sequences_in, split_sequence
 
-MAX_CAMID = 9999
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]+)://")
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
@@ -77,15 +76,15 @@ def parse_source(text: str | Path | Source) -> Source:
         source = text
     else:
         camera, camid, rest = "", None, str(text)
-        if (address := _ADDRESS.search(rest)) and not Path(rest).exists():
+        if (address := _ADDRESS.search(rest)) and not os.path.exists(rest):
             # not repeated: it may hold a password
             raise ValueError(
                 f"a source is an address ({address[1]}://…), but only files are read: record it first"
             )
-        named = None if Path(rest).exists() else _NAMED.fullmatch(rest)
+        named = None if os.path.exists(rest) else _NAMED.fullmatch(rest)
         if named:
             camera, rest = named[1], named[3]
-            camid = None if named[2] is None else int(named[2])
+            camid = None if named[2] is None else read_number(named[2])
         if (sequence := split_sequence(rest)) is not None:
             folder, part = sequence
             file, images = part_of(folder, part), images_of(folder)
@@ -93,7 +92,7 @@ def parse_source(text: str | Path | Source) -> Source:
                 return _checked(Source(images, camera, None, camid, True, file))
             return _checked(Source(images, camera, file, camid))
         results, path = _split(rest)
-        frames = path.startswith("video:") and not Path(path).exists()
+        frames = path.startswith("video:") and not os.path.exists(path)
         if frames:
             path = path.removeprefix("video:")
         if not path or results == "":
@@ -120,7 +119,7 @@ def _checked(source: Source) -> Source:
         if file is not None and not file.exists():
             raise FileNotFoundError(f"no such file: {file}")
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
-        raise ValueError(f"camera number {source.camid} of {source}: expected 0..{MAX_CAMID}")
+        raise ValueError(f"the camera number of {source} is too high: expected 0..{MAX_CAMID}")
     if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv", ".gz"):
         raise ValueError(
             f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
@@ -131,11 +130,11 @@ def _checked(source: Source) -> Source:
 
 def _split(text: str) -> tuple[str | None, str]:
     """RESULTS and VIDEO of "RESULTS+VIDEO", at the first plus sign where both exist; (None, text) without."""
-    if "+" not in text or Path(text).exists() or Path(text.removeprefix("video:")).exists():
+    if "+" not in text or os.path.exists(text) or os.path.exists(text.removeprefix("video:")):
         return None, text
     cuts = [i for i, sign in enumerate(text) if sign == "+"]
     for i in cuts:
-        if Path(text[:i]).is_file() and Path(text[i + 1 :].removeprefix("video:")).exists():
+        if os.path.isfile(text[:i]) and os.path.exists(text[i + 1 :].removeprefix("video:")):
             return text[:i], text[i + 1 :]
     return text[: cuts[0]], text[cuts[0] + 1 :]
 

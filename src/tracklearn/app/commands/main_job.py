@@ -31,9 +31,9 @@ from tracklearn.app.commands.options import (
     first_process,
     ingest_config,
     ingest_options,
-    note_skipped,
     overridden,
     round_line,
+    tell_losses,
 )
 
 
@@ -69,13 +69,14 @@ def ingest(
             progress=bars,
         )
         tracklet_set = open_set(path)
-        note_skipped(bars, tracklet_set)
+        losses = tell_losses(bars, tracklet_set.manifest)
     result = {
         "set": str(path),
         "cameras": list(tracklet_set.cameras),
         "n_tracklets": len(tracklet_set.tracklets),
         "n_crops": tracklet_set.tracklets.n_crops,
         "sources": tracklet_set.manifest["sources"],
+        "losses": losses,
     }
     done(path, result, as_json, f"{result['n_tracklets']} tracklets, {result['n_crops']} crops")
 
@@ -140,6 +141,7 @@ def train(
         "labels_used": opened.manifest["labels_used"],
         "rounds": opened.rounds,
         "seconds": opened.seconds,
+        "losses": tell_losses(bars, open_set(tracklets).manifest, opened.manifest),
     }
     done(out, result, as_json)
 
@@ -253,7 +255,8 @@ def run(
             tell=bars.note,
             command=command_line(),
         )
-        note_skipped(bars, open_set(result["set"]))
+        manifest, opened = open_set(result["set"]).manifest, pipeline.Run(result["run"])
+        result["losses"] = tell_losses(bars, manifest, opened.manifest)
     done(result["report"], result, as_json, f"report: {result['report']}")
 
 
@@ -267,6 +270,8 @@ def demo(
 ) -> None:
     """See it work: generate a small camera network, learn from its videos, judge on other people."""
     from tracklearn.app.demo import demo as show
+    from tracklearn.store.runs import Run
+    from tracklearn.store.tracklets import open_set
 
     with Bars() as bars:
         result = show(
@@ -279,5 +284,7 @@ def demo(
             on_round=round_line(bars),
             tell=bars.note,
         )
+        manifest, opened = open_set(out / "set").manifest, Run(out / "run")
+        result["losses"] = tell_losses(bars, manifest, opened.manifest)
     text = result.pop("table")
     done(Path(result["report"]), result, as_json, f"{text}\n\nopen the report:")

@@ -6,11 +6,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from tracklearn.app.refusals import printable
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
@@ -122,7 +124,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def round_line(bars: Bars) -> Callable[[Any], None]:
@@ -180,13 +182,14 @@ def ingest_config(config: Path | None, overrides: list[str]) -> Any:
     return store.resolve(pipeline.setting_models(), file=config, overrides=overrides)["ingest"]
 
 
-def note_skipped(bars: Bars, tracklet_set: Any) -> None:
-    """A camera that gave nothing is easily missed, and so are boxes that fit no picture: say so."""
-    for source in tracklet_set.manifest["sources"]:
-        for warning in source.get("warnings", []):
-            bars.note(f"warning: {source['camera']}: {warning}")
-        if source["status"] == "skipped":
-            bars.note(f"skipped {source['path']}: {source['reason']}")
+def tell_losses(bars: Bars, manifest: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
+    """Say what of the sources is not in the set or the run, a line for every kind; returns it for --json."""
+    from tracklearn.app import left_out
+
+    found = left_out.losses(manifest, run)
+    for line in left_out.lines(found):
+        bars.note(line)
+    return found
 
 
 def command_line() -> str:

@@ -19,7 +19,7 @@ from tracklearn.store.benchmarks.parts import (
 )
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.listing import list_folder
+from tracklearn.store.listing import MAX_CAMID, MAX_NUMBER, OVERLONG, SEQUENCE, list_folder, read_number
 from tracklearn.types import Array, Truth
 
 MARKET = {
@@ -51,7 +51,8 @@ DUKE_NOTICE = (
     "agreed to being filmed. Tracklearn does not download it; this reader is for those who hold it lawfully."
 )
 
-_SEQUENCE = 10**6  # Market-1501's frame numbers have six digits and start again in every sequence
+_OTHER_NAME = "the name is of another kind"
+_MAX_LABEL = 2**31 - 1  # of a list: labels of two lists are counted on from one another
 _MARKET_NAME = re.compile(r"(?P<pid>-?\d+)_c(?P<cam>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)_")
 _DUKE_NAME = re.compile(r"(?P<pid>\d+)_c(?P<cam>\d+)_f(?P<frame>\d+)")
 _MSMT_NAME = re.compile(r"\d+_(?P<index>\d+)_(?P<cam>\d+)_(?P<day>\d+)(?P<part>[a-z]+)_(?P<frame>\d+)")
@@ -70,13 +71,12 @@ class _Image:
 def read_market(root: Path) -> Benchmark:
     """Market-1501 (Zheng et al., ICCV 2015): junk is dropped, distractors (pid 0) stay in the gallery."""
 
-    def parse(name: str) -> _Image | None:
+    def parse(name: str) -> _Image | str:
         match = _MARKET_NAME.match(name)
         if match is None:
-            return None
-        pid, cam, sequence, frame = (int(match[key]) for key in ("pid", "cam", "sequence", "frame"))
-        number = sequence * _SEQUENCE + frame
-        return _Image(name, pid, cam, (number,), number)
+            return _OTHER_NAME
+        pid, cam, sequence, frame = (read_number(match[key]) for key in ("pid", "cam", "sequence", "frame"))
+        return _image(name, pid, cam, sequence * SEQUENCE + frame)
 
     return _read_folders(root, "market1501", "Market-1501", ("Market-1501-v15.09.15",), parse, MARKET)
 
@@ -84,15 +84,21 @@ def read_market(root: Path) -> Benchmark:
 def read_duke(root: Path) -> Benchmark:
     """DukeMTMC-reID (Zheng et al., ICCV 2017; Ristani et al., 2016), for those who hold it lawfully."""
 
-    def parse(name: str) -> _Image | None:
+    def parse(name: str) -> _Image | str:
         match = _DUKE_NAME.match(name)
         if match is None:
-            return None
-        pid, cam, frame = (int(match[key]) for key in ("pid", "cam", "frame"))
-        return _Image(name, pid, cam, (frame,), frame)
+            return _OTHER_NAME
+        return _image(name, *(read_number(match[key]) for key in ("pid", "cam", "frame")))
 
     nested = ("DukeMTMC-reID",)
     return _read_folders(root, "dukemtmc", "DukeMTMC-reID", nested, parse, DUKE, notes=(DUKE_NOTICE,))
+
+
+def _image(name: str, pid: int, cam: int, frame: int) -> _Image | str:
+    """The image of that name, or why it is left out."""
+    if max(pid, frame) > MAX_NUMBER or cam > MAX_CAMID:
+        return OVERLONG
+    return _Image(name, pid, cam, (frame,), frame)
 
 
 def _read_folders(
@@ -100,7 +106,7 @@ def _read_folders(
     name: str,
     title: str,
     nested: tuple[str, ...],
-    parse: Callable[[str], _Image | None],
+    parse: Callable[[str], _Image | str],
     published: dict[str, int],
     notes: tuple[str, ...] = (),
 ) -> Benchmark:
@@ -116,10 +122,8 @@ def _read_folders(
             others[f"{place}: {reason}"] = n
         for file in sorted(path.name for path in listing.images):
             image = parse(file)
-            if image is None or image.pid < 0:
-                reason = f"{place}: " + (
-                    "the name is of another kind" if image is None else "junk, person −1"
-                )
+            if isinstance(image, str) or image.pid < 0:
+                reason = f"{place}: " + (image if isinstance(image, str) else "junk, person −1")
                 left_out[reason] = left_out.get(reason, 0) + 1
             else:
                 found.append(_Image(f"{place}/{file}", image.pid, image.cam, image.when, image.frame))
@@ -176,19 +180,25 @@ def read_msmt17(root: Path) -> Benchmark:
 def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
     """The images of a list; label 0 is person `first`."""
     found = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for place, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         path, _, label = line.rpartition(" ")
         match = _MSMT_NAME.match(path.rpartition("/")[2])
         if match is None or not label.isdecimal():
             raise ValueError(
-                f"{file}, line {number}: {line!r} is not of the form "
+                f"{file}, line {place}: {line[:80]!r} is not of the form "
                 "PPPP/PPPP_III_CC_MMDDpart_FFFF_B.jpg LABEL"
             )
+        pid, cam = read_number(label), read_number(match["cam"])
+        if pid > _MAX_LABEL or cam > MAX_CAMID:
+            raise ValueError(
+                f"{file}, line {place}: the label or the camera is too high: "
+                f"expected 0..{_MAX_LABEL} and 0..{MAX_CAMID}"
+            )
         part = _PARTS_OF_DAY.get(match["part"], len(_PARTS_OF_DAY))
-        when = (int(match["day"]), part, int(match["frame"]), int(match["index"]))
-        found.append(_Image(f"{folder}/{path}", first + int(label), int(match["cam"]), when, -1))
+        when = (read_number(match["day"]), part, read_number(match["frame"]), read_number(match["index"]))
+        found.append(_Image(f"{folder}/{path}", first + pid, cam, when, -1))
     if not found:
         raise ValueError(f"{file} is empty")
     return found

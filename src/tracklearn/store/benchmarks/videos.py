@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate, read_text
+from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
-from tracklearn.store.listing import IMAGE_SUFFIXES, natural_key
+from tracklearn.store.listing import IMAGE_SUFFIXES, MAX_CAMID, MAX_NUMBER, OVERLONG, natural_key, read_number
 from tracklearn.types import Array, Truth
 
 N_SPLITS = 10
@@ -51,7 +52,7 @@ def read_mars(root: Path) -> Benchmark:
     info = locate(root, "MARS", tables, ("info", "MARS-evaluation-master/info", "MARS/info", "mars/info"))
     folder = info.parent if info.name == "info" else info
     train, test = _mars_table(info / tables[0]), _mars_table(info / tables[1])
-    query = _mat(info / tables[2]).ravel().astype(np.int64) - 1
+    query = _whole(info / tables[2]).ravel() - 1
     if not len(query) or query.min() < 0 or query.max() >= len(test):
         raise ValueError(f"{info / tables[2]} names test tracklets that {tables[1]} does not have")
     cameras = tuple(f"c{i + 1}" for i in range(int(max(train[:, 3].max(), test[:, 3].max()))))
@@ -103,17 +104,27 @@ def _mat(file: Path) -> Array:
     return np.asarray(np.load(io.BytesIO(child.stdout), allow_pickle=False))
 
 
+def _whole(file: Path) -> Array:
+    """The one matrix of a MATLAB file, whose numbers are whole by contract, as int64."""
+    table = _mat(file)
+    fits = table.dtype.kind in "iuf" and table.size
+    # MATLAB writes whole numbers as floats; from 2^31 on nothing here can be counted.
+    if not fits or not (np.abs(table.astype(float)) < 2**31).all() or (table != np.rint(table)).any():
+        raise ValueError(f"{file} does not hold whole numbers below 2^31 alone")
+    return table.astype(np.int64)
+
+
 def _mars_table(file: Path) -> Array:
     """(t, 4) int64: first row, end, person, camera; rows from 0, the end exclusive."""
-    table = _mat(file)
-    if table.ndim != 2 or table.shape[1] != 4 or not len(table):
+    table = _whole(file)
+    if table.ndim != 2 or table.shape[1] != 4:
         raise ValueError(f"{file} has shape {table.shape}, expected (tracklets, 4)")
-    table = table.astype(np.int64)
     table[:, 0] -= 1
     if (table[1:, 0] != table[:-1, 1]).any() or table[0, 0] != 0 or (table[:, 1] <= table[:, 0]).any():
         raise ValueError(f"{file}: its tracklets do not follow one upon another")
-    if table[:, 3].min() < 1:
-        raise ValueError(f"{file}: camera {table[:, 3].min()}, expected 1 or more")
+    if table[:, 3].min() < 1 or table[:, 3].max() > MAX_CAMID:
+        found = f"{table[:, 3].min()} to {table[:, 3].max()}"
+        raise ValueError(f"{file}: cameras {found}, expected 1 to {MAX_CAMID}")
     return table
 
 
@@ -222,7 +233,8 @@ def _read_two_cameras(
     last: int | None = None,
 ) -> Benchmark:
     """The split of a set of two cameras; persons of higher numbers than `last` are not the same in both."""
-    both = [_persons(folder / camera) for camera in cameras]
+    overlong: set[str] = set()
+    both = [_persons(folder / camera, overlong) for camera in cameras]
     shared = [person for person in both[0] if last is None or _number(person) <= last]
     files = {person: (both[0][person], both[1][person]) for person in shared if person in both[1]}
     if not files:
@@ -271,23 +283,31 @@ def _read_two_cameras(
         split=split,
         n_splits=len(chosen),
         notes=(note,),
+        skipped=(skip("persons", OVERLONG, len(overlong)),) if overlong else (),
         missing=tuple(f"{person} is in the split, but not in both cameras" for person in absent),
     )
 
 
-def _persons(folder: Path) -> dict[str, list[str]]:
-    """The images of each person's folder, in natural order; persons in natural order; empty folders not."""
+def _persons(folder: Path, overlong: set[str]) -> dict[str, list[str]]:
+    """The images of each person's folder, in natural order; persons in natural order; empty folders not.
+
+    Persons whose number is too high go to `overlong` instead.
+    """
     found = {}
     for person in sorted((f.name for f in os.scandir(folder) if f.is_dir()), key=natural_key):
         names = [f for f in os.listdir(folder / person) if Path(f).suffix.lower() in IMAGE_SUFFIXES]
-        if names and re.search(r"\d$", person):
+        if not names or not re.search(r"\d$", person):
+            continue
+        if _number(person) > MAX_NUMBER:
+            overlong.add(person)
+        else:
             found[person] = sorted(names, key=natural_key)
     return found
 
 
 def _number(person: str) -> int:
     """The number at the end of a folder's name: person_0017 is 17."""
-    return int(re.findall(r"\d+", person)[-1])
+    return read_number(re.findall(r"\d+", person)[-1])
 
 
 def _draw_splits(people: list[str]) -> list[tuple[list[str], list[str]]]:
@@ -301,10 +321,10 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
     """Splits as folder names: from JSON, a list of {"train", "test"}, persons by number or folder name; or
     from the .mat file of iLIDS-VID, rows of places in the sorted list of persons, the test's first."""
     if file.suffix == ".mat":
-        place = _mat(file).astype(np.int64)
-        if place.ndim != 2 or place.size == 0 or place.min() < 1 or place.max() > len(people):
+        place = _whole(file)
+        if place.ndim != 2 or place.min() < 1 or place.max() > len(people):
             raise ValueError(
-                f"{file}: a table of places 1 to {place.max() if place.size else 0}, but there are "
+                f"{file}: a table of places 1 to {place.max()}, but there are "
                 f"{len(people)} persons in both cameras"
             )
         half = place.shape[1] // 2
@@ -321,10 +341,12 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
     folder = {_number(person): person for person in people}
 
     def names(given: Any) -> list[str]:
-        if not isinstance(given, list) or not all(isinstance(p, int) or re.search(r"\d", p) for p in given):
+        if not isinstance(given, list):
+            raise ValueError(form)
+        if not all(isinstance(p, int) or (isinstance(p, str) and re.search(r"\d", p)) for p in given):
             raise ValueError(form)
         numbers = [p if isinstance(p, int) else _number(p) for p in given]
-        return [folder.get(number, f"person {number}") for number in numbers]
+        return [folder.get(place, f"person {str(p)[:40]}") for p, place in zip(given, numbers, strict=True)]
 
     chosen = [(names(train), names(test)) for train, test in pairs]
     for i, (train, test) in enumerate(chosen):
