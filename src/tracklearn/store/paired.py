@@ -29,7 +29,7 @@ def paired(boxes: Boxes, path: Path, frames: Frames, folder: Path) -> Boxes:
 
     Raises:
         ValueError: boxes count frames from 0 on a video; boxes and images of a folder meet in no way, or in
-            two; no box lies in the picture.
+            two; no box lies in the pictures of a folder.
     """
     if not len(boxes):
         return boxes
@@ -42,7 +42,8 @@ def paired(boxes: Boxes, path: Path, frames: Frames, folder: Path) -> Boxes:
             f"{path}: MOTChallenge frames count from 1: this file counts from 0, add 1 to every frame"
         )
     info = frames.info
-    if outside(boxes.box, info.width, info.height):
+    # A film's picture may grow later: there the same is said at its end.
+    if frames.numbered is not None and outside(boxes.box, info.width, info.height):
         raise ValueError(
             f"no box of {path} lies in the picture: {misfit(boxes.box, info.width, info.height)}"
         )
