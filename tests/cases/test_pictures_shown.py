@@ -175,7 +175,7 @@ def test_a_growing_picture_is_shown_at_its_largest_size(tmp_path):
     set_ = open_set(ingest([f"c={tmp_path}/a.txt+{path}"], tmp_path / "set"))
     assert set_.tracklets.n_crops == 15
     for row in (0, 7, 14):
-        _near(set_.image(row), scene()[30:90, 20:44], 60)
+        _near(set_.image(row), scene()[30:90, 20:44], 70)
     video = set_.manifest["sources"][0]["video"]
     assert (video["width"], video["height"], video["fitted_frames"]) == (160, 120, 10)
 
