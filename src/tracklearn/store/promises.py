@@ -40,7 +40,7 @@ def promised_frames(path: Path, container: Any, stream: Any, rate: float) -> int
     counts in headers are often a little off.
     """
     name, length = container.format.name, path.stat().st_size
-    entries = stream.index_entries
+    entries = getattr(stream, "index_entries", ())  # older PyAV does not tell of them
     if "mp4" in name:
         last = entries[len(entries) - 1] if len(entries) else None
         return len(entries) if last is not None and last.pos + last.size > length else None

@@ -133,7 +133,6 @@ class Deinterlacer:
 
 def _graph(frame: Any) -> Graph:
     graph = Graph()
-    graph.threads = 1  # the result must not depend on the number of cores
     source = graph.add_buffer(
         width=frame.width,
         height=frame.height,
@@ -142,7 +141,7 @@ def _graph(frame: Any) -> Graph:
     )
     graph.link_nodes(
         source,
-        graph.add("bwdif", mode="send_frame", parity="auto", deint="interlaced"),
+        graph.add("bwdif", mode="send_frame", parity="auto", deint="interlaced", threads="1"),
         graph.add("buffersink"),
     ).configure()
     return graph

@@ -333,7 +333,8 @@ class _VideoFile(_Closing):
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if packet.size and (stamp := _seconds(packet.dts, packet.time_base)) is not None:
+                stamp = _seconds(packet.dts, packet.time_base)
+                if self._survey.reordered and packet.size and stamp is not None:
                     self._stamps.append(stamp)
                 frames = packet.decode()
             except av.error.EOFError:
@@ -358,11 +359,10 @@ class _VideoFile(_Closing):
     def _stamp(self, frame: Any) -> float | None:
         # Packets come in the order of decoding, their decoding stamps in rising order: the first picture
         # shown has the first of them, a constant delay apart.
-        first = self._stamps.popleft() if self._stamps else None
         if not self._timed:
             return None
         if self._survey.reordered:
-            return first
+            return self._stamps.popleft() if self._stamps else None
         return _seconds(frame.pts, frame.time_base or self._stream.time_base)
 
     def _shown_size(self, frame: Any, turn: Turn) -> tuple[int, int]:
@@ -433,7 +433,7 @@ class _VideoFile(_Closing):
                     if packet.size:
                         base = packet.time_base
                         packets.append((_seconds(packet.pts, base), _seconds(packet.dts, base)))
-        if self._stream.codec_context.reorder_depth and _rising([shows for shows, _ in packets]):
+        if self._stream.codec_context.has_b_frames and _rising([shows for shows, _ in packets]):
             with self._opened() as container:
                 stream = container.streams[self._stream.index]
                 with suppress(av.error.FFmpegError):  # likewise
