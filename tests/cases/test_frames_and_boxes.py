@@ -316,7 +316,7 @@ class TestBoxesThatLeaveThePicture:
         [
             (lambda x, y, w, h: (x, y, x + w, y + h), "columns 5 and 6 are probably x2,y2: subtract"),
             (lambda x, y, w, h: (2 * x, 2 * y, 2 * w, 2 * h), "about 2 times as large (320x240): divide"),
-            (lambda x, y, w, h: (x + w / 2, y + h / 2 + 30, w, h), "probably the centres of boxes: subtract"),
+            (lambda x, y, w, h: (x + w / 2, y + h / 2 + 20, w, h), "probably the centres of boxes: subtract"),
             (lambda x, y, w, h: (x, y - 15 - 30, w, h), "whole persons at its border"),
         ],
     )

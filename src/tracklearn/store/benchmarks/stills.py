@@ -13,6 +13,7 @@ from tracklearn.store.benchmarks.parts import Benchmark, Part, by_person_and_cam
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.listing import list_folder
+from tracklearn.store.text import read_lines
 from tracklearn.types import Array, Truth
 
 MARKET = {
@@ -169,8 +170,8 @@ def read_msmt17(root: Path) -> Benchmark:
 def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
     """The images of a list; label 0 is person `first`."""
     found = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(map(str.strip, read_lines(file)), 1):
+        if not line:
             continue
         path, _, label = line.rpartition(" ")
         match = _MSMT_NAME.match(path.rpartition("/")[2])
