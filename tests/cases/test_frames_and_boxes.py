@@ -295,7 +295,7 @@ class TestTracksOfPersons:
         assert len(found.tracklets) == 1
         assert set(found.tracklets.box[:, 0]) == {5}
         assert listed(found) == {
-            "they are flagged 0: to be left out": N,
+            "their flag is 0: not to be counted": N,
             "their class is 2, a person's is 1": N,
         }
         assert found.manifest["sources"][0]["counts"]["detections"] == 3 * N

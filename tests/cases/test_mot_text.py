@@ -190,7 +190,7 @@ def test_annotations_keep_the_persons_that_count(tmp_path):
         boxes = read(tmp_path / "gt.txt")
         assert boxes.track.tolist() == [1]
         assert boxes.left_out == {
-            "they are flagged 0: to be left out": 1,
+            "their flag is 0: not to be counted": 1,
             "their class is 2, a person's is 1": 1,
             "their class is 7, a person's is 1": 1,
         }

@@ -125,9 +125,11 @@ def test_swapped_files_are_told(tmp_path, truth):
     tracks = write(tmp_path / "tracks.txt", broken(persons()))
     scored = write(tmp_path / "scored.txt", broken(persons()), "0.87,-1,-1,-1")
     plain = write(tmp_path / "plain.txt", persons())
+    named = write(tmp_path / "g" / "gt.txt", persons())
     for a, b, why in (
         (truth, tracks, "gt.txt holds flags and classes"),
         (plain, scored, "scored.txt holds scores, as a tracker's result does"),
+        (named, tracks, "gt.txt is called as ground truth is"),
         (plain, tracks, "plain.txt hold more persons than persons have tracklets"),
     ):
         measured = noise.measure({"a": (a, b)})

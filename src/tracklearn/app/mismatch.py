@@ -134,7 +134,10 @@ def doubts(tracks: Boxes, truth: Boxes, rates: NoiseRates, files: tuple[Path, Pa
         swapped = f"{files[0]} holds flags and classes, as ground truth does, and {files[1]} holds none"
     elif truth.scored and not tracks.scored:
         swapped = f"{files[1]} holds scores, as a tracker's result does, and {files[0]} holds none"
-    elif rates.n_tracklets and rates.r_SW > 1.2 * rates.r_FM and rates.r_SW > 1.5:
+    elif files[0].name.startswith("gt.") and not files[1].name.startswith("gt."):
+        swapped = f"{files[0]} is called as ground truth is, and {files[1]} is not"
+    elif rates.n_tracklets and rates.r_SW > max(1.05 * rates.r_FM, 1.2):
+        # Trackers lose people more often than they confuse them.
         swapped = f"the tracklets of {files[0]} hold more persons than persons have tracklets"
     else:
         return said

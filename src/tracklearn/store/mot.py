@@ -28,7 +28,7 @@ _PERSON = 1  # MOTChallenge's class of pedestrians
 _PERSONS = {"person", "pedestrian", "people", "human", "persons", "pedestrians"}
 
 NO_TRACK = "their id is below 0: no track"
-FLAGGED = "they are flagged 0: to be left out"
+FLAGGED = "their flag is 0: not to be counted"
 
 
 @dataclass(frozen=True, eq=False)
