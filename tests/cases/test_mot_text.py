@@ -173,7 +173,7 @@ def test_ids_below_0_are_no_tracks(tmp_path):
     assert boxes.track.tolist() == [7]
     assert boxes.left_out == {"their id is below 0: no track": 2}
     (tmp_path / "det.txt").write_text("1,-1,5,40,24,60,0.9\n2,-1,5,40,24,60,0.8\n")
-    with pytest.raises(ValueError, match=r"det\.txt holds detections, no tracks.*--detector file:.*det\.txt"):
+    with pytest.raises(ValueError, match=r"det\.txt has boxes without a track.*--detector file:.*det\.txt"):
         read_results(tmp_path / "det.txt")
     assert len(read_detections(tmp_path / "det.txt")) == 2
 
@@ -190,7 +190,7 @@ def test_annotations_keep_the_persons_that_count(tmp_path):
         boxes = read(tmp_path / "gt.txt")
         assert boxes.track.tolist() == [1]
         assert boxes.left_out == {
-            "they are flagged 0: to be left out": 1,
+            "their flag is 0: not to be counted": 1,
             "their class is 2, a person's is 1": 1,
             "their class is 7, a person's is 1": 1,
         }

@@ -9,6 +9,8 @@ too, whose children survive one.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gzip
 import importlib
 import json
 import sys
@@ -23,7 +25,8 @@ import numpy as np
 
 REFUSALS = (ValueError, FileNotFoundError)
 VALUES = (None, True, -1, 0, 2**70, 1.5, "", "x", [], [None], [1], ["x"], {}, {"x": 1}, {"x": None})
-NAMES = ("mot", "sources", "weights", "manifest", "picture")
+NAMES = ("mot", "sources", "seqinfo", "splits", "weights", "manifest", "picture")
+_SEQUENCE = ("img1/1.jpg", "gt/gt.txt", "det/det.txt")
 LONG = 5.0  # seconds of processor time that a small input must not take
 
 
@@ -45,7 +48,32 @@ def _sources(path: Path) -> object:
     from tracklearn.store.sources import parse_sources
 
     text = path.read_bytes().decode("utf-8", "surrogateescape")
-    return parse_sources(text.split("\n"))
+    with contextlib.chdir(path.parent):
+        for name in (
+            "a.txt",
+            "b.mp4",
+            "d",
+            "frames/1.jpg",
+            "SEQ/img1/1.jpg",
+            "SEQ/gt/gt.txt",
+            "SEQ/det/det.txt",
+        ):
+            if not Path(name).exists():
+                Path(name).parent.mkdir(parents=True, exist_ok=True)
+                Path(name).touch()
+        return parse_sources(text.split("\n"))
+
+
+def _seqinfo(path: Path) -> object:
+    from tracklearn.store.sequence import seqinfo_of
+
+    return seqinfo_of(path.parent / "img1")
+
+
+def _splits(path: Path) -> object:
+    from tracklearn.store.benchmarks import videos
+
+    return videos._read_splits(path, [f"person_{i:04d}" for i in range(1, 9)])
 
 
 def _weights(path: Path) -> object:
@@ -102,9 +130,23 @@ def parsers() -> dict[str, Parser]:
     gallery = {"schema": "tracklearn.gallery/1", "entries": 1, "width": 2, "cameras": ["door"], "sha256": {}}
     pictures = tuple(cv2.imencode(s, material.figure(1, 1))[1].tobytes() for s in hostile.PICTURES)
     arrays = {"layer2.conv2.weight": np.ones((2, 2), np.float32)}
+    rows = row * 3
+    text = (
+        *(rows, rows.replace(b",", b" "), b"\xef\xbb\xbf" + row, rows.replace(b",", b";")),
+        *(rows.decode().encode("utf-16"), rows.decode().encode("utf-16-le"), gzip.compress(rows)),
+        b"# note\nframe,id,bb_left,bb_top,bb_width,bb_height\n" + rows + b"\x1a",
+        b'1,1,"10","20",24,60,1,1,0.5,\n1,2,10,20,24,60,0,2,nan,\n9007199254740993,3,1,1,1,1,1,1,1',
+    )
+    seqinfo = b"[Sequence]\nname=A\nimDir=img1\nframeRate=29.97\nseqLength=40\nimExt=.jpg ; note\n"
+    splits = json.dumps([{"train": [1, "person_0002"], "test": [3, 4]}] * 2).encode()
+    sequences = b"hall=SEQ:gt\nSEQ:det\nSEQ:a/b.txt\nvideo:SEQ\na.txt+SEQ"
     return {
-        "mot": Parser(_results, (row * 3, row.replace(b",", b" "), b"\xef\xbb\xbf" + row), ".txt"),
-        "sources": Parser(_sources, (b"hall@3=a.txt+b.mp4\ndoor=video:frames", b"a=b\nc@1=d"), ".txt"),
+        "mot": Parser(_results, text, ".txt"),
+        "sources": Parser(
+            _sources, (b"hall@3=a.txt+b.mp4\ndoor=video:frames", b"a=b\nc@1=d", sequences), ".txt"
+        ),
+        "seqinfo": Parser(_seqinfo, (seqinfo, seqinfo.decode().encode("utf-16")), "seqinfo.ini"),
+        "splits": Parser(_splits, (splits,), "splits.json"),
         "weights": Parser(_weights, (save(arrays), save(arrays, metadata={"meta": "{}"})), ".safetensors"),
         "manifest": Parser(_manifest, (_set_manifest(), run, json.dumps(gallery).encode()), "manifest.json"),
         "picture": Parser(_picture, pictures, ".img"),
@@ -134,6 +176,11 @@ def mutate(parser: Parser, rng: np.random.Generator) -> bytes:
     data = parser.samples[int(rng.integers(len(parser.samples)))]
     if parser.suffix.endswith(".json") and rng.random() < 0.7:
         value = json.loads(data)
+        if isinstance(value, list):
+            entry = value[int(rng.integers(len(value)))]
+            persons = entry[("train", "test")[int(rng.integers(2))]]
+            persons[int(rng.integers(len(persons)))] = VALUES[int(rng.integers(len(VALUES)))]
+            return json.dumps(value).encode()
         key = list(value)[int(rng.integers(len(value)))]
         if rng.random() < 0.3:
             del value[key]
@@ -170,7 +217,7 @@ def guided(name: str, seconds: float) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["tracklearn.store"]):
-        for module in ("mot", "sources", "weights", "gallery", "runs", "tracklets", "folders"):
+        for module in ("mot", "sources", "sequence", "weights", "gallery", "runs", "tracklets", "folders"):
             importlib.import_module(f"tracklearn.store.{module}")
     parser = parsers()[name]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name_:

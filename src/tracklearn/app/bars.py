@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NOBODY = "#d4d4d4"
+_TALL, _COLUMNS = 60.0, 3  # inches that a picture may be high, and columns that it may have
+_LEAST = 0.6  # inches of a panel
 _COLOURS = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"),
     *("#0b3d6b", "#b35900", "#145214", "#7a1010", "#4b2a75", "#7fb8e6", "#f7b6d2", "#8ee08e", "#e8d44d"),
@@ -46,6 +48,9 @@ def stretches(track: Array, frame: Array, pid: Array, min_run: int) -> Array:
 def draw(panels: Mapping[str, Array]) -> bytes:
     """PNG: a panel for each title, where a tracklet is a row over time, sorted by first frame.
 
+    Many panels stand in up to three columns, and their rows become thinner, so that the picture stays of a
+    size that viewers show.
+
     Args:
         panels: title -> (b, 4) of `stretches`, at least one row each.
     """
@@ -53,15 +58,15 @@ def draw(panels: Mapping[str, Array]) -> bytes:
     from matplotlib.figure import Figure
 
     n = [len(np.unique(bars[:, 0])) for bars in panels.values()]
-    pitch = min(0.11, 250 / sum(n))  # inches a bar; a picture has at most 2^16 pixels a side
-    heights = [max(0.6, k * pitch) for k in n]
     above, below = 0.55, 0.45
-    height = sum(heights) + (above + below) * len(n) + 0.35
-    figure = Figure(figsize=(12, height), dpi=110)
+    columns, heights, pitch = _layout(n, above + below)
+    tallest = max(sum(heights[i] + above + below for i in column) for column in columns)
+    height = tallest + 0.35
+    width = 12 * len(columns)
+    figure = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(figure)
-    top = height - 0.3
     figure.text(
-        0.05,
+        0.05 / len(columns),
         (height - 0.2) / height,
         "A row is a tracklet, a colour a person (colours recur). Grey: nobody matched, or too few frames in "
         "a row to count. Numbers: persons in a mixed tracklet.",
@@ -69,15 +74,51 @@ def draw(panels: Mapping[str, Array]) -> bytes:
         color="#555555",
         va="center",
     )
-    for (title, bars), tall in zip(panels.items(), heights, strict=True):
-        top -= above
-        axes = figure.add_axes((0.05, (top - tall) / height, 0.92, tall / height))
-        _panel(axes, bars, small=pitch < 0.07)
-        axes.set_title(title, loc="left", fontsize=10)
-        top -= tall + below
+    items = list(panels.items())
+    for place, column in enumerate(columns):
+        top = height - 0.3
+        for i in column:
+            (title, bars), tall = items[i], heights[i]
+            top -= above
+            left = (place + 0.05) / len(columns)
+            axes = figure.add_axes((left, (top - tall) / height, 0.92 / len(columns), tall / height))
+            _panel(axes, bars, small=pitch < 0.07)
+            axes.set_title(title, loc="left", fontsize=10)
+            top -= tall + below
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def _layout(n: Sequence[int], around: float) -> tuple[list[list[int]], list[float], float]:
+    """Panels of n rows each in columns, their heights, and the height of a row, in inches.
+
+    Args:
+        n: rows of each panel.
+        around: inches above and below a panel.
+    """
+    pitch = 0.11
+    whole = sum(max(_LEAST, k * pitch) + around for k in n)
+    n_columns = min(_COLUMNS, len(n), -(-int(whole) // int(_TALL)) or 1)
+    while True:
+        heights = [max(_LEAST, k * pitch) for k in n]
+        columns = _in_columns([tall + around for tall in heights], n_columns)
+        tallest = max(sum(heights[i] + around for i in column) for column in columns)
+        if tallest <= _TALL or max(heights) <= _LEAST:
+            return columns, heights, pitch
+        pitch *= 0.9
+
+
+def _in_columns(heights: Sequence[float], n: int) -> list[list[int]]:
+    """Panels in up to n columns, in their order, each column about as high as the others."""
+    columns: list[list[int]] = [[]]
+    share, filled = sum(heights) / n, 0.0
+    for i, tall in enumerate(heights):
+        if columns[-1] and len(columns) < n and filled + tall / 2 > share * len(columns):
+            columns.append([])
+        columns[-1].append(i)
+        filled += tall
+    return columns
 
 
 def _panel(axes: Axes, bars: Array, *, small: bool) -> None:

@@ -39,16 +39,18 @@ class Measured:
         rates: sequence -> its rates.
         pooled: rates of all sequences together, their counts added up.
         bars: sequence -> (b, 4) int64, what the picture shows; see `bars.stretches`.
+        warnings: what speaks against the figures, and what was left out, a sentence each.
     """
 
     rates: Mapping[str, NoiseRates]
     pooled: NoiseRates
     bars: Mapping[str, Array]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The pooled rates under the names of `NoiseRates`, and those of each under `sequences`."""
+        """The pooled rates by the names of `NoiseRates`, those of each under `sequences`, and `warnings`."""
         sequences = [{"name": name, **rates.to_dict()} for name, rates in self.rates.items()]
-        return {**self.pooled.to_dict(), "sequences": sequences}
+        return {**self.pooled.to_dict(), "sequences": sequences, "warnings": list(self.warnings)}
 
     def table(self) -> str:
         """One line of text a sequence, and one for all where there are several."""
@@ -146,7 +148,8 @@ def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [*path.glob("*.txt"), *path.glob("*/gt/gt.txt"), *path.glob("*/gt.txt")]
+            names = ("*.txt", "*.txt.gz", "*/gt/gt.txt", "*/gt.txt")
+            inside = [file for name in names for file in path.glob(name) if not file.name.startswith(".")]
             if not inside:
                 raise FileNotFoundError(f"no .txt file in {path}, and no NAME/gt/gt.txt")
             found += sorted((_name(file), file) for file in inside)
@@ -158,8 +161,9 @@ def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
 
 
 def _name(file: Path) -> str:
-    if file.stem != "gt":
-        return file.stem
+    stem = file.name.removesuffix(".gz").removesuffix(".txt") if file.suffix == ".gz" else file.stem
+    if stem != "gt":
+        return stem
     folder = file.resolve().parent
     return folder.parent.name if folder.name == "gt" else folder.name
 
@@ -177,29 +181,36 @@ def measure(
     Raises:
         FileNotFoundError: a file is not there.
         ValueError: a file cannot be read, holds detections without tracks, or two files have no frame in
-            common; min_iou or min_run is out of range.
+            common, or match only once one is read in another way; min_iou or min_run is out of range.
     """
+    from tracklearn.app import mismatch
     from tracklearn.app.bars import stretches
     from tracklearn.core import noise
     from tracklearn.store import mot
 
     rates, bars, rows, n_persons = {}, {}, [], 0
+    warnings: list[str] = []
     for camid, (name, (tracks_file, truth_file)) in enumerate(pairs.items()):
-        boxes, truth = mot.read_results(tracks_file), mot.read_truth(truth_file)
-        if (boxes.track < 0).any():
-            raise ValueError(f"{tracks_file} has boxes without a track (id −1): give a tracker's result")
+        files = Path(tracks_file), Path(truth_file)
+        boxes, said = mismatch.once(mot.read_results(files[0]), files[0])
+        truth, of_truth = mismatch.once(mot.read_truth(files[1]), files[1])
+        left_out = [f"{files[0]}: {n:,} rows are left out: {why}" for why, n in boxes.left_out.items()]
+        warnings += [*left_out, *said, *of_truth]
         if not np.isin(boxes.frame, truth.frame).any():
             raise ValueError(
                 f"{tracks_file} and {truth_file} have no frame in common: are they of one sequence?"
             )
         pid = noise.match_boxes(boxes.frame, boxes.box, truth.frame, truth.track, truth.box, min_iou=min_iou)
+        mismatch.refuse_misread(boxes, truth, float(np.mean(pid >= 0)), min_iou, files)
         persons = len(np.unique(truth.track))
         rates[name] = noise.measure(boxes.track, pid, 0 * pid, min_run=min_run, truth_pairs=persons)
+        warnings += mismatch.doubts(boxes, truth, rates[name], files)
         bars[name] = stretches(boxes.track, boxes.frame, pid, min_run)
         rows.append((boxes.track, pid, np.full_like(pid, camid)))
         n_persons += persons
     track, pid, camid_ = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return Measured(rates, noise.measure(track, pid, camid_, min_run=min_run, truth_pairs=n_persons), bars)
+    pooled = noise.measure(track, pid, camid_, min_run=min_run, truth_pairs=n_persons)
+    return Measured(rates, pooled, bars, tuple(warnings))
 
 
 def _line(name: str, rates: NoiseRates) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ _PERSON = 1  # MOTChallenge's class of pedestrians
 _PERSONS = {"person", "pedestrian", "people", "human", "persons", "pedestrians"}
 
 NO_TRACK = "their id is below 0: no track"
-FLAGGED = "they are flagged 0: to be left out"
+FLAGGED = "their flag is 0: not to be counted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Boxes:
         score: (n,) float64, confidence; 1 where the file gives none.
         left_out: reason -> rows of the file that are no boxes of a person's track.
         annotation: the file says for every row whether it counts and what class it has, as ground truth does.
+        scored: its seventh column holds other numbers than 0, 1 and −1, as that of a tracker does.
     """
 
     frame: Array
@@ -50,6 +51,7 @@ class Boxes:
     score: Array
     left_out: Mapping[str, int] = field(default_factory=dict)
     annotation: bool = False
+    scored: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.frame)
@@ -101,8 +103,8 @@ def read_results(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes
     tracked = rows.track >= 0
     if not tracked.any():
         raise ValueError(
-            f"{path} holds detections, no tracks (every id is below 0): give it as --detector file:{path}, "
-            "with the video alone as source"
+            f"{path} has boxes without a track only (every id is below 0): these are detections; ingest "
+            f"takes them as --detector file:{path}, with the video alone as source"
         )
     annotation = _is_annotation(rows)
     keep, left_out = _persons(path, rows, _has_flags(rows), annotation)
@@ -110,7 +112,7 @@ def read_results(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes
         left_out[NO_TRACK] = n
     keep &= tracked
     score = np.where(rows.score < 0, 1.0, rows.score)
-    return _boxes(rows, keep, rows.track, score, left_out, annotation)
+    return _boxes(rows, keep, rows.track, score, left_out)
 
 
 def read_detections(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes:
@@ -128,7 +130,7 @@ def read_detections(path: str | os.PathLike[str], *, first_frame: int = 1) -> Bo
     rows = read_rows(path, first_frame=first_frame)
     annotation = _is_annotation(rows)
     keep, left_out = _persons(path, rows, annotation, annotation)
-    return _boxes(rows, keep, np.full(len(keep), -1), rows.score, left_out, annotation)
+    return _boxes(rows, keep, np.full(len(keep), -1), rows.score, left_out)
 
 
 def read_truth(path: str | os.PathLike[str]) -> Boxes:
@@ -144,7 +146,7 @@ def read_truth(path: str | os.PathLike[str]) -> Boxes:
     rows = read_rows(path)
     classes = rows.n_columns == 9 and not (rows.kind == -1).all()
     keep, left_out = _persons(path, rows, True, classes)
-    return _boxes(rows, keep, rows.track, np.ones(len(keep)), left_out, _is_annotation(rows))
+    return _boxes(rows, keep, rows.track, np.ones(len(keep)), left_out)
 
 
 def _has_flags(rows: Rows) -> bool:
@@ -192,14 +194,13 @@ def _person_class(path: Path) -> int:
     return _PERSON
 
 
-def _boxes(
-    rows: Rows, keep: Array, track: Array, score: Array, left_out: Mapping[str, int], annotation: bool
-) -> Boxes:
+def _boxes(rows: Rows, keep: Array, track: Array, score: Array, left_out: Mapping[str, int]) -> Boxes:
     box = np.hstack([rows.box[:, :2], rows.box[:, :2] + rows.box[:, 2:]])
     columns = (rows.frame - 1, track, box, score)
     if not keep.all():
         columns = tuple(column[keep] for column in columns)  # type: ignore[assignment]
-    return Boxes(*columns, left_out, annotation)
+    scored = not np.isin(rows.score, (0.0, 1.0, -1.0)).all()
+    return Boxes(*columns, left_out, _is_annotation(rows), scored)
 
 
 def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,8 @@ def measure(
 
     files = [noise.writable(path) for path in out or []]
     measured = noise.measure(noise.pair(tracks, truth), min_iou=min_iou, min_run=min_run)
+    for warning in measured.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for file in files:
         measured.save(file)
     if as_json:

@@ -231,18 +231,6 @@ def by_person_and_camera(pid: Array, camid: Array, frame: Array) -> Tracklets:
     return items(np.cumsum(start) - 1, key[1, start], frame=frame[order], crop=order)
 
 
-def read_text(file: Path) -> str:
-    """The text of a list that comes with a benchmark.
-
-    Raises:
-        ValueError: it is not text; the message names the file.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not text (byte {error.start}): fetch it again") from error
-
-
 def locate(root: str | Path, title: str, needed: Sequence[str], nested: Sequence[str] = ()) -> Path:
     """The folder, `root` or one of `nested` in it, that holds all of `needed`.
 

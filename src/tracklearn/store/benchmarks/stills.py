@@ -15,11 +15,11 @@ from tracklearn.store.benchmarks.parts import (
     by_person_and_camera,
     items,
     locate,
-    read_text,
 )
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.listing import MAX_CAMID, MAX_NUMBER, OVERLONG, SEQUENCE, list_folder, read_number
+from tracklearn.store.text import read_lines
 from tracklearn.types import Array, Truth
 
 MARKET = {
@@ -180,8 +180,8 @@ def read_msmt17(root: Path) -> Benchmark:
 def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
     """The images of a list; label 0 is person `first`."""
     found = []
-    for place, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
+    for place, line in enumerate(map(str.strip, read_lines(file)), 1):
+        if not line:
             continue
         path, _, label = line.rpartition(" ")
         match = _MSMT_NAME.match(path.rpartition("/")[2])

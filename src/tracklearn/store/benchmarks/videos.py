@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate, read_text
+from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
 from tracklearn.store.folders import skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.listing import IMAGE_SUFFIXES, MAX_CAMID, MAX_NUMBER, OVERLONG, natural_key, read_number
+from tracklearn.store.text import read_lines
 from tracklearn.types import Array, Truth
 
 N_SPLITS = 10
@@ -148,7 +149,7 @@ def _mars_images(row: Array, folder: Path, list_file: Path) -> ImageFiles:
     """
     n = len(row)
     if list_file.is_file():
-        names, origin = read_text(list_file).split(), str(list_file)
+        names, origin = "".join(read_lines(list_file)).split(), str(list_file)
     elif folder.is_dir():
         inner = [f.path for f in os.scandir(folder) if f.is_dir()]
         names = sorted(name for path in inner for name in os.listdir(path) if name.endswith(".jpg"))
@@ -310,6 +311,14 @@ def _number(person: str) -> int:
     return read_number(re.findall(r"\d+", person)[-1])
 
 
+def _is_person(given: object) -> bool:
+    """Whether `given` is a number, or a folder's name with one of at most 64 bits at its end."""
+    if isinstance(given, str):
+        digits = re.findall(r"\d+", given)
+        return bool(digits) and len(digits[-1]) <= 18
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
 def _draw_splits(people: list[str]) -> list[tuple[list[str], list[str]]]:
     generator = np.random.default_rng(0)
     half = len(people) // 2
@@ -334,16 +343,14 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
         ]
     form = f'{file} is not a list of splits: expected [{{"train": [persons], "test": [persons]}}, ...]'
     try:
-        value: Any = json.loads(file.read_text(encoding="utf-8"))
+        value: Any = json.loads("".join(read_lines(file)))
         pairs = [(entry["train"], entry["test"]) for entry in value]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(form) from error
     folder = {_number(person): person for person in people}
 
     def names(given: Any) -> list[str]:
-        if not isinstance(given, list):
-            raise ValueError(form)
-        if not all(isinstance(p, int) or (isinstance(p, str) and re.search(r"\d", p)) for p in given):
+        if not isinstance(given, list) or not all(map(_is_person, given)):
             raise ValueError(form)
         numbers = [p if isinstance(p, int) else _number(p) for p in given]
         return [folder.get(place, f"person {str(p)[:40]}") for p, place in zip(given, numbers, strict=True)]
