@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tracklearn.store import setwriter
+from tracklearn.store import pictures, setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
@@ -354,6 +354,7 @@ class _Reader:
         self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []
         self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []  # what a reader of the set should know, a line each
 
     def read(self) -> dict[str, Any]:
         """Read all of it; the record for the manifest."""
@@ -369,6 +370,8 @@ class _Reader:
             record |= {"status": "skipped", "reason": self._nobody()}
         else:
             record |= {"status": "ok", "reason": None}
+        if self.warnings:
+            record |= {"warnings": self.warnings}
         return record | {
             "counts": self.counts,
             "skipped": shorten([entry for entry in self.skipped if entry["n"]]),
@@ -445,6 +448,7 @@ class _Reader:
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
+        self.warnings += frames.notes()
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
         return {**record, "video": video}
 
@@ -454,6 +458,7 @@ class _Reader:
         source = self.job.source
         fps = self.config.fps or DEFAULT_FPS
         self.skipped += plan.skipped
+        series = pictures.Series(lambda: pictures.spread([f for t in plan.tracklets for f in t.files]))
         done, broken = 0, 0
         for tracklet in plan.tracklets:
             camera = f"{source.camera}-{tracklet.camera}" if source.camera else tracklet.camera
@@ -463,7 +468,7 @@ class _Reader:
                 done += 1
                 self._report(done, plan.n_files)
                 try:
-                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality)
+                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality, series=series)
                 except (BrokenPicture, FileNotFoundError) as error:
                     broken += 1
                     gone = isinstance(error, FileNotFoundError)
@@ -475,6 +480,7 @@ class _Reader:
                     track = track.write(self.part, camera, pid=tracklet.pid)
             if len(track):
                 track.write(self.part, camera, pid=tracklet.pid)
+        self.warnings += series.notes()
         self.counts = {"files": plan.n_found, "images": plan.n_files, "broken_images": broken}
         if not plan.labelled:
             return {"labels_used": False}

@@ -92,6 +92,7 @@ class Frames(Protocol):
     @property
     def broken(self) -> int: ...
 
+    def notes(self) -> list[str]: ...
     def __iter__(self) -> Iterator[Frame]: ...
     def __enter__(self) -> Frames: ...
     def __exit__(
@@ -140,6 +141,10 @@ class _Closing:
         self.reasons = Counter[str]()
         self.left_out = Counter[str]()
 
+    def notes(self) -> list[str]:
+        """What was done to pictures read so far that a reader should know, a line each."""
+        return []
+
     @property
     def broken(self) -> int:
         """Frames met so far that could not be decoded."""
@@ -162,6 +167,7 @@ class _ImageFolder(_Closing):
         super().__init__()
         listing = list_folder(path)
         self._files = listing.images
+        self._series = pictures.Series(lambda: pictures.spread(self._files))
         if not self._files:
             raise ValueError(
                 f"no images in folder {path}: expected files such as 000001.jpg, one a frame "
@@ -182,11 +188,15 @@ class _ImageFolder(_Closing):
         if deeper := sum(map(count_files, listing.folders)):
             self.left_out["in a sub-folder of the frames"] = deeper
 
+    def notes(self) -> list[str]:
+        """What was done to pictures read so far that a reader should know, a line each."""
+        return self._series.notes()
+
     def __iter__(self) -> Iterator[Frame]:
         size = (self.info.width, self.info.height)
         for number in range(0, len(self._files), self._stride):
             try:
-                image: Array = pictures.read(self._files[number])
+                image: Array = self._series.read(self._files[number])
             except (pictures.BrokenPicture, FileNotFoundError) as error:
                 why = error.why if isinstance(error, pictures.BrokenPicture) else "gone since"
                 self.reasons[_UNDECODABLE + (f" ({why})" if why else "")] += 1
