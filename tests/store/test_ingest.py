@@ -483,6 +483,10 @@ class Stream:
     account = {}  # noqa: RUF012
     numbered = None
     notes = ()
+
+    def remarks(self):
+        return []
+
     info = VideoInfo(WIDTH, HEIGHT, 25.0, None, "none")
 
     def __enter__(self):

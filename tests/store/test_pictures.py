@@ -81,8 +81,10 @@ def test_the_limit_can_be_set(monkeypatch):
         decode(data)
 
 
-def test_every_accepted_format_decodes_as_before():
+def test_every_accepted_format_decodes_as_opencv_does():
     for name, data in every_format(19, 30):
+        if "alpha" in name or "16-bit" in name:
+            continue  # tests/cases/test_pictures.py says what is right
         expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         np.testing.assert_array_equal(decode(data), expected, err_msg=name)
         np.testing.assert_array_equal(decode(np.frombuffer(data, np.uint8)), expected, err_msg=name)

@@ -327,9 +327,12 @@ def _tracklet_number(query: str | Path | int) -> int | None:
 
 def _read_picture(path: Path) -> Array:
     from tracklearn.store import pictures
+    from tracklearn.store.listing import list_folder
 
+    # What its neighbours need tells how bright a picture of 16 bits is, as where they were taken into a set.
+    series = pictures.Series(lambda: [path, *pictures.spread(list_folder(path.parent).images)])
     try:
-        return pictures.read(path)
+        return series.read(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no such file: {path} (a query is an image's path or a tracklet's number)"

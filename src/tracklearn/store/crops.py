@@ -12,10 +12,10 @@ import numpy as np
 
 from tracklearn.store import memory
 from tracklearn.store.pictures import BrokenPicture, decode
+from tracklearn.store.samples import GREY
 from tracklearn.types import Array
 
 MAX_SIDE = 65_500  # pixels; libjpeg takes no more
-GREY = 127  # what a picture that cannot be decoded becomes
 KEPT = 1 << 30  # bytes of decoded crops that are kept however full the memory is
 SHARE, FREE = 0.25, 0.5  # more is kept up to this share of the memory, while that one stays available
 
@@ -66,6 +66,7 @@ class StoredCrops:
         height, width: size of what `read` returns, pixels.
         cache_bytes: most that is kept, whatever the memory; 0 switches it off, None lets the memory decide.
         workers: decoding threads, default one per core and at most 4.
+        picture: encoded bytes -> the picture; by default `pictures.decode`.
 
     A picture that cannot be decoded comes back grey and is counted in `broken`.
     """
@@ -79,10 +80,11 @@ class StoredCrops:
         width: int,
         cache_bytes: int | None = None,
         workers: int | None = None,
+        picture: Callable[[Array], Array] = decode,
     ) -> None:
         if height < 1 or width < 1:
             raise ValueError(f"crops of {height}x{width} pixels asked for: both must be at least 1")
-        self._n, self._jpeg = n, jpeg
+        self._n, self._jpeg, self._picture = n, jpeg, picture
         self.height, self.width = height, width
         self._workers = workers or min(4, os.cpu_count() or 1)
         self._size = height * width * 3
@@ -149,7 +151,7 @@ class StoredCrops:
         for i in at:
             row = int(index[i])
             try:
-                image = decode(self._jpeg(row))
+                image = self._picture(self._jpeg(row))
             except BrokenPicture:
                 self._broken.add(row)
                 out[i] = GREY

@@ -203,18 +203,23 @@ def shorten(skipped: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return short + [skip(f"more, of {total[reason]:,}", reason, n) for reason, n in rest.items()]
 
 
-def read_crop(path: Path, *, quality: int) -> tuple[bytes, int, int]:
+def read_crop(path: Path, *, quality: int, series: pictures.Series | None = None) -> tuple[bytes, int, int]:
     """JPEG bytes, height and width of an image file.
 
     The compressed picture of a JPEG file is handed on as it is, without what else the file tells
     (`jpeg.stripped`); one that such a note turned, and other formats, are encoded with `quality`.
+
+    Args:
+        path: the file.
+        quality: of JPEG, 1-100.
+        series: of the pictures that it belongs to.
 
     Raises:
         BrokenPicture: it cannot be decoded, or its file not be read.
         FileNotFoundError: it is not there.
     """
     data = pictures.load(path)
-    image = pictures.decode(data)
+    image = pictures.decode(data) if series is None else series.decode(data)
     jpeg = stripped(data) if data[:2] == b"\xff\xd8" else b""
     if not jpeg or (jpeg is not data and not _shows(jpeg, image)):
         jpeg = encode_jpeg(image, quality=quality)

@@ -37,6 +37,7 @@ class ImageFiles:
         self.paths: pa.Array = paths if isinstance(paths, pa.Array) else pa.array(paths, pa.string())
         self._missing: set[int] = set()
         n = len(self.paths)
+        self._series = pictures.Series(lambda: [self.file(row) for row in pictures.spread(range(n))])
         self._survivable = max(1, min(10, n // 2), n // 100)
 
     def __len__(self) -> int:
@@ -90,7 +91,7 @@ class ImageFiles:
             ValueError: it is broken.
         """
         try:
-            return pictures.decode(self.get(row))
+            return self._series.decode(self.get(row))
         except BrokenPicture as error:
             raise ValueError(f"{self.file(row)} is broken: {error}") from None
 
@@ -104,7 +105,13 @@ class ImageFiles:
         """
         self.require()
         return StoredCrops(
-            len(self), self.read, height=height, width=width, cache_bytes=cache_bytes, workers=workers
+            len(self),
+            self.read,
+            height=height,
+            width=width,
+            cache_bytes=cache_bytes,
+            workers=workers,
+            picture=self._series.decode,
         )
 
     def _gone(self, row: int) -> FileNotFoundError:

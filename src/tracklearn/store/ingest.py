@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tracklearn.store import setwriter
+from tracklearn.store import pictures, setwriter
 from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
@@ -381,6 +381,7 @@ class _Reader:
         self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []
         self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []  # what a reader of the set should know, a line each
 
     def read(self) -> dict[str, Any]:
         """Read all of it; the record for the manifest."""
@@ -393,10 +394,12 @@ class _Reader:
         seconds = time.perf_counter() - began
         done = self.counts.get("frames", self.part.n_crops)
         if not self.part.n_tracklets:
-            why = "; ".join([self._nobody(), *record.get("warnings", [])])
+            why = "; ".join([self._nobody(), *self.warnings])
             record |= {"status": "skipped", "reason": why}
         else:
             record |= {"status": "ok", "reason": None}
+        if self.warnings:
+            record |= {"warnings": self.warnings}
         return record | {
             "counts": self.counts,
             "skipped": shorten([entry for entry in self.skipped if entry["n"]]),
@@ -482,9 +485,8 @@ class _Reader:
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
-        warnings = [*frames.notes, *filter(None, [boxes.warning(info)])]
-        if warnings:
-            record["warnings"] = [readable(warning) for warning in warnings]
+        odd = [*frames.notes, *frames.remarks(), *filter(None, [boxes.warning(info)])]
+        self.warnings += [readable(warning) for warning in odd]
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
         video |= {"seconds": round(seconds, 3), **frames.account}
         return {**record, "video": video, **begin_record(self.job.start, self.job.after, info.start)}
@@ -495,6 +497,7 @@ class _Reader:
         source = self.job.source
         fps = self.config.fps or DEFAULT_FPS
         self.skipped += plan.skipped
+        series = pictures.Series(lambda: pictures.spread([f for t in plan.tracklets for f in t.files]))
         done, broken = 0, 0
         for tracklet in plan.tracklets:
             camera = f"{source.camera}-{tracklet.camera}" if source.camera else tracklet.camera
@@ -504,7 +507,7 @@ class _Reader:
                 done += 1
                 self._report(done, plan.n_files)
                 try:
-                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality)
+                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality, series=series)
                 except (BrokenPicture, FileNotFoundError) as error:
                     broken += 1
                     gone = isinstance(error, FileNotFoundError)
@@ -516,6 +519,7 @@ class _Reader:
                     track = track.write(self.part, camera, pid=tracklet.pid)
             if len(track):
                 track.write(self.part, camera, pid=tracklet.pid)
+        self.warnings += series.notes()
         self.counts = {"files": plan.n_found, "images": plan.n_files, "broken_images": broken}
         if not plan.labelled:
             return {"labels_used": False}

@@ -128,6 +128,7 @@ class Frames(Protocol):
     @property
     def broken(self) -> int: ...
 
+    def remarks(self) -> list[str]: ...
     def __iter__(self) -> Iterator[Frame]: ...
     def __enter__(self) -> Frames: ...
     def __exit__(
@@ -192,6 +193,10 @@ class _Closing:
         self.numbered: Numbered | None = None
         self.notes: list[str] = []
 
+    def remarks(self) -> list[str]:
+        """What was done to pictures read so far that a reader should know, a line each."""
+        return []
+
     @property
     def broken(self) -> int:
         """Frames met so far that could not be decoded."""
@@ -221,6 +226,7 @@ class _ImageFolder(_Closing):
         sequence = seqinfo_of(path)
         self.numbered = number_frames(listing.images, suffix=sequence.suffix if sequence else "")
         self._files, self._frame = self.numbered.files, self.numbered.frame
+        self._series = pictures.Series(lambda: pictures.spread(self._files))
         self._stride = stride
         for file in self._files:
             try:
@@ -241,13 +247,17 @@ class _ImageFolder(_Closing):
         if deeper := sum(map(count_files, listing.folders)):
             self.left_out["in a sub-folder of the frames"] = deeper
 
+    def remarks(self) -> list[str]:
+        """What was done to pictures read so far that a reader should know, a line each."""
+        return self._series.notes()
+
     def __iter__(self) -> Iterator[Frame]:
         size = (self.info.width, self.info.height)
         frame = self._frame
         for place in range(0, len(self._files), self._stride):
             number = int(frame[place])
             try:
-                image: Array = pictures.read(self._files[place])
+                image: Array = self._series.read(self._files[place])
             except (pictures.BrokenPicture, FileNotFoundError) as error:
                 why = error.why if isinstance(error, pictures.BrokenPicture) else "gone since"
                 self.reasons[_UNDECODABLE + (f" ({why})" if why else "")] += 1
