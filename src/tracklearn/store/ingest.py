@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
+from tracklearn.store.live import CameraError, Live, LiveFrames
 from tracklearn.store.lock import locked
 from tracklearn.store.mot import Boxes, read_results
 from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
@@ -30,7 +33,7 @@ from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
-from tracklearn.store.video import DEFAULT_FPS, Frame, VideoInfo, open_frames
+from tracklearn.store.video import DEFAULT_FPS, Frame, Frames, VideoInfo, open_frames
 from tracklearn.types import Array
 
 Progress = Callable[[str, int, int | None], None]
@@ -85,6 +88,7 @@ def ingest(
     resume: bool = False,
     strict: bool = False,
     refused: Sequence[str | None] | None = None,
+    live: Live | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
@@ -95,16 +99,19 @@ def ingest(
 
     Args:
         sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
-            "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS"; see `tracklearn.store.sources`.
+            "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS", "door=FILMS/*.mp4",
+            "door=rtsp://user@host/stream"; see `tracklearn.store.sources`.
         out: folder to write; it appears when all is done. Until then there is `out.partial`.
         config: settings; the defaults if None.
         device: torch device of a hub: detector.
         resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
-            If `out` is complete and made from the same sources and settings, nothing is done.
+            If `out` is complete and made from the same sources and settings, nothing is done. A camera whose
+            recording was broken off is recorded anew.
         strict: refuse all when any source cannot be read.
         refused: what `check` of the same arguments returned, which spares opening all sources once more.
+        live: how cameras are recorded, and what ends it; all at the same time, before files are read.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
-            estimate elsewhere until the last call of a source.
+            estimate elsewhere until the last call of a source. Cameras call it from threads of their own.
 
     Returns:
         `out`.
@@ -118,11 +125,12 @@ def ingest(
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     with locked(out):
-        return _ingest(sources, Path(out), config or Config(), device, resume, strict, refused, progress)
+        jobs = _jobs(sources, config or Config(), live)
+        return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
 
 
 def _ingest(
-    sources: Sequence[str | Path | Source],
+    jobs: Sequence[_Job],
     out: Path,
     config: Config,
     device: str,
@@ -135,7 +143,6 @@ def _ingest(
         raise FileExistsError(
             f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
         )
-    jobs = _jobs(sources, config)
     camid = fixed_cameras([job.source for job in jobs])
     if out.exists():
         return _complete(out, _request(jobs))
@@ -143,8 +150,10 @@ def _ingest(
         refused = _check(jobs, device, strict)
     request = _request(jobs)
     with SetWriter(out, resume=resume) as writer:
-        for job, why in zip(jobs, refused, strict=True):
-            part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
+        todo = list(zip(jobs, _part_keys(jobs), refused, strict=True))
+        _record([item for item in todo if item[0].source.address], writer, out, device, progress)
+        for job, key, why in (item for item in todo if not item[0].source.address):
+            part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
             if part is not None:
                 record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
                 part.finish(record)
@@ -157,12 +166,58 @@ def _ingest(
         return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
 
 
+def _part_keys(jobs: Sequence[_Job]) -> list[str]:
+    """The key of each job's part: copies of one recording are told apart by their order."""
+    seen = Counter[str]()
+    keys = []
+    for job in jobs:
+        n = seen[job.key]
+        seen[job.key] += 1
+        keys.append(digest([job.key, n]) if n else job.key)
+    return keys
+
+
+def _record(
+    todo: Sequence[tuple[_Job, str, str | None]],
+    writer: SetWriter,
+    out: Path,
+    device: str,
+    progress: Progress | None,
+) -> None:
+    """Record all cameras at the same time, each into its part."""
+
+    def record(job: _Job, part: PartWriter, why: str | None) -> None:
+        if why is None:
+            try:
+                part.finish(_Reader(job, part, out, device, progress).read())
+                return
+            except CameraError as error:  # it answered when it was looked at, and does not now
+                why = str(error)
+        part.finish(job.unread(out, why))
+
+    parts = [(job, writer.part(key), why) for job, key, why in todo]
+    if not parts:
+        return
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="camera") as pool:
+        running = {pool.submit(record, job, part, why) for job, part, why in parts if part is not None}
+        try:
+            # In steps: not every system wakes a wait without end for Ctrl-C.
+            while running:
+                over, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+                for future in over:
+                    future.result()
+        except BaseException:
+            todo[0][0].live.stop.set()
+            raise
+
+
 def check(
     sources: Sequence[str | Path | Source],
     *,
     config: Config | None = None,
     device: str = "cpu",
     strict: bool = False,
+    live: Live | None = None,
 ) -> list[str | None]:
     """Refuse now what `ingest` of the same arguments would refuse before its work.
 
@@ -174,7 +229,7 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    return _check(_jobs(sources, config or Config()), device, strict)
+    return _check(_jobs(sources, config or Config(), live), device, strict)
 
 
 def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
@@ -189,13 +244,17 @@ def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None =
     return len({job.source.camera for job in jobs})
 
 
-def request_digest(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> str:
+def request_digest(
+    sources: Sequence[str | Path | Source], *, config: Config | None = None, live: Live | None = None
+) -> str:
     """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
+
+    Of a camera it covers the address, as far as that may be shown, and the length of the recording.
 
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return _request(_jobs(sources, config or Config()))
+    return _request(_jobs(sources, config or Config(), live))
 
 
 def _request(jobs: Sequence[_Job]) -> str:
@@ -209,14 +268,19 @@ class _Job:
     detector: str  # with the camera's name in it; "" where none is needed
     plan: FolderPlan | None
     fault: str | None = None  # why a folder of crops has no plan
+    live: Live = field(default_factory=Live)
 
     @cached_property
     def files(self) -> list[Path]:
+        if self.source.address:
+            return []
         return [file for file in (self.source.results, self.source.path) if file is not None]
 
     @cached_property
     def content(self) -> str:
-        """Digest of what the source holds."""
+        """Digest of what the source holds; of a camera, of what may be shown of its address."""
+        if self.source.address:
+            return digest([str(self.source), self.live.seconds])
         return digest([fingerprint(file) for file in self.files])
 
     @cached_property
@@ -229,6 +293,8 @@ class _Job:
         }
         if (limit := max_pixels()) != MAX_PIXELS:
             settings["max_pixels"] = limit
+        if self.source.start is not None:
+            settings["start"] = self.source.start.isoformat()
         source, when = self.source, [changed(file) for file in self.files]
         return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
 
@@ -238,7 +304,7 @@ class _Job:
         results = None if source.results is None else readable(seen_from(source.results, out))
         return {
             "camera": source.camera,
-            "path": readable(seen_from(source.path, out)),
+            "path": str(source) if source.address else readable(seen_from(source.path, out)),
             "results": results,
             "kind": source.kind if self.plan is None else self.plan.kind,
             "digest": self.content,
@@ -257,13 +323,21 @@ class _Job:
             "per_second": 0.0,
         }
 
+    def open_frames(self) -> Frames:
+        source, config = self.source, self.config
+        if source.address:
+            return LiveFrames(
+                source.address, camera=source.camera, live=self.live, stride=config.stride, fps=config.fps
+            )
+        return open_frames(source.path, stride=config.stride, fps=config.fps)
+
     def open_detector(self, device: str) -> Detector:
         config = self.config
         return open_detector(self.detector, threshold=config.threshold, label=config.label, device=device)
 
 
-def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
-    jobs = []
+def _jobs(sources: Sequence[str | Path | Source], config: Config, live: Live | None = None) -> list[_Job]:
+    jobs, live = [], live or Live()
     for source in parse_sources(sources):
         detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
         plan, fault = None, None
@@ -272,7 +346,7 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config) -> list[_Job]:
                 plan = scan_folder(source.path)
             except (ValueError, PermissionError) as error:
                 fault = str(error)
-        jobs.append(_Job(source, config, detector, plan, fault))
+        jobs.append(_Job(source, config, detector, plan, fault, live))
     films = [job for job in jobs if job.source.kind == "video"]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
@@ -338,7 +412,7 @@ def _fault(job: _Job) -> str | None:
             if not source.results.is_file():
                 raise ValueError(f"not a file of tracker results: {source.results}")
             read_results(source.results)
-        open_frames(source.path, fps=job.config.fps).close()
+        job.open_frames().close()
     except (ValueError, PermissionError) as error:
         return str(error)
     return None
@@ -406,7 +480,7 @@ class _Reader:
     def _read_film(self) -> dict[str, Any]:
         source, config = self.job.source, self.config
         record: dict[str, Any] = {}
-        with open_frames(source.path, stride=config.stride, fps=config.fps) as frames:
+        with self.job.open_frames() as frames:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             if source.results is not None:
@@ -439,6 +513,13 @@ class _Reader:
             self.counts["files"] = n_files
             unread = (info.n_frames or 0) - n_frames - frames.broken
             self.skipped.append(skip("frames", "they are left out by the stride", unread))
+        if isinstance(frames, LiveFrames):
+            record |= frames.record()
+            self.skipped += frames.skipped()
+        elif source.start is not None:
+            record["start"] = source.start.isoformat()
+        if source.found is not None:
+            self.skipped += [skip("files", why, n) for why, n in source.found.left_out.items()]
         self.skipped += [
             *(skip("files", why, n) for why, n in frames.left_out.items()),
             *(skip("frames", why, n) for why, n in frames.reasons.items()),

@@ -6,9 +6,11 @@
     door=result.txt+films/a.mp4   MOTChallenge result file and its video (or folder of frames)
     door=video:frames             a folder of frames as a video
     door=crops                    a folder of crops (see `tracklearn.store.folders`)
+    door=films/*.mp4              several recordings of one camera, in natural order; ** and ~ are understood
+    door=films                    the same: all videos directly in the folder
+    door=rtsp://user@host/s       a camera, live (see `tracklearn.store.addresses`)
 
-A path that exists as it stands is taken as a path, whatever signs it holds. Only files are read: an address
-such as rtsp://… is refused.
+A path that exists as it stands is taken as a path, whatever signs it holds.
 """
 
 from __future__ import annotations
@@ -17,16 +19,18 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tracklearn.store import addresses, recordings
 from tracklearn.store.folders import is_market, readable
 from tracklearn.store.listing import IMAGE_SUFFIXES
+from tracklearn.store.recordings import Recordings
 
 MAX_CAMID = 9999
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
-_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]+)://")
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
 _PIECE = 1 << 20
 
@@ -41,6 +45,10 @@ class Source:
         results: MOTChallenge result file of a tracker on `path`.
         camid: number of the camera, from 0; None takes a free one.
         frames: a folder `path` holds whole frames of a video, not crops.
+        address: of a live camera, its password included where it was written; `path` is then what of it may
+            be shown.
+        found: of the first of several recordings given as one, what was found.
+        start: when its first frame was filmed, where somebody says so.
     """
 
     path: Path
@@ -48,15 +56,20 @@ class Source:
     results: Path | None = None
     camid: int | None = None
     frames: bool = False
+    address: str = field(default="", repr=False)
+    found: Recordings | None = None
+    start: datetime | None = None
 
     @property
     def kind(self) -> str:
         """ "results", "video" or "crops"."""
         if self.results is not None:
             return "results"
-        return "video" if self.frames or not self.path.is_dir() else "crops"
+        return "video" if self.frames or self.address or not self.path.is_dir() else "crops"
 
     def __str__(self) -> str:
+        if self.address:
+            return addresses.showable(self.address)
         return f"{self.results}+{self.path}" if self.results else str(self.path)
 
 
@@ -65,46 +78,81 @@ def parse_source(text: str | Path | Source) -> Source:
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: the text has no path, a camera number is too high, or the forms do not fit together.
+        ValueError: the text has no path or stands for several recordings, a camera number is too high, or the
+            forms do not fit together.
     """
-    if isinstance(text, Source):
-        source = text
-    else:
-        camera, camid, rest = "", None, str(text)
-        if (address := _ADDRESS.search(rest)) and not Path(rest).exists():
-            # not repeated: it may hold a password
-            raise ValueError(
-                f"a source is an address ({address[1]}://…), but only files are read: record it first"
-            )
-        named = None if Path(rest).exists() else _NAMED.fullmatch(rest)
-        if named:
-            camera, rest = named[1], named[3]
-            camid = None if named[2] is None else int(named[2])
-        results, path = _split(rest)
-        frames = path.startswith("video:") and not Path(path).exists()
-        if frames:
-            path = path.removeprefix("video:")
-        if not path or results == "":
-            raise ValueError(
-                f"source {str(text)!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO"
-            )
-        source = Source(Path(path), camera, None if results is None else Path(results), camid, frames)
-    for file in (source.results, source.path):
-        if file is not None and not file.exists():
-            raise FileNotFoundError(f"no such file: {file}")
+    found = _parse(text)
+    if len(found) > 1:
+        raise ValueError(
+            f"{addresses.hide(str(text))} stands for {len(found)} recordings: expected one source"
+        )
+    return found[0]
+
+
+def _parse(text: str | Path | Source) -> list[Source]:
+    """The one source that `text` describes, or all recordings of a folder or pattern."""
+    source = text if isinstance(text, Source) else _read(str(text))
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
         raise ValueError(f"camera number {source.camid} of {source}: expected 0..{MAX_CAMID}")
-    if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv"):
-        raise ValueError(
-            f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
-            f"detections go to --detector file:{source.path})"
-        )
-    return replace(source, camera=readable(source.camera))
+    source = replace(source, camera=readable(source.camera))
+    if source.address:
+        addresses.check(source.address)
+        return [source]
+    found = source.found
+    if found is None:
+        for file in (source.results, source.path):
+            if file is not None and not os.path.exists(file):
+                raise FileNotFoundError(f"no such file: {addresses.hide(str(file))}")
+        if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv"):
+            raise ValueError(
+                f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
+                f"detections go to --detector file:{source.path})"
+            )
+        if source.kind == "crops":
+            found = recordings.in_folder(source.path)
+    if found is None:
+        return [source]
+    camera = source.camera or readable(found.name)
+    films = [replace(source, path=file, camera=camera, found=None) for file in found.files]
+    return [replace(films[0], found=found), *films[1:]]
+
+
+def _read(text: str) -> Source:
+    """What `text` says, before it is looked at whether that is there."""
+    camera, camid, rest = "", None, text
+    if not os.path.exists(rest) and not addresses.is_address(rest) and (named := _NAMED.fullmatch(rest)):
+        camera, rest = named[1], named[3]
+        camid = None if named[2] is None else int(named[2])
+    if not os.path.isfile(rest) and not os.path.isdir(rest):
+        if addresses.is_address(rest):
+            return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest)
+        if addresses.holds_address(rest):
+            # not repeated: it may hold a password
+            raise ValueError(
+                "an address stands alone behind the camera's name, NAME=rtsp://…: tracker results and video: "
+                "go with files, so record the camera first"
+            )
+    results, path = _split(rest)
+    frames = path.startswith("video:") and not os.path.exists(path)
+    if frames:
+        path = path.removeprefix("video:")
+    if not path or results == "":
+        raise ValueError(f"source {text!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO")
+    if results is None and not frames and not os.path.exists(path) and recordings.is_pattern(path):
+        found = recordings.match(path)
+        return Source(found.files[0], camera, camid=camid, found=found)
+    files = [_at_home(file) for file in (path, results) if file is not None]
+    return Source(files[0], camera, files[1] if results is not None else None, camid, frames)
+
+
+def _at_home(path: str) -> Path:
+    """`path`, with ~ for the user's home unless something is called that."""
+    return Path(path if os.path.lexists(path) else os.path.expanduser(path))
 
 
 def _split(text: str) -> tuple[str | None, str]:
     """RESULTS and VIDEO of "RESULTS+VIDEO", at the first plus sign where both exist; (None, text) without."""
-    if "+" not in text or Path(text).exists() or Path(text.removeprefix("video:")).exists():
+    if "+" not in text or os.path.exists(text) or os.path.exists(text.removeprefix("video:")):
         return None, text
     cuts = [i for i, sign in enumerate(text) if sign == "+"]
     for i in cuts:
@@ -124,12 +172,13 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
     """
     if isinstance(texts, str | Path | Source):
         texts = [texts]
-    sources = [parse_source(text) for text in texts]
+    sources = [source for text in texts for source in _parse(text)]
     if not sources:
         raise ValueError("no sources given: name at least one video, result file or folder of crops")
     seen: set[tuple[Any, ...]] = set()
     for source in sources:
-        key = (source.path.resolve(), source.results and source.results.resolve())
+        place = source.address or os.path.realpath(source.path)
+        key = (place, source.results and source.results.resolve())
         if key in seen:
             raise ValueError(f"{source} is given twice: name every source once")
         seen.add(key)
@@ -166,6 +215,8 @@ def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
 
 
 def _default_name(source: Source) -> str:
+    if source.address:
+        return readable(addresses.host(source.address))
     path = source.path.resolve()
     if not path.is_dir():
         return readable(path.stem)
