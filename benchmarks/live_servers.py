@@ -7,6 +7,7 @@ that PyAV encodes. Both follow a script, one entry a connection, so that nothing
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import socketserver
 import struct
@@ -104,10 +105,8 @@ class RtspServer(_Server):
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                try:
+                with contextlib.suppress(OSError):  # the client has gone
                     outer._talk(self.rfile, self.connection)
-                except OSError:
-                    pass  # the client has gone
 
         self.server = _Threads(("127.0.0.1", 0), Handler)
 
@@ -198,6 +197,7 @@ class Page:
         then: "end", "cut" (less than the promised length) or "stall".
         length: the length promised; None promises none.
         before: called when the page is asked for.
+        location: where the client is sent instead.
     """
 
     parts: Sequence[bytes]
@@ -205,6 +205,7 @@ class Page:
     then: str = "end"
     length: int | None = None
     before: Callable[[], None] = field(default=lambda: None)
+    location: str = ""
 
 
 class WebServer(_Server):
@@ -231,7 +232,9 @@ class WebServer(_Server):
                     return
                 page = answers.pop(0) if len(answers) > 1 else answers[0]
                 page.before()
-                self.send_response(200)
+                self.send_response(302 if page.location else 200)
+                if page.location:
+                    self.send_header("Location", page.location)
                 self.send_header("Content-Type", page.kind)
                 if page.length is not None:
                     self.send_header("Content-Length", str(page.length))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Round
     from tracklearn.store.ingest import Config as IngestConfig
+    from tracklearn.store.live import Live
     from tracklearn.store.tracklets import TrackletSet
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -288,6 +289,7 @@ def run(
     plan: Callable[[Path], TrainPlan],
     resume: bool = False,
     strict: bool = False,
+    live: Live | None = None,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -304,6 +306,7 @@ def run(
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         strict: refuse all when any source cannot be read, instead of leaving it out.
+        live: how cameras are recorded.
         on_round: told of every round.
         tell: told what a person should know of the folder, a line each: damage that was passed over.
         extra_report: further contents for the report, called when training is done.
@@ -321,7 +324,18 @@ def run(
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
         return _run(
-            sources, out, ingest_config, plan, strict, progress, on_round, tell, extra_report, command, salt
+            sources,
+            out,
+            ingest_config,
+            plan,
+            strict,
+            live,
+            progress,
+            on_round,
+            tell,
+            extra_report,
+            command,
+            salt,
         )
 
 
@@ -331,6 +345,7 @@ def _run(
     ingest_config: IngestConfig,
     plan: Callable[[Path], TrainPlan],
     strict: bool,
+    live: Live | None,
     progress: Progress | None,
     on_round: Callable[[Round], None] | None,
     tell: Callable[[str], None] | None,
@@ -344,12 +359,12 @@ def _run(
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-    refused = ingest_store.check(sources, config=ingest_config, strict=strict)
+    refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live)
     training = plan(set_path)
     cameras = ingest_store.n_cameras(sources, config=ingest_config)
     if cameras is not None:
         training.check_cameras(cameras)
-    request = ingest_store.request_digest(sources, config=ingest_config)
+    request = ingest_store.request_digest(sources, config=ingest_config, live=live)
     stages = Stages(out, tell=tell)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
         if needed:
@@ -360,6 +375,7 @@ def _run(
                 resume=True,
                 device=training.device,
                 refused=refused,
+                live=live,
                 progress=progress,
             )
 

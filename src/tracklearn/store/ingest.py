@@ -125,24 +125,27 @@ def ingest(
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     with locked(out):
-        jobs = _jobs(sources, config or Config(), live)
-        return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
+        return _ingest(
+            sources, Path(out), config or Config(), device, resume, strict, refused, live, progress
+        )
 
 
 def _ingest(
-    jobs: Sequence[_Job],
+    sources: Sequence[str | Path | Source],
     out: Path,
     config: Config,
     device: str,
     resume: bool,
     strict: bool,
     refused: Sequence[str | None] | None,
+    live: Live | None,
     progress: Progress | None,
 ) -> Path:
     if out.exists() and not resume:
         raise FileExistsError(
             f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
         )
+    jobs = _jobs(sources, config, live)
     camid = fixed_cameras([job.source for job in jobs])
     if out.exists():
         return _complete(out, _request(jobs))

@@ -39,6 +39,7 @@ _PROTOCOLS = {
 }
 _OPENED_BY = {"rtsp": {"rtsp", "rtp"}, "rtsps": {"rtsp", "rtp"}, "http": {"hls"}, "https": {"hls"}}
 _JUMP = 30.0  # seconds that a live stamp may run ahead of its arrival, from one frame to the next
+_LATE = 5.0  # seconds that we may be behind a camera before frames are left out
 _LISTED = 100  # gaps that the manifest lists one by one
 _POLL = 0.2  # seconds between looks at whether the recording is over
 
@@ -136,11 +137,10 @@ class LiveFrames(video._Closing):
         self.end = "it was stopped"
         self._deadline: float | None = None
         self._connection = _Connection(self._opened_with(), live, self._shown)
-        first = self._connection.first
-        height, width = _upright(first, self._reformatter).shape[:2]
-        self.info = VideoInfo(
-            width, height, self._connection.fps or fps or DEFAULT_FPS, None, self._connection.codec
-        )
+        height, width = _upright(self._connection.first, self._reformatter).shape[:2]
+        rate = self._connection.fps or fps or DEFAULT_FPS
+        self._times = _Times(rate)
+        self.info = VideoInfo(width, height, rate, None, self._connection.codec)
 
     def _opened_with(self) -> str:
         return self._live.opened_with(self._address, self._camera)
@@ -202,7 +202,7 @@ class LiveFrames(video._Closing):
     def _read(self) -> None:
         """Reads until the recording is over, through as many connections as it takes."""
         live, number = self._live, 0
-        times = _Times(self.info.fps)
+        times = self._times
         try:
             while True:
                 connection, n, cut = self._connection, number, ""
@@ -242,13 +242,19 @@ class LiveFrames(video._Closing):
             self._connection.close()
 
     def _put(self, item: tuple[int, float, Any], connection: _Connection) -> bool:
-        """Hands a frame on, or counts it; whether the recording goes on."""
+        """Hands a frame on, or counts it; whether the recording goes on.
+
+        Many cameras and all playlists send in bursts: as long as the frame is not late, it is waited for
+        room. A film waits for us however long that takes; a picture without a stamp would only become wrong.
+        """
         while not self._over(None):
+            late = not connection.stamped or self._times.late(self._live.clock()) > _LATE
+            drop = late and not connection.finite
             try:
-                self._queue.put(item, timeout=_POLL if connection.finite else 0)
+                self._queue.put(item, block=not drop, timeout=_POLL)
             except queue.Full:
-                if connection.finite:
-                    continue  # it waits for us
+                if not drop:
+                    continue
                 self.behind += 1
             return True
         return False
@@ -344,16 +350,14 @@ class _Connection:
         if not streams:
             raise CameraError(self._shown, "it holds no video stream")
         if name.endswith("_pipe") or name == "image2":
-            raise CameraError(
-                self._shown, "it is a single picture, not a stream: give the address of its video"
-            )
+            raise CameraError(self._shown, "it is a single picture: give the address of its video")
         # Playlists and cameras offer the same picture in several sizes.
         self._stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
         # Threads that each hold a picture would hand it out late.
         self._stream.thread_type = "SLICE"
-        self._stamped = not int(self._container.format.flags) & video._NO_TIMESTAMPS
+        self.stamped = not int(self._container.format.flags) & video._NO_TIMESTAMPS
         rate = self._stream.average_rate or self._stream.guessed_rate
-        self.fps = float(rate) if rate and self._stamped else None
+        self.fps = float(rate) if rate and self.stamped else None
         self.codec = self._stream.codec_context.name
         # What has a length is a film behind an address: it waits, and ends.
         length = self._container.duration
@@ -380,7 +384,7 @@ class _Connection:
         self._container.close()
 
     def _stamp(self, frame: Any) -> float | None:
-        if not self._stamped or frame.pts is None:
+        if not self.stamped or frame.pts is None:
             return None
         return float(frame.pts * (frame.time_base or self._stream.time_base or 0))
 
@@ -456,6 +460,10 @@ class _Times:
         seconds = self._place(stamp, arrived, follow, anew)
         self._stamp, self._arrived, self.last = stamp, arrived, seconds
         return seconds
+
+    def late(self, now: float) -> float:
+        """Seconds by which the last frame is older than this machine's clock says."""
+        return now - (self._began or now) - self.last
 
     def _place(self, stamp: float | None, arrived: float, follow: bool, anew: bool) -> float:
         if self._began is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -91,14 +91,13 @@ def parse_source(text: str | Path | Source) -> Source:
 
 def _parse(text: str | Path | Source) -> list[Source]:
     """The one source that `text` describes, or all recordings of a folder or pattern."""
-    source = text if isinstance(text, Source) else _read(str(text))
+    source, found = (text, None) if isinstance(text, Source) else _read(str(text))
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
         raise ValueError(f"camera number {source.camid} of {source}: expected 0..{MAX_CAMID}")
     source = replace(source, camera=readable(source.camera))
     if source.address:
         addresses.check(source.address)
         return [source]
-    found = source.found
     if found is None:
         for file in (source.results, source.path):
             if file is not None and not os.path.exists(file):
@@ -112,20 +111,19 @@ def _parse(text: str | Path | Source) -> list[Source]:
             found = recordings.in_folder(source.path)
     if found is None:
         return [source]
-    camera = source.camera or readable(found.name)
-    films = [replace(source, path=file, camera=camera, found=None) for file in found.files]
+    films = [replace(source, path=file) for file in found.files]
     return [replace(films[0], found=found), *films[1:]]
 
 
-def _read(text: str) -> Source:
-    """What `text` says, before it is looked at whether that is there."""
+def _read(text: str) -> tuple[Source, Recordings | None]:
+    """What `text` says, before it is looked at whether that is there; what fits it where it is a pattern."""
     camera, camid, rest = "", None, text
     if not os.path.exists(rest) and not addresses.is_address(rest) and (named := _NAMED.fullmatch(rest)):
         camera, rest = named[1], named[3]
         camid = None if named[2] is None else int(named[2])
     if not os.path.isfile(rest) and not os.path.isdir(rest):
         if addresses.is_address(rest):
-            return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest)
+            return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest), None
         if addresses.holds_address(rest):
             # not repeated: it may hold a password
             raise ValueError(
@@ -140,9 +138,9 @@ def _read(text: str) -> Source:
         raise ValueError(f"source {text!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO")
     if results is None and not frames and not os.path.exists(path) and recordings.is_pattern(path):
         found = recordings.match(path)
-        return Source(found.files[0], camera, camid=camid, found=found)
+        return Source(found.files[0], camera, camid=camid), found
     files = [_at_home(file) for file in (path, results) if file is not None]
-    return Source(files[0], camera, files[1] if results is not None else None, camid, frames)
+    return Source(files[0], camera, files[1] if results is not None else None, camid, frames), None
 
 
 def _at_home(path: str) -> Path:
@@ -172,7 +170,14 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
     """
     if isinstance(texts, str | Path | Source):
         texts = [texts]
-    sources = [source for text in texts for source in _parse(text)]
+    groups = [_parse(text) for text in texts]
+    taken = {group[0].camera for group in groups}
+    sources: list[Source] = []
+    for group in groups:
+        if (found := group[0].found) is not None and not group[0].camera:  # one camera, whatever its files
+            name = _distinct(readable(found.name), taken)
+            group = [replace(source, camera=name) for source in group]
+        sources += group
     if not sources:
         raise ValueError("no sources given: name at least one video, result file or folder of crops")
     seen: set[tuple[Any, ...]] = set()
@@ -182,7 +187,6 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
         if key in seen:
             raise ValueError(f"{source} is given twice: name every source once")
         seen.add(key)
-    taken = {source.camera for source in sources}
     for i, source in enumerate(sources):
         market = source.kind == "crops" and is_market(source.path)
         if market and source.camid is not None:
@@ -191,6 +195,27 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
             sources[i] = replace(source, camera=_distinct(_default_name(source), taken))
     fixed_cameras(sources)
     return sources
+
+
+def with_starts(sources: Sequence[Source], starts: Mapping[str, datetime]) -> list[Source]:
+    """Sources with the moment at which each camera's first film begins.
+
+    Raises:
+        ValueError: no such camera, or one that is recorded live or brings no film.
+    """
+    names = {source.camera for source in sources}
+    if unknown := sorted(set(starts) - names):
+        known = ", ".join(sorted(names))
+        raise ValueError(f"--start names camera {unknown[0]!r}, but the cameras of the sources are {known}")
+    left, started = dict(starts), []
+    for source in sources:
+        moment = left.pop(source.camera, None)
+        if moment is not None and source.address:
+            raise ValueError(f"camera {source.camera!r} is recorded live: it begins now, give no start")
+        if moment is not None and source.kind == "crops":
+            raise ValueError(f"camera {source.camera!r} is a folder of crops: only films have a start")
+        started.append(source if moment is None else replace(source, start=moment))
+    return started
 
 
 def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
