@@ -7,7 +7,7 @@ Identities (pids) have no place in `Tracklets`: training cannot see them. Ground
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +45,9 @@ class Tracklets:
             and reorders them; this column still finds the pictures.
         camid: (t,) int64, camera of each tracklet, from 0.
         source: (t,) int64, the tracklet of the original set from which each was cut (itself at first).
+        clock: (t,) int64, which clock its times are of: times of different clocks say nothing of each other,
+            as of two recordings of which nobody knows when they began. All of one if left out.
+        offset: (t,) float64, seconds from the zero of its clock to the start of its video; 0 if left out.
 
     Raises:
         ValueError: a shape or an order is wrong; the message names the field.
@@ -58,10 +61,15 @@ class Tracklets:
     crop: Array
     camid: Array
     source: Array
+    clock: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    offset: Array = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         n = len(self.tracklet)
         t = len(self.camid)
+        for name in ("clock", "offset"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.zeros(t))
         per_crop, per_tracklet = "one per crop", "one per tracklet"
         for name, dtype, shape, why in (
             ("tracklet", np.int64, (n,), per_crop),
@@ -72,6 +80,8 @@ class Tracklets:
             ("crop", np.int64, (n,), per_crop),
             ("camid", np.int64, (t,), per_tracklet),
             ("source", np.int64, (t,), per_tracklet),
+            ("clock", np.int64, (t,), per_tracklet),
+            ("offset", np.float64, (t,), per_tracklet),
         ):
             object.__setattr__(self, name, _as(name, getattr(self, name), dtype, shape, why))
         if n:
@@ -98,6 +108,11 @@ class Tracklets:
     def n_cameras(self) -> int:
         """One more than the highest camid; 0 for an empty set."""
         return int(self.camid.max()) + 1 if len(self.camid) else 0
+
+    @property
+    def clock_time(self) -> Array:
+        """(n,) float64, seconds on the clock of its tracklet: what may be compared between tracklets."""
+        return self.time + self.offset[self.tracklet]
 
     @property
     def start(self) -> Array:
@@ -140,6 +155,8 @@ class Tracklets:
             crop=self.crop[order],
             camid=self.camid[old],
             source=self.source[old],
+            clock=self.clock[old],
+            offset=self.offset[old],
         )
 
     def arrays(self) -> dict[str, Array]:

@@ -86,7 +86,10 @@ def test_results_with_their_video_become_tracklets(walk):
         2,
         40,
     )
-    assert entry["video"] == {"width": WIDTH, "height": HEIGHT, "fps": FPS, "codec": "h264"}
+    assert entry["video"] == {"width": WIDTH, "height": HEIGHT, "fps": FPS, "codec": "h264"} | {
+        "seconds": 2.0,
+        "times": "stamps",
+    }
     assert entry["counts"]["frames"] == 20
     assert entry["skipped"] == []
     assert tracklet_set.manifest["settings"] == Config().model_dump()
@@ -476,7 +479,8 @@ class Stream:
 
     n: int
     broken = 0
-    reasons = left_out = Counter()  # noqa: RUF012
+    reasons = left_out = missing = Counter()  # noqa: RUF012
+    account = {}  # noqa: RUF012
     info = VideoInfo(WIDTH, HEIGHT, 25.0, None, "none")
 
     def __enter__(self):
@@ -502,8 +506,8 @@ class Walkers:
     def __call__(self, image, frame):
         return np.array([[0, 0, 20, 60], [40, 0, 70, 60]], np.float32), np.ones(2, np.float32)
 
-    def update(self, box, score, frame, image=None):
-        return np.array([0, 1]) + 2 * (frame // 200), box, score
+    def update(self, box, score, time, image=None):
+        return np.array([0, 1]) + 2 * int(time / 8 + 1e-6), box, score
 
 
 def test_memory_does_not_grow_with_the_length(walk, monkeypatch):

@@ -165,14 +165,16 @@ def test_a_set_flag_ends_it_and_keeps_what_there_is(live):
 
 
 def test_a_slow_reader_loses_frames_not_memory(live):
-    with WebServer({"/v": [mjpeg(jpegs(60)), Page([])]}) as server:
-        with LiveFrames(server.address + "/v", camera="hall", live=live(backlog=1)) as frames:
-            reading = iter(frames)
-            found = [next(reading)]
-            waiting = threading.Event()
-            while not frames.behind:  # nobody takes frames now: all but one of them find no room
-                waiting.wait(0.01)
-            found += reading
+    with (
+        WebServer({"/v": [mjpeg(jpegs(60)), Page([])]}) as server,
+        LiveFrames(server.address + "/v", camera="hall", live=live(backlog=1)) as frames,
+    ):
+        reading = iter(frames)
+        found = [next(reading)]
+        waiting = threading.Event()
+        while not frames.behind:  # nobody takes frames now: all but one of them find no room
+            waiting.wait(0.01)
+        found += reading
     assert len(found) + frames.behind == 60
     assert frames.skipped()[0]["n"] == frames.behind
     assert [f.number for f in found] == sorted({f.number for f in found})

@@ -1,11 +1,10 @@
 """Folders and patterns of recordings."""
 
 import os
-from datetime import UTC, datetime
 
 import pytest
 
-from tracklearn.store.sources import Source, parse_source, parse_sources, with_starts
+from tracklearn.store.sources import Source, parse_source, parse_sources
 
 
 @pytest.fixture
@@ -111,21 +110,6 @@ def test_folders_of_crops_and_frames_are_what_they_were(here):
     assert parse_source("video:frames").kind == "video"
     os.makedirs("empty")
     assert parse_source("empty").kind == "crops"  # refused later, as ever
-
-
-def test_starts_belong_to_the_first_film_of_a_camera(here):
-    here("rec/a.mp4", "rec/b.mp4", "yard.mp4", "crops/p/1.jpg")
-    moment = datetime(2026, 5, 1, 8, tzinfo=UTC)
-    sources = with_starts(parse_sources(["hall=rec", "yard.mp4", "c=crops"]), {"hall": moment})
-    assert [s.start for s in sources] == [moment, None, None, None]
-    with pytest.raises(
-        ValueError, match="--start names camera 'hal', but the cameras of the sources are c, hall"
-    ):
-        with_starts(sources, {"hal": moment})
-    with pytest.raises(ValueError, match="'c' is a folder of crops"):
-        with_starts(sources, {"c": moment})
-    with pytest.raises(ValueError, match="'live' is recorded live"):
-        with_starts(parse_sources(["live=rtsp://127.0.0.1/s"]), {"live": moment})
 
 
 def test_an_address_is_a_source_and_shows_no_password(here):

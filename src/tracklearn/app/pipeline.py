@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Round
+    from tracklearn.store.clocks import Start
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.live import Live
     from tracklearn.store.tracklets import TrackletSet
@@ -290,6 +291,7 @@ def run(
     resume: bool = False,
     strict: bool = False,
     live: Live | None = None,
+    start: Start | None = None,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -307,6 +309,7 @@ def run(
         resume: go on in an existing folder.
         strict: refuse all when any source cannot be read, instead of leaving it out.
         live: how cameras are recorded.
+        start: when the films of a camera began.
         on_round: told of every round.
         tell: told what a person should know of the folder, a line each: damage that was passed over.
         extra_report: further contents for the report, called when training is done.
@@ -330,6 +333,7 @@ def run(
             plan,
             strict,
             live,
+            start,
             progress,
             on_round,
             tell,
@@ -346,6 +350,7 @@ def _run(
     plan: Callable[[Path], TrainPlan],
     strict: bool,
     live: Live | None,
+    start: Start | None,
     progress: Progress | None,
     on_round: Callable[[Round], None] | None,
     tell: Callable[[str], None] | None,
@@ -359,12 +364,12 @@ def _run(
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-    refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live)
+    refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
     training = plan(set_path)
     cameras = ingest_store.n_cameras(sources, config=ingest_config)
     if cameras is not None:
         training.check_cameras(cameras)
-    request = ingest_store.request_digest(sources, config=ingest_config, live=live)
+    request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
     stages = Stages(out, tell=tell)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
         if needed:
@@ -376,6 +381,7 @@ def _run(
                 device=training.device,
                 refused=refused,
                 live=live,
+                start=start,
                 progress=progress,
             )
 

@@ -68,25 +68,27 @@ def spatio_temporal(
     box: Array,
     camid: Array,
     *,
+    clock: Array | None = None,
     period: float | Array | None = None,
     distance: float = 0.5,
 ) -> Array:
     """Which tracklets to keep so that one person gives at most one tracklet in each camera.
 
-    In each camera by itself: those alive at the moments S, S + P, S + 2P, … where at each moment, of
-    tracklets too near each other, the one of most crops stays (the lower number among equals). A tracklet
+    In each camera, and on each clock, by itself: those alive at the moments S, S + P, S + 2P, … where at each
+    moment, of tracklets too near each other, the one of most crops stays (the lower number among equals). One
     that was kept at an earlier moment keeps its place, and is there only once. S is the phase at which the
     most tracklets are alive at some moment, the earliest of those; so every camera with crops keeps one.
 
     It holds as far as its assumptions do, and cannot see where they fail: a person who stays longer than P or
     comes back is kept again; two tracks of one person at one moment, farther apart than `distance`, are both
-    kept; and the times of all crops of a camera must be of one clock.
+    kept; and who is seen on two clocks of a camera, such as recordings of unknown beginning, is kept on each.
 
     Args:
         tracklet: (n,) int, of each crop, in any order.
         time: (n,) seconds.
         box: (n, 4) pixels (x1, y1, x2, y2).
         camid: (t,) int, of each tracklet, from 0.
+        clock: (t,) int, which clock its times are of, where they are not all of one in its camera.
         period: P in seconds, one for all or (cameras,) by camid; None: `usual_period`.
         distance: tracklets are too near where the centres of their boxes, each the nearest in time to the
             moment, are at most this share of their mean height apart.
@@ -115,6 +117,9 @@ def spatio_temporal(
         raise ValueError(f"distance is {distance}, expected at least 0: a share of the height of a box")
     if len(np.unique(tracklet)) > 1 and (box == box[0]).all():
         raise ValueError('all boxes are the same, which says nothing of places: set sampling to "all"')
+    clock = np.zeros(len(camid), np.int64) if clock is None else np.asarray(clock)
+    if clock.shape != camid.shape:
+        raise ValueError(f"clock has shape {clock.shape}, expected {camid.shape}: one per tracklet")
     begin, end, length = _spans(tracklet, time, len(camid))
     if period is None:
         period = usual_period(tracklet, time, camid)
@@ -122,11 +127,13 @@ def spatio_temporal(
     whose: list[Array] = [np.zeros(0, np.int64)]
     moment: list[Array] = [np.zeros(0, np.int64)]
     at: list[Array] = [np.zeros(0)]
-    for camera in np.unique(camid[length > 0]).tolist():
+    _, together = np.unique(np.stack([camid, clock], 1), axis=0, return_inverse=True)
+    for group in np.unique(together[length > 0]).tolist():
+        own = np.flatnonzero((length > 0) & (together == group))
+        camera = int(camid[own[0]])
         every = float(seconds[camera])
         if not (every > 0 and np.isfinite(every)):
             raise ValueError(f"period is {every} s in camera {camera}, expected seconds above 0")
-        own = np.flatnonzero((length > 0) & (camid == camera))
         first = _phase(begin[own], end[own], every)
         low = np.ceil((begin[own] - first) / every - _ROUNDING).astype(np.int64)
         high = np.floor((end[own] - first) / every + _ROUNDING).astype(np.int64)
@@ -135,14 +142,14 @@ def spatio_temporal(
         moment.append(np.arange(n.sum()) - np.repeat(np.cumsum(n) - n - low, n))
         at.append(first + moment[-1] * every)
     alive, number, now = np.concatenate(whose), np.concatenate(moment), np.concatenate(at)
-    turn = np.lexsort((alive, -length[alive], number, camid[alive]))
+    turn = np.lexsort((alive, -length[alive], number, together[alive]))
     alive, number, now = alive[turn], number[turn], now[turn]
     shown = box[_nearest(tracklet, time, alive, now)]
     centre, height = (shown[:, :2] + shown[:, 2:]) / 2, shown[:, 3] - shown[:, 1]
     keep = np.zeros(len(camid), bool)
-    other = np.flatnonzero((np.diff(number) != 0) | (np.diff(camid[alive]) != 0)) + 1
-    for group in np.split(np.arange(len(alive)), other):
-        _choose(keep, alive[group], centre[group], height[group], distance)
+    other = np.flatnonzero((np.diff(number) != 0) | (np.diff(together[alive]) != 0)) + 1
+    for rows in np.split(np.arange(len(alive)), other):
+        _choose(keep, alive[rows], centre[rows], height[rows], distance)
     return keep
 
 

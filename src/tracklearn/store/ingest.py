@@ -6,12 +6,14 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tracklearn.store import setwriter
+from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
@@ -33,7 +36,7 @@ from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
 from tracklearn.store.track import open_tracker
-from tracklearn.store.video import DEFAULT_FPS, Frame, Frames, VideoInfo, open_frames
+from tracklearn.store.video import DEFAULT_FPS, Frame, Frames, LargerPicture, VideoInfo, open_frames
 from tracklearn.types import Array
 
 Progress = Callable[[str, int, int | None], None]
@@ -50,7 +53,7 @@ class Config(BaseModel):
 
     detector: str = Field(
         default="motion",
-        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}: its name)",
+        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}, {video}: names)",
     )
     tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
     threshold: float | None = Field(
@@ -90,6 +93,7 @@ def ingest(
     refused: Sequence[str | None] | None = None,
     live: Live | None = None,
     progress: Progress | None = None,
+    start: Start | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
 
@@ -112,6 +116,9 @@ def ingest(
         live: how cameras are recorded, and what ends it; all at the same time, before files are read.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
             estimate elsewhere until the last call of a source. Cameras call it from threads of their own.
+        start: camera -> when its first video began, or one such moment for each of its videos; of later
+            videos, where only the first is given, the creation times in the files tell how much later.
+            Without it the creation times are taken, where there are any.
 
     Returns:
         `out`.
@@ -125,27 +132,24 @@ def ingest(
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     with locked(out):
-        return _ingest(
-            sources, Path(out), config or Config(), device, resume, strict, refused, live, progress
-        )
+        jobs = _jobs(sources, config or Config(), start, live)
+        return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
 
 
 def _ingest(
-    sources: Sequence[str | Path | Source],
+    jobs: Sequence[_Job],
     out: Path,
     config: Config,
     device: str,
     resume: bool,
     strict: bool,
     refused: Sequence[str | None] | None,
-    live: Live | None,
     progress: Progress | None,
 ) -> Path:
     if out.exists() and not resume:
         raise FileExistsError(
             f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
         )
-    jobs = _jobs(sources, config, live)
     camid = fixed_cameras([job.source for job in jobs])
     if out.exists():
         return _complete(out, _request(jobs))
@@ -166,7 +170,8 @@ def _ingest(
             shutil.rmtree(writer.partial)  # worth nothing, and in the way of the next attempt
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
             raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
-        return writer.finish(config.model_dump(), camid=camid, extra={"request": request})
+        extra = {"request": request, "clocks": clocks_of(records)}
+        return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
 
 def _part_keys(jobs: Sequence[_Job]) -> list[str]:
@@ -220,6 +225,7 @@ def check(
     config: Config | None = None,
     device: str = "cpu",
     strict: bool = False,
+    start: Start | None = None,
     live: Live | None = None,
 ) -> list[str | None]:
     """Refuse now what `ingest` of the same arguments would refuse before its work.
@@ -232,7 +238,7 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    return _check(_jobs(sources, config or Config(), live), device, strict)
+    return _check(_jobs(sources, config or Config(), start, live), device, strict)
 
 
 def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
@@ -248,7 +254,11 @@ def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None =
 
 
 def request_digest(
-    sources: Sequence[str | Path | Source], *, config: Config | None = None, live: Live | None = None
+    sources: Sequence[str | Path | Source],
+    *,
+    config: Config | None = None,
+    start: Start | None = None,
+    live: Live | None = None,
 ) -> str:
     """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
 
@@ -257,7 +267,7 @@ def request_digest(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return _request(_jobs(sources, config or Config(), live))
+    return _request(_jobs(sources, config or Config(), start, live))
 
 
 def _request(jobs: Sequence[_Job]) -> str:
@@ -271,6 +281,8 @@ class _Job:
     detector: str  # with the camera's name in it; "" where none is needed
     plan: FolderPlan | None
     fault: str | None = None  # why a folder of crops has no plan
+    start: datetime | None = None  # when it began
+    after: tuple[datetime, Path] | None = None  # when the camera's first file began, and that file
     live: Live = field(default_factory=Live)
 
     @cached_property
@@ -296,8 +308,8 @@ class _Job:
         }
         if (limit := max_pixels()) != MAX_PIXELS:
             settings["max_pixels"] = limit
-        if self.source.start is not None:
-            settings["start"] = self.source.start.isoformat()
+        if self.start or self.after:
+            settings["start"] = [str(self.start), str(self.after and self.after[0])]
         source, when = self.source, [changed(file) for file in self.files]
         return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
 
@@ -326,37 +338,50 @@ class _Job:
             "per_second": 0.0,
         }
 
-    def open_frames(self) -> Frames:
+    def open_frames(self, size: tuple[int, int] | None = None) -> Frames:
         source, config = self.source, self.config
         if source.address:
             return LiveFrames(
                 source.address, camera=source.camera, live=self.live, stride=config.stride, fps=config.fps
             )
-        return open_frames(source.path, stride=config.stride, fps=config.fps)
+        return open_frames(source.path, stride=config.stride, fps=config.fps, size=size)
 
     def open_detector(self, device: str) -> Detector:
         config = self.config
         return open_detector(self.detector, threshold=config.threshold, label=config.label, device=device)
 
 
-def _jobs(sources: Sequence[str | Path | Source], config: Config, live: Live | None = None) -> list[_Job]:
+def _jobs(
+    sources: Sequence[str | Path | Source],
+    config: Config,
+    start: Start | None = None,
+    live: Live | None = None,
+) -> list[_Job]:
     jobs, live = [], live or Live()
-    for source in parse_sources(sources):
-        detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
+    parsed = parse_sources(sources)
+    begins = begin_times(parsed, start or {})
+    for source, (begin, after) in zip(parsed, begins, strict=True):
+        detector = _named(config.detector, source) if source.kind == "video" else ""
         plan, fault = None, None
         if source.kind == "crops":
             try:
                 plan = scan_folder(source.path)
             except (ValueError, PermissionError) as error:
                 fault = str(error)
-        jobs.append(_Job(source, config, detector, plan, fault, live))
+        jobs.append(_Job(source, config, detector, plan, fault, begin, after, live))
     films = [job for job in jobs if job.source.kind == "video"]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
             f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
-            "put {camera} into its path, which stands for the name of the camera"
+            "put {camera} into its path, which stands for the name of the camera, or {video}, for the name "
+            "of the file without its ending"
         )
     return jobs
+
+
+def _named(detector: str, source: Source) -> str:
+    names = {"{camera}": source.camera, "{video}": source.path.stem}
+    return re.sub(r"{camera}|{video}", lambda found: names[found[0]], detector)
 
 
 def _model_digest(detector: str) -> list[str]:
@@ -481,9 +506,17 @@ class _Reader:
     # Video, with a detector and a tracker or with the results of one
 
     def _read_film(self) -> dict[str, Any]:
+        try:
+            return self._read_film_at(None)
+        except LargerPicture as larger:
+            # Where the picture grows, the boxes and crops of before would be of another scale: once more.
+            self.part.restart()
+            return self._read_film_at(larger.size)
+
+    def _read_film_at(self, size: tuple[int, int] | None) -> dict[str, Any]:
         source, config = self.job.source, self.config
         record: dict[str, Any] = {}
-        with self.job.open_frames() as frames:
+        with self.job.open_frames(size) as frames:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             if source.results is not None:
@@ -502,10 +535,10 @@ class _Reader:
                 max_gap=config.max_gap,
                 jpeg_quality=config.jpeg_quality,
             )
-            n_frames, last = 0, -1
+            n_frames, last, seconds = 0, -1, 0.0
             for frame in frames:
                 cutter.add(frame, *boxes.at(frame))
-                n_frames, last = n_frames + 1, frame.number
+                n_frames, last, seconds = n_frames + 1, frame.number, frame.time + 1 / info.fps
                 self._report(n_frames, total if total is None else max(total, n_frames + 1))
             cutter.close()
             self._report(n_frames, n_frames)
@@ -516,21 +549,22 @@ class _Reader:
             self.counts["files"] = n_files
             unread = (info.n_frames or 0) - n_frames - frames.broken
             self.skipped.append(skip("frames", "they are left out by the stride", unread))
-        if isinstance(frames, LiveFrames):
-            record |= frames.record()
-            self.skipped += frames.skipped()
-        elif source.start is not None:
-            record["start"] = source.start.isoformat()
         if source.found is not None:
             self.skipped += [skip("files", why, n) for why, n in source.found.left_out.items()]
         self.skipped += [
             *(skip("files", why, n) for why, n in frames.left_out.items()),
             *(skip("frames", why, n) for why, n in frames.reasons.items()),
+            *(skip("frames", why, n) for why, n in frames.missing.items()),
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
-        return {**record, "video": video}
+        video |= {"seconds": round(seconds, 3), **frames.account}
+        record |= {"video": video}
+        if isinstance(frames, LiveFrames):
+            self.skipped += frames.skipped()
+            return record | frames.record()
+        return record | begin_record(self.job.start, self.job.after, info.start)
 
     # Folders of crops
 
@@ -577,7 +611,7 @@ class _Tracking:
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:
         box, score = self.detector(frame.image, frame.number)
         self.n_boxes += len(box)
-        return self.tracker.update(box, score, frame.number, frame.image)
+        return self.tracker.update(box, score, frame.time, frame.image)
 
     def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
         return []

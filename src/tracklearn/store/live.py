@@ -17,12 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import av
-import cv2
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from tracklearn.store import addresses, video
 from tracklearn.store.folders import shorten, skip
+from tracklearn.store.shown import Deinterlacer, Turn, fitted_size, letterbox, square_size, turn_of
 from tracklearn.store.video import DEFAULT_FPS, Array, Frame, VideoInfo
 
 # What each kind of address may open. None may open a file, and a playlist's parts are fetched by HTTP only.
@@ -126,7 +125,7 @@ class LiveFrames(video._Closing):
         self._shown = addresses.showable(address)
         self._ended = threading.Event()
         self._queue: queue.Queue[tuple[int, float, Any]] = queue.Queue(live.backlog)
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._films = VideoReformatter(), Deinterlacer()
         self._thread: ThreadPoolExecutor | None = None
         self.behind = 0
         self.resized: dict[str, int] = {}
@@ -137,7 +136,9 @@ class LiveFrames(video._Closing):
         self.end = "it was stopped"
         self._deadline: float | None = None
         self._connection = _Connection(self._opened_with(), live, self._shown)
-        height, width = _upright(self._connection.first, self._reformatter).shape[:2]
+        self._aspect = self._connection.aspect
+        first = self._connection.first
+        width, height = self._shown_size(first, turn_of(first))
         rate = self._connection.fps or fps or DEFAULT_FPS
         self._times = _Times(rate)
         self.info = VideoInfo(width, height, rate, None, self._connection.codec)
@@ -159,7 +160,10 @@ class LiveFrames(video._Closing):
                     if reading.done() and self._queue.empty():
                         break
                     continue
-                yield Frame(number, seconds, self._image(frame))
+                for whole, note in self._films.feed(frame, (number, seconds, turn_of(frame))):
+                    yield Frame(note[0], note[1], self._image(whole, note[2]))
+            for whole, note in self._films.flush():
+                yield Frame(note[0], note[1], self._image(whole, note[2]))
             reading.result()
         finally:
             live._running.discard(id(self))
@@ -177,6 +181,7 @@ class LiveFrames(video._Closing):
         started = self.started
         return {
             "start": None if started is None else started.isoformat(timespec="milliseconds"),
+            "start_from": None if started is None else "this machine's clock",
             "live": {
                 "connections": self.connections,
                 "seconds_lost": round(self.lost, 3),
@@ -306,14 +311,21 @@ class LiveFrames(video._Closing):
 
     # Pictures
 
-    def _image(self, frame: Any) -> Array:
-        image = _upright(frame, self._reformatter)
-        width, height = self.info.width, self.info.height
-        if image.shape[:2] == (height, width):
-            return image
-        size = f"the picture's size changed to {image.shape[1]} x {image.shape[0]} from {width} x {height}"
-        self.resized[size] = self.resized.get(size, 0) + 1
-        return _letterbox(image, width, height)
+    def _shown_size(self, frame: Any, turn: Turn) -> tuple[int, int]:
+        return turn.size(*square_size(frame.width, frame.height, self._aspect))
+
+    def _image(self, frame: Any, turn: Turn) -> Array:
+        size = (self.info.width, self.info.height)
+        shown = full = self._shown_size(frame, turn)
+        if shown != size:
+            shown = fitted_size(*shown, size)
+            why = f"the picture's size changed to {full[0]} x {full[1]} from {size[0]} x {size[1]}"
+            self.resized[why] = self.resized.get(why, 0) + 1
+        width, height = turn.size(*shown)
+        # One thread: the result must not depend on the number of cores.
+        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        image = turn.apply(rgb.to_ndarray())
+        return image if shown == size else letterbox(image, size)
 
 
 class _Cut(Exception):
@@ -358,6 +370,7 @@ class _Connection:
         self.stamped = not int(self._container.format.flags) & video._NO_TIMESTAMPS
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate and self.stamped else None
+        self.aspect = self._stream.sample_aspect_ratio
         self.codec = self._stream.codec_context.name
         # What has a length is a film behind an address: it waits, and ends.
         length = self._container.duration
@@ -485,20 +498,3 @@ def _options(kind: str, again: bool) -> dict[str, str]:
     if kind in ("http", "https") and again:
         options["live_start_index"] = "-1"  # of a playlist: not once more what was seen before the cut
     return options
-
-
-def _upright(frame: Any, reformatter: VideoReformatter) -> Array:
-    # One thread: the result must not depend on the number of cores.
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    turn = round(frame.rotation / 90) % 4  # counter-clockwise
-    return np.ascontiguousarray(np.rot90(image, turn)) if turn else image
-
-
-def _letterbox(image: Array, width: int, height: int) -> Array:
-    """The whole picture within width x height, in its own proportions, black around it."""
-    scale = min(width / image.shape[1], height / image.shape[0])
-    w, h = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    drawn = np.zeros((height, width, 3), np.uint8)
-    y, x = (height - h) // 2, (width - w) // 2
-    drawn[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-    return drawn

@@ -134,13 +134,24 @@ class PartWriter:
     def __init__(self, folder: Path, *, key: str, truth: bool, shard_bytes: int) -> None:
         self.folder = folder
         self.key = key
+        self._labelled, self._shard_bytes = truth, shard_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        folder = self.folder
         self.n_tracklets = 0
         self.n_crops = 0
         folder.mkdir()
-        self._shards = ShardWriter(folder, shard_bytes=shard_bytes)
+        self._shards = ShardWriter(folder, shard_bytes=self._shard_bytes)
         self._crops = TableWriter(folder / "crops.parquet", CROPS)
         self._tracklets = TableWriter(folder / "tracklets.parquet", _PART_TRACKLETS)
-        self._truth = TableWriter(folder / "truth.parquet", TRUTH) if truth else None
+        self._truth = TableWriter(folder / "truth.parquet", TRUTH) if self._labelled else None
+
+    def restart(self) -> None:
+        """Drop all that was added."""
+        self.abandon()
+        shutil.rmtree(self.folder)
+        self._begin()
 
     def add(
         self,

@@ -18,9 +18,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,6 @@ class Source:
         address: of a live camera, its password included where it was written; `path` is then what of it may
             be shown.
         found: of the first of several recordings given as one, what was found.
-        start: when its first frame was filmed, where somebody says so.
     """
 
     path: Path
@@ -58,7 +56,6 @@ class Source:
     frames: bool = False
     address: str = field(default="", repr=False)
     found: Recordings | None = None
-    start: datetime | None = None
 
     @property
     def kind(self) -> str:
@@ -195,27 +192,6 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
             sources[i] = replace(source, camera=_distinct(_default_name(source), taken))
     fixed_cameras(sources)
     return sources
-
-
-def with_starts(sources: Sequence[Source], starts: Mapping[str, datetime]) -> list[Source]:
-    """Sources with the moment at which each camera's first film begins.
-
-    Raises:
-        ValueError: no such camera, or one that is recorded live or brings no film.
-    """
-    names = {source.camera for source in sources}
-    if unknown := sorted(set(starts) - names):
-        known = ", ".join(sorted(names))
-        raise ValueError(f"--start names camera {unknown[0]!r}, but the cameras of the sources are {known}")
-    left, started = dict(starts), []
-    for source in sources:
-        moment = left.pop(source.camera, None)
-        if moment is not None and source.address:
-            raise ValueError(f"camera {source.camera!r} is recorded live: it begins now, give no start")
-        if moment is not None and source.kind == "crops":
-            raise ValueError(f"camera {source.camera!r} is a folder of crops: only films have a start")
-        started.append(source if moment is None else replace(source, start=moment))
-    return started
 
 
 def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:

@@ -21,14 +21,15 @@ class Tracker(Protocol):
     """Anything that turns the detections of successive frames of one source into tracks."""
 
     def update(
-        self, box: Array, score: Array, frame: int, image: Array | None = None
+        self, box: Array, score: Array, time: float, image: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """The confirmed tracks that were seen in this frame.
 
         Args:
             box: (k, 4) detections of this frame, (x1, y1, x2, y2) in pixels; k = 0 is a frame like any other.
             score: (k,) their confidences.
-            frame: frame number from 0, greater than that of the call before; gaps are time that passed.
+            time: seconds since the first frame, later than that of the call before: tracks move and age by
+                it, whatever the number of frames in between.
             image: (h, w, 3) uint8 RGB, for trackers that look at the picture.
 
         Returns:
@@ -52,7 +53,7 @@ def open_tracker(
     Args:
         name: `bytetrack` (Zhang et al., ECCV 2022), `sort` (Bewley et al., ICIP 2016) or `ocsort`
             (Cao et al., CVPR 2023).
-        fps: frame rate that frame numbers refer to: the video's own, whatever stride it is read with.
+        fps: frame rate that motion is measured in: the video's own, whatever stride it is read with.
         detector_threshold: score from which a detection may start a track; pass the detector's `confident`.
             ByteTrack lets weaker ones continue a track; `sort` lets them too; `ocsort` ignores them.
         lost_seconds: how long a track may go unseen before it ends [chosen: the package's 30 frames of 30].
@@ -107,22 +108,21 @@ class _Adapter:
         }[name]
         self._tracker = kind(**settings)
         self._detections = supervision.Detections
-        self._fps = float(fps)
-        self._last = -1
+        self._last = -math.inf
         self._number: dict[int, int] = {}
 
     def update(
-        self, box: Array, score: Array, frame: int, image: Array | None = None
+        self, box: Array, score: Array, time: float, image: Array | None = None
     ) -> tuple[Array, Array, Array]:
-        if frame <= self._last:
-            raise ValueError(f"frame is {frame}, expected one after {self._last}: pass frames in order")
-        self._last = frame
+        if not (math.isfinite(time) and time > self._last):
+            raise ValueError(f"time is {time}, expected seconds after {self._last}: pass frames in order")
+        self._last = time
         box = np.array(box, np.float32).reshape(-1, 4)
         score = np.array(score, np.float32).reshape(-1)
         if len(box) != len(score):
             raise ValueError(f"score has shape {score.shape}, expected ({len(box)},): one per box")
-        # Times instead of call counts: strides and broken frames then move and age the tracks correctly.
-        seen = self._tracker.update(self._detections(xyxy=box, confidence=score), timestamp=frame / self._fps)
+        # Times instead of call counts: a track ends in a pause of the recording too.
+        seen = self._tracker.update(self._detections(xyxy=box, confidence=score), timestamp=time)
         identity = np.asarray(seen.tracker_id, np.int64)
         row = np.argsort(identity, kind="stable")
         row = row[identity[row] >= 0]

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tracklearn
+from tracklearn.store.clocks import clock_columns
 from tracklearn.store.crops import StoredCrops
 from tracklearn.store.files import DamagedError, first_line, hash_file, sync_folder
 from tracklearn.store.images import ImageFiles
@@ -104,12 +105,15 @@ class TrackletSet:
         for i, name in enumerate(("x1", "y1", "x2", "y2")):
             box[:, i] = self._crop_column(name)
         column = {name: self._crop_column(name) for name in ("tracklet", "frame", "time", "score")}
+        clock, offset = clock_columns(self.manifest, self.file)
         return Tracklets(
             **column,
             box=box,
             crop=np.arange(self.n_crops),
             camid=self._tracklet_column("camid"),
             source=self._tracklet_column("source"),
+            clock=clock,
+            offset=offset,
         )
 
     @cached_property

@@ -6,14 +6,17 @@ Decoding streams: memory does not grow with the length of the video.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections import Counter
-from collections.abc import Generator, Iterator
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import av.container
@@ -25,6 +28,9 @@ from numpy.typing import NDArray
 from tracklearn.store import pictures
 from tracklearn.store.files import sync_file, sync_folder
 from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
+from tracklearn.store.promises import lacks_index, promised_frames, start_time
+from tracklearn.store.shown import Deinterlacer, Turn, fitted_size, letterbox, square_size, turn_of
+from tracklearn.store.stamps import Clock, Survey, rate_of, survey
 
 Array = NDArray[Any]
 
@@ -38,6 +44,10 @@ _UNDECODABLE = "they cannot be decoded"
 _NO_TIMESTAMPS = 0x80
 # Reading past a damaged place gives up after this many errors in a row: the rest is not video.
 _MAX_ERRORS_IN_A_ROW = 1000
+# Packets that tell the frame rate, and pictures that tell whether stamps are in their order.
+_SURVEYED = 250
+_SURVEYED_PICTURES = 32
+_NOT_SHOWN = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,10 @@ class VideoInfo:
     Args:
         width: pixels, after rotation, of every image handed out.
         height: pixels, likewise.
-        fps: mean frame rate of the source, whatever the stride.
+        fps: frame rate of the source while there are frames, pauses left out, whatever the stride.
         n_frames: how many frames there are, where the source says or implies it: an estimate, or None.
         codec: codec name, such as "h264"; "images" for a folder.
+        start: when the first frame was taken, where the file says so.
     """
 
     width: int
@@ -57,6 +68,19 @@ class VideoInfo:
     fps: float
     n_frames: int | None
     codec: str
+    start: datetime | None = None
+
+
+class LargerPicture(Exception):
+    """A picture larger than the first was met, where no size was asked for.
+
+    Attributes:
+        size: (width, height) of the largest picture: open the source again with it.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(f"the picture grows to {size[0]}x{size[1]}: open the source again with this size")
+        self.size = size
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +107,15 @@ class Frames(Protocol):
         broken: frames met so far that could not be decoded; they are left out.
         reasons: why, with the number of frames.
         left_out: of a folder, reason -> number of files that are no frames.
+        missing: reason -> number of frames that were promised but are not there; known at the end.
+        account: what else is worth saying of times and pictures, for the manifest; complete at the end.
     """
 
     info: VideoInfo
     reasons: Counter[str]
     left_out: Counter[str]
+    missing: Counter[str]
+    account: dict[str, Any]
 
     @property
     def broken(self) -> int: ...
@@ -100,18 +128,27 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | None = None) -> Frames:
+def open_frames(
+    path: str | os.PathLike[str],
+    *,
+    stride: int = 1,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> Frames:
     """The frames of a video file or of a folder of images.
 
     Args:
         path: a file of any kind PyAV decodes, raw .264 / .h264 / .hevc too, or a folder of images, which are
             taken in natural order (img2 before img10).
         stride: hand out every stride-th frame; numbers and times stay those of the source.
-        fps: frames per second of a source that carries no times (raw streams, folders); 25 if None. Ignored
-            where the source has presentation times.
+        fps: frames per second of a source that carries no times (raw streams, folders); what the stream
+            itself says, or 25, if None. Ignored where the source has stamps.
+        size: (width, height) of all pictures of a video; those of another size are fitted into it, their
+            shape kept, on black. That of the first picture if None.
 
     Returns:
-        Frames, opened: the first has been decoded already, so that what is no video is refused here.
+        Frames, opened: the first has been decoded already, so that what is no video is refused here. Pictures
+        are what a player shows: upright, with square pixels, deinterlaced.
 
     A file is opened as a file, whatever its name looks like, and what points to other files (a playlist) is
     refused: no other file is read, and no network asked.
@@ -120,6 +157,7 @@ def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | N
         FileNotFoundError: no such file.
         ValueError: not a video that can be decoded, a folder without images, no regular file, a stride below
             1, an fps that is not positive.
+        LargerPicture: while reading, where no `size` is given: a picture is larger than the first.
     """
     path = Path(path)
     if stride < 1:
@@ -132,13 +170,15 @@ def open_frames(path: str | os.PathLike[str], *, stride: int = 1, fps: float | N
         raise FileNotFoundError(f"no such file: {path}")
     if not path.is_file():
         raise ValueError(f"not a video that can be decoded: {path} (not a regular file)")
-    return _VideoFile(path, stride, fps or DEFAULT_FPS)
+    return _VideoFile(path, stride, fps, size)
 
 
 class _Closing:
     def __init__(self) -> None:
         self.reasons = Counter[str]()
         self.left_out = Counter[str]()
+        self.missing = Counter[str]()
+        self.account = dict[str, Any]()
 
     @property
     def broken(self) -> int:
@@ -179,6 +219,7 @@ class _ImageFolder(_Closing):
             raise ValueError(f"not a video that can be decoded: none of the {n} images in {path}")
         self.info = VideoInfo(width, height, fps, len(self._files), "images")
         self.left_out = listing.left_out
+        self.account = {"times": f"steady at {fps:g} fps (nominal)"}
         if deeper := sum(map(count_files, listing.folders)):
             self.left_out["in a sub-folder of the frames"] = deeper
 
@@ -197,31 +238,21 @@ class _ImageFolder(_Closing):
 
 
 class _VideoFile(_Closing):
-    def __init__(self, path: Path, stride: int, fps: float) -> None:
+    def __init__(self, path: Path, stride: int, fps: float | None, size: tuple[int, int] | None) -> None:
         super().__init__()
-        self._path, self._stride = path, stride
-        # Absolute: of a relative name FFmpeg takes what stands before a colon for a protocol.
-        allowed = {
-            "protocol_whitelist": "file",
-            "format_whitelist": ",".join(sorted(av.formats_available - _POINTERS)),
-        }
+        self._path, self._stride, self._fixed = path, stride, size is not None
+        self._container = self._opened()
         try:
-            self._container = av.open(os.path.abspath(path), options=allowed)
-        except (av.error.FFmpegError, OSError) as error:
-            refused = error.errno == errno.EINVAL  # what a format outside the list gives
-            why = "a playlist, which points to other files, or damaged" if refused else error.strerror
-            raise self._refusal(why or "unknown format") from None
-        try:
-            streams = [s for s in self._container.streams.video if not _is_cover(s)]
-            if not streams or self._container.format.name in _TERMINAL_FORMATS:
-                raise self._refusal("it holds no video stream")
-            self._stream = streams[0]
+            self._stream = self._best_stream()
             self._stream.thread_type = "AUTO"
             self._reformatter = VideoReformatter()
-            timed = not int(self._container.format.flags) & _NO_TIMESTAMPS
-            rate = self._stream.average_rate or self._stream.guessed_rate
-            self._fps = float(rate) if timed and rate else fps
-            self._timed = timed
+            self._timed = not int(self._container.format.flags) & _NO_TIMESTAMPS
+            self._survey = self._surveyed() if self._timed else Survey()
+            rate, self._origin = self._rate(fps)
+            self._clock = Clock(rate)
+            self._films = Deinterlacer()
+            self._stamps = deque[float]()
+            self._n_decoded = self._n_fitted = 0
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -229,12 +260,12 @@ class _VideoFile(_Closing):
         except BaseException:
             self._container.close()
             raise
-        self._turn = _quarter_turns(self._first)
-        height, width = self._first.height, self._first.width
-        if self._turn % 2:
-            height, width = width, height
+        first = self._first.frame
+        width, height = size or self._shown_size(first, turn_of(first))
         codec = self._stream.codec_context.name
-        self.info = VideoInfo(width, height, self._fps, self._estimate(), codec)
+        tags = {**self._container.metadata, **self._stream.metadata}
+        self.info = VideoInfo(width, height, rate, self._estimate(rate), codec, start_time(tags))
+        self._account()
 
     def close(self) -> None:
         """Releases the file; iteration ends."""
@@ -242,38 +273,41 @@ class _VideoFile(_Closing):
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        first, self._first = self._first, None
-        number, time, placed = -1, 0.0, 0
-        start: float | None = None
-        while first is not None or (first := next(self._decoded, None)) is not None:
-            frame, first = first, None
-            stamp = None
-            if self._timed and frame.pts is not None:
-                stamp = float(frame.pts * (frame.time_base or self._stream.time_base or 0))
+        for frame, (number, time, turn) in self._whole(self._numbered()):
+            if number % self._stride == 0:
+                yield Frame(number, time, self._image(frame, turn))
+        self._account()
+        self._count_missing()
+
+    def _whole(self, numbered: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        for frame, note in numbered:
+            yield from self._films.feed(frame, note)
+        yield from self._films.flush()
+
+    def _numbered(self) -> Iterator[tuple[Any, tuple[int, float, Turn]]]:
+        """Every picture with its number, its time and how to set it upright."""
+        here, self._first = self._first, None
+        number, placed = -1, 0
+        while here is not None:
+            after = next(self._decoded, None)
             # Broken frames take up numbers. The decoder tells of them early, having several pictures in
             # work; where there are times, the gap tells which of them lie before this picture.
-            lost = self.broken - placed
-            if lost and stamp is not None and start is not None:
-                lost = min(lost, max(0, round((stamp - start - time) * self._fps) - 1))
+            lost = here.broken - placed
+            ahead = self._clock.ahead(here.stamp)
+            if lost and ahead is not None:
+                lost = min(lost, max(0, round(ahead * self._clock.rate) - 1))
             placed += lost
-            step = 1 + lost
-            number += step
-            if not self._timed:
-                time = number / self._fps
-            elif stamp is None:
-                time += step / self._fps if number else 0.0
+            number += 1 + lost
+            if self._timed:
+                following = None if after is None else after.stamp
+                time = self._clock.next(here.stamp, step=1 + lost, following=following)
             else:
-                if start is None:
-                    start = stamp
-                elif stamp - start <= time:
-                    # Times that stand still or jump back (spliced files) go on at the frame rate instead.
-                    start = stamp - time - step / self._fps
-                time = stamp - start
-            if number % self._stride == 0:
-                yield Frame(number, time, self._image(frame))
+                time = number / self._clock.rate
+            yield here.frame, (number, time, turn_of(here.frame))
+            here = after
 
-    def _decode(self) -> Generator[Any, None, None]:
-        """Every picture that decodes; counts the others."""
+    def _decode(self) -> Generator[_Decoded, None, None]:
+        """Every picture that decodes, with its stamp; counts the others."""
         errors = 0
         packets = self._container.demux(self._stream)
         while errors < _MAX_ERRORS_IN_A_ROW:
@@ -281,52 +315,190 @@ class _VideoFile(_Closing):
                 packet = next(packets, None)
                 if packet is None:
                     return
+                stamp = _seconds(packet.dts, packet.time_base)
+                if self._survey.reordered and packet.size and stamp is not None:
+                    self._stamps.append(stamp)
                 frames = packet.decode()
             except av.error.EOFError:
                 return
             except av.error.FFmpegError:
-                self.reasons[_UNDECODABLE] += 1
+                self._count_broken()
                 errors += 1
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    self.reasons[_UNDECODABLE] += 1
+                    self._count_broken()
                 else:
                     errors = 0
-                    yield frame
+                    self._n_decoded += 1
+                    yield _Decoded(frame, self._stamp(frame), self.broken)
 
-    def _image(self, frame: Any) -> Array:
-        width, height = self.info.width, self.info.height
-        if self._turn % 2:
-            width, height = height, width
+    def _count_broken(self) -> None:
+        self.reasons[_UNDECODABLE] += 1
+        if self._stamps:
+            self._stamps.popleft()
+
+    def _stamp(self, frame: Any) -> float | None:
+        # Packets come in the order of decoding, their decoding stamps in rising order: the first picture
+        # shown has the first of them, a constant delay apart.
+        if not self._timed:
+            return None
+        if self._survey.reordered:
+            return self._stamps.popleft() if self._stamps else None
+        return _seconds(frame.pts, frame.time_base or self._stream.time_base)
+
+    def _shown_size(self, frame: Any, turn: Turn) -> tuple[int, int]:
+        return turn.size(*square_size(frame.width, frame.height, self._stream.sample_aspect_ratio))
+
+    def _image(self, frame: Any, turn: Turn) -> Array:
+        size = (self.info.width, self.info.height)
+        shown = self._shown_size(frame, turn)
+        if shown != size:
+            self._n_fitted += 1
+            if not self._fixed and shown[0] * shown[1] > size[0] * size[1]:
+                raise LargerPicture(self._largest(shown))
+            shown = fitted_size(*shown, size)
+        width, height = turn.size(*shown)
         # One thread: the result must not depend on the number of cores.
-        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        image = rgb.to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, self._turn)) if self._turn else image
+        # Bicubic, as players do it: of 10 bits colours between pixels are interpolated too.
+        rgb = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
+        )
+        image = turn.apply(rgb.to_ndarray())
+        return image if shown == size else letterbox(image, size)
 
-    def _estimate(self) -> int | None:
+    def _largest(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of the largest picture from here on."""
+        for here in self._decoded:
+            shown = self._shown_size(here.frame, turn_of(here.frame))
+            if shown[0] * shown[1] > size[0] * size[1]:
+                size = shown
+        return size
+
+    def _opened(self) -> Any:
+        # Absolute: of a relative name FFmpeg takes what stands before a colon for a protocol.
+        allowed = {
+            "protocol_whitelist": "file",
+            "format_whitelist": ",".join(sorted(av.formats_available - _POINTERS)),
+        }
+        try:
+            return av.open(os.path.abspath(self._path), options=allowed)
+        except (av.error.FFmpegError, OSError) as error:
+            refused = error.errno == errno.EINVAL  # what a format outside the list gives
+            why = "a playlist, which points to other files, or damaged" if refused else error.strerror
+            if lacks_index(self._path):
+                why = "its index (moov) is missing: the copy or the recording stopped before its end"
+            raise self._refusal(why or "unknown format") from None
+
+    def _best_stream(self) -> Any:
+        """The stream that players show: the one marked as default, of several the largest."""
+        streams = [s for s in self._container.streams.video if not s.disposition & _NOT_SHOWN]
+        if not streams or self._container.format.name in _TERMINAL_FORMATS:
+            raise self._refusal("it holds no video stream")
+        default = av.stream.Disposition.default
+
+        def rank(stream: Any) -> tuple[bool, bool, int]:
+            context = stream.codec_context
+            known = context is not None and context.width > 0
+            return known, bool(stream.disposition & default), context.width * context.height if known else 0
+
+        return max(streams, key=rank)
+
+    def _surveyed(self) -> Survey:
+        """What the first packets say; read from a second handle, since not every file can be rewound."""
+        with self._opened() as container:
+            stream = container.streams[self._stream.index]
+            packets, shown = [], list[float | None]()
+            # Damaged so early: what was read until there is enough to judge by.
+            with suppress(av.error.FFmpegError):
+                for packet in itertools.islice(container.demux(stream), _SURVEYED):
+                    if packet.size:
+                        base = packet.time_base
+                        packets.append((_seconds(packet.pts, base), _seconds(packet.dts, base)))
+        if self._stream.codec_context.has_b_frames and _rising([shows for shows, _ in packets]):
+            with self._opened() as container:
+                stream = container.streams[self._stream.index]
+                with suppress(av.error.FFmpegError):  # likewise
+                    for frame in itertools.islice(container.decode(stream), _SURVEYED_PICTURES):
+                        shown.append(_seconds(frame.pts, frame.time_base))
+        return survey(packets, shown)
+
+    def _rate(self, fps: float | None) -> tuple[float, str]:
+        """Frames per second, and where they are from."""
+        stream = self._stream
+        if self._timed:
+            nominal = stream.average_rate or stream.guessed_rate
+            rate = rate_of(float(nominal) if nominal else None, self._survey.rate)
+            if rate:
+                return rate, "nominal" if nominal and rate == float(nominal) else "measured"
+        if fps is not None:
+            return fps, "given"
+        if coded := stream.codec_context.framerate:
+            return float(coded), "of the codec"
+        return DEFAULT_FPS, "assumed"
+
+    def _estimate(self, rate: float) -> int | None:
         stream = self._stream
         if stream.frames:
             return int(stream.frames)
         if not self._timed:
             return None
         if stream.duration and stream.time_base:
-            return max(1, round(float(stream.duration * stream.time_base) * self._fps))
+            return max(1, round(float(stream.duration * stream.time_base) * rate))
         if self._container.duration:
-            return max(1, round(self._container.duration / av.time_base * self._fps))
+            return max(1, round(self._container.duration / av.time_base * rate))
         return None
+
+    def _account(self) -> None:
+        """Says where times are from, and what was done to the pictures, so far."""
+        stamped = self._timed and (self._clock.stamped or self._clock.time is None)
+        steady = f"steady at {self.info.fps:g} fps ({self._origin})"
+        times = "stamps" if stamped else steady
+        if stamped and self._survey.reordered:
+            times = "stamps, in the order of decoding"
+        self.account = {"times": times}
+        if mended := {why: n for why, n in self._clock.mended.items() if stamped or "without" not in why}:
+            self.account["times_mended"] = mended
+        streams = self._container.streams.video
+        if len(streams) > 1:
+            self.account["stream"] = f"{self._stream.index} of {[s.index for s in streams]}"
+        context, aspect = self._stream.codec_context, self._stream.sample_aspect_ratio
+        stored = (context.width, context.height)
+        if square_size(*stored, aspect) != stored:
+            self.account["stored"] = (
+                f"{stored[0]}x{stored[1]}, pixels {aspect.numerator}:{aspect.denominator}; boxes are those "
+                f"of the picture as shown, {self.info.width}x{self.info.height}"
+            )
+        if self._films.n:
+            self.account["deinterlaced_frames"] = self._films.n
+        if self._n_fitted:
+            self.account["fitted_frames"] = self._n_fitted  # of another size, on a black ground
+
+    def _count_missing(self) -> None:
+        promised = promised_frames(self._path, self._container, self._stream, self.info.fps)
+        had = self._n_decoded
+        if promised is not None and had + self.broken < promised:
+            self.missing[
+                f"the file is cut short: {had} of the {promised} frames that it promises can be read"
+            ] = promised - had - self.broken
 
     def _refusal(self, why: str) -> ValueError:
         return ValueError(f"not a video that can be decoded: {self._path} ({why})")
 
 
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+class _Decoded(NamedTuple):
+    frame: Any
+    stamp: float | None  # seconds
+    broken: int  # how many frames had turned out broken by then
 
 
-def _quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that set the picture upright, 0–3."""
-    return round(frame.rotation / 90) % 4
+def _seconds(stamp: int | None, base: Fraction | None) -> float | None:
+    return None if stamp is None or base is None else float(stamp * base)
+
+
+def _rising(stamps: Sequence[float | None]) -> bool:
+    known = [stamp for stamp in stamps if stamp is not None]
+    return all(earlier < later for earlier, later in itertools.pairwise(known))
 
 
 class VideoWriter:

@@ -35,7 +35,7 @@ from tracklearn.app.commands.options import (
     overridden,
     round_line,
 )
-from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed
+from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed, starts_of
 
 
 def ingest(
@@ -62,13 +62,15 @@ def ingest(
     overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
     chosen = ingest_config(config, overrides)
     with Bars() as bars:
-        cameras = parsed(sources, start, bars.note)
+        starts = starts_of(start)
+        cameras = parsed(sources, bars.note)
         live = live_of(cameras, duration, bars.note)
         with ended_by_ctrl_c(live, bars.note):
             path = store.ingest(
                 cameras,
                 out,
                 live=live,
+                start=starts,
                 config=chosen,
                 resume=resume,
                 strict=strict,
@@ -250,13 +252,15 @@ def run(
                 progress=bars,
             )
 
-        cameras = parsed(sources, start, bars.note)
+        starts = starts_of(start)
+        cameras = parsed(sources, bars.note)
         live = live_of(cameras, duration, bars.note)
         with ended_by_ctrl_c(live, bars.note):
             result = pipeline.run(
                 cameras,
                 out,
                 live=live,
+                start=starts,
                 ingest_config=chosen,
                 plan=plan,
                 resume=resume,

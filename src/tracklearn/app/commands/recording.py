@@ -25,8 +25,8 @@ Start = Annotated[
     list[str] | None,
     typer.Option(
         "--start",
-        help="When a camera's film begins, NAME=2026-05-01T08:00:00 (local time, or with +02:00 or Z); may "
-        "be repeated.",
+        help="When a camera's first film begins, NAME=2026-05-01T08:00:00 (local time, or with +02:00 or Z); "
+        "may be repeated, for one camera too: once for each of its films.",
     ),
 ]
 
@@ -50,14 +50,14 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def starts_of(texts: Sequence[str]) -> dict[str, datetime]:
-    """Camera -> when its film begins, with the time zone, of --start NAME=TIME.
+def starts_of(texts: Sequence[str] | None) -> dict[str, list[datetime]]:
+    """Camera -> when its films begin, with the time zone, of --start NAME=TIME.
 
     Raises:
-        ValueError: another form, no such time, or two times for one camera.
+        ValueError: another form, or no such time.
     """
-    starts: dict[str, datetime] = {}
-    for text in texts:
+    starts: dict[str, list[datetime]] = {}
+    for text in texts or ():
         camera, _, when = text.rpartition("=")
         try:
             moment = datetime.fromisoformat(when.strip())
@@ -70,20 +70,19 @@ def starts_of(texts: Sequence[str]) -> dict[str, datetime]:
                 f"--start {text!r} is no camera and time: write NAME=2026-05-01T08:00:00 or, with the time "
                 "zone, NAME=2026-05-01T08:00:00+02:00"
             )
-        if starts.setdefault(camera, moment) != moment:
-            raise ValueError(f"--start gives camera {camera!r} two times")
+        starts.setdefault(camera, []).append(moment)
     return starts
 
 
-def parsed(texts: Sequence[str], start: Sequence[str] | None, tell: Callable[[str], None]) -> list[Source]:
-    """The sources, with the times of --start; tells what folders and patterns of recordings hold.
+def parsed(texts: Sequence[str], tell: Callable[[str], None]) -> list[Source]:
+    """The sources; tells what folders and patterns of recordings hold.
 
     Raises:
-        FileNotFoundError, ValueError: as `parse_sources` and `with_starts`.
+        FileNotFoundError, ValueError: as `parse_sources`.
     """
-    from tracklearn.store.sources import parse_sources, with_starts
+    from tracklearn.store.sources import parse_sources
 
-    sources = with_starts(parse_sources(texts), starts_of(start or []))
+    sources = parse_sources(texts)
     for source in sources:
         if source.found is not None:
             tell(f"{source.camera}: {source.found}")

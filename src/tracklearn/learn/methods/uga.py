@@ -255,9 +255,10 @@ def _prepare(config: Config, features: Array | Tensor, tracklets: Tracklets) -> 
             period = config.period
         keep = sampling.spatio_temporal(
             number,
-            tracklets.time[used],
+            tracklets.clock_time[used],
             tracklets.box[used],
             camid,
+            clock=tracklets.clock[key // stride],
             period=period,
             distance=config.distance,
         )
