@@ -128,13 +128,6 @@ def test_pipes_and_devices_are_no_videos(here):
         ingest([f"pipe.mp4+{film('a.mp4')}"], "set")
 
 
-@pytest.mark.parametrize("before", ["", "door=", "door@2=", "r.txt+", "door=r.txt+", "video:"])
-def test_addresses_are_refused_without_their_password(here, before):
-    with pytest.raises(ValueError, match=r"an address \(rtsp://…\), but only files are read") as caught:
-        parse_source(before + "rtsp://user:secret@192.0.2.1/s")
-    assert "secret" not in str(caught.value)
-
-
 def test_the_reported_names(data, tmp_path, monkeypatch):
     case = data / "cases" / "colon-in-name"
     monkeypatch.chdir(case)

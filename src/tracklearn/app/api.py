@@ -13,7 +13,9 @@ from tracklearn.app import pipeline
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.train import Round
+    from tracklearn.store.clocks import Start
     from tracklearn.store.ingest import Config as IngestConfig
+    from tracklearn.store.live import Live
 
 
 def train(
@@ -83,10 +85,13 @@ def run(
     seed: int = 0,
     resume: bool = False,
     strict: bool = False,
+    live: Live | None = None,
+    start: Start | None = None,
     progress: pipeline.Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> dict[str, Any]:
-    """Ingest, train, index and report in one; see `train` for the arguments, `store.ingest` for `strict`.
+    """Ingest, train, index and report in one; see `train` for the arguments, `store.ingest` for `strict`,
+    `live` and `start`.
 
     Returns:
         Paths of `set`, `run` and `report`, and `seconds` per stage.
@@ -114,6 +119,8 @@ def run(
         plan=plan,
         resume=resume,
         strict=strict,
+        live=live,
+        start=start,
         progress=progress,
         on_round=on_round,
     )

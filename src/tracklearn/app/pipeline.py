@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Round
+    from tracklearn.store.clocks import Start
     from tracklearn.store.ingest import Config as IngestConfig
+    from tracklearn.store.live import Live
     from tracklearn.store.tracklets import TrackletSet
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -284,6 +286,8 @@ def run(
     plan: Callable[[Path], TrainPlan],
     resume: bool = False,
     strict: bool = False,
+    live: Live | None = None,
+    start: Start | None = None,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -300,6 +304,8 @@ def run(
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         strict: refuse all when any source cannot be read, instead of leaving it out.
+        live: how cameras are recorded.
+        start: when the films of a camera began.
         on_round: told of every round.
         tell: told what a person should know of the folder, a line each: damage that was passed over.
         extra_report: further contents for the report, called when training is done.
@@ -317,7 +323,19 @@ def run(
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
         return _run(
-            sources, out, ingest_config, plan, strict, progress, on_round, tell, extra_report, command, salt
+            sources,
+            out,
+            ingest_config,
+            plan,
+            strict,
+            live,
+            start,
+            progress,
+            on_round,
+            tell,
+            extra_report,
+            command,
+            salt,
         )
 
 
@@ -327,6 +345,8 @@ def _run(
     ingest_config: IngestConfig,
     plan: Callable[[Path], TrainPlan],
     strict: bool,
+    live: Live | None,
+    start: Start | None,
     progress: Progress | None,
     on_round: Callable[[Round], None] | None,
     tell: Callable[[str], None] | None,
@@ -340,12 +360,12 @@ def _run(
     set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
     # Everything that can be refused is refused before hours of video are read or an old result is moved.
     # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-    refused = ingest_store.check(sources, config=ingest_config, strict=strict)
+    refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
     training = plan(set_path)
     cameras = ingest_store.n_cameras(sources, config=ingest_config)
     if cameras is not None:
         training.check_cameras(cameras)
-    request = ingest_store.request_digest(sources, config=ingest_config)
+    request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
     stages = Stages(out, tell=tell)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
         if needed:
@@ -356,6 +376,8 @@ def _run(
                 resume=True,
                 device=training.device,
                 refused=refused,
+                live=live,
+                start=start,
                 progress=progress,
             )
 

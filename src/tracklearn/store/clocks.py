@@ -28,7 +28,8 @@ def begin_times(sources: Sequence[Source], start: Start) -> list[Begin]:
     """For each source when it began, or when the camera's first file did and which that is; as far as given.
 
     Raises:
-        ValueError: a camera without a video, or another number of moments than the camera has videos.
+        ValueError: no video of the camera, one recorded live, or another number of moments than it has
+            videos.
     """
     out: list[Begin] = [(None, None)] * len(sources)
     for camera, given in start.items():
@@ -38,6 +39,8 @@ def begin_times(sources: Sequence[Source], start: Start) -> list[Begin]:
             raise ValueError(
                 f"start names camera {camera!r}, which has no video here: the cameras are {names}"
             )
+        if any(sources[i].address for i in own):
+            raise ValueError(f"camera {camera!r} is recorded live: it begins now, give it no start")
         if isinstance(given, datetime):
             first = sources[own[0]].path
             for i in own:

@@ -6,9 +6,12 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +26,7 @@ from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, FileDetector, open_detector
 from tracklearn.store.files import remove_folder
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
+from tracklearn.store.live import CameraError, Live, LiveFrames
 from tracklearn.store.lock import locked
 from tracklearn.store.paired import ResultBoxes
 from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
@@ -49,7 +53,7 @@ class Config(BaseModel):
 
     detector: str = Field(
         default="motion",
-        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}: its name)",
+        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}, {video}: names)",
     )
     tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
     threshold: float | None = Field(
@@ -89,6 +93,7 @@ def ingest(
     resume: bool = False,
     strict: bool = False,
     refused: Sequence[str | None] | None = None,
+    live: Live | None = None,
     progress: Progress | None = None,
     start: Start | None = None,
 ) -> Path:
@@ -100,16 +105,19 @@ def ingest(
 
     Args:
         sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
-            "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS"; see `tracklearn.store.sources`.
+            "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS", "door=FILMS/*.mp4",
+            "door=rtsp://user@host/stream"; see `tracklearn.store.sources`.
         out: folder to write; it appears when all is done. Until then there is `out.partial`.
         config: settings; the defaults if None.
         device: torch device of a hub: detector.
         resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
-            If `out` is complete and made from the same sources and settings, nothing is done.
+            If `out` is complete and made from the same sources and settings, nothing is done. A camera whose
+            recording was broken off is recorded anew.
         strict: refuse all when any source cannot be read.
         refused: what `check` of the same arguments returned, which spares opening all sources once more.
+        live: how cameras are recorded, and what ends it; all at the same time, before files are read.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
-            estimate elsewhere until the last call of a source.
+            estimate elsewhere until the last call of a source. Cameras call it from threads of their own.
         start: camera -> when its first video began, or one such moment for each of its videos; of later
             videos, where only the first is given, the creation times in the files tell how much later.
             Without it the creation times are taken, where there are any.
@@ -126,7 +134,7 @@ def ingest(
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     with locked(out):
-        jobs = _jobs(sources, config or Config(), start)
+        jobs = _jobs(sources, config or Config(), start, live)
         return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
 
 
@@ -151,8 +159,10 @@ def _ingest(
         refused = _check(jobs, device, strict)
     request = _request(jobs)
     with SetWriter(out, resume=resume) as writer:
-        for job, why in zip(jobs, refused, strict=True):
-            part = writer.part(job.key, truth=job.plan is not None and job.plan.labelled)
+        todo = list(zip(jobs, _part_keys(jobs), refused, strict=True))
+        _record([item for item in todo if item[0].source.address], writer, out, device, progress)
+        for job, key, why in (item for item in todo if not item[0].source.address):
+            part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
             if part is not None:
                 record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
                 part.finish(record)
@@ -166,6 +176,51 @@ def _ingest(
         return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
 
+def _part_keys(jobs: Sequence[_Job]) -> list[str]:
+    """The key of each job's part: copies of one recording are told apart by their order."""
+    seen = Counter[str]()
+    keys = []
+    for job in jobs:
+        n = seen[job.key]
+        seen[job.key] += 1
+        keys.append(digest([job.key, n]) if n else job.key)
+    return keys
+
+
+def _record(
+    todo: Sequence[tuple[_Job, str, str | None]],
+    writer: SetWriter,
+    out: Path,
+    device: str,
+    progress: Progress | None,
+) -> None:
+    """Record all cameras at the same time, each into its part."""
+
+    def record(job: _Job, part: PartWriter, why: str | None) -> None:
+        if why is None:
+            try:
+                part.finish(_Reader(job, part, out, device, progress).read())
+                return
+            except CameraError as error:  # it answered when it was looked at, and does not now
+                why = str(error)
+        part.finish(job.unread(out, why))
+
+    parts = [(job, writer.part(key), why) for job, key, why in todo]
+    if not parts:
+        return
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="camera") as pool:
+        running = {pool.submit(record, job, part, why) for job, part, why in parts if part is not None}
+        try:
+            # In steps: not every system wakes a wait without end for Ctrl-C.
+            while running:
+                over, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+                for future in over:
+                    future.result()
+        except BaseException:
+            todo[0][0].live.stop.set()
+            raise
+
+
 def check(
     sources: Sequence[str | Path | Source],
     *,
@@ -173,6 +228,7 @@ def check(
     device: str = "cpu",
     strict: bool = False,
     start: Start | None = None,
+    live: Live | None = None,
 ) -> list[str | None]:
     """Refuse now what `ingest` of the same arguments would refuse before its work.
 
@@ -184,7 +240,7 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    return _check(_jobs(sources, config or Config(), start), device, strict)
+    return _check(_jobs(sources, config or Config(), start, live), device, strict)
 
 
 def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
@@ -200,14 +256,20 @@ def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None =
 
 
 def request_digest(
-    sources: Sequence[str | Path | Source], *, config: Config | None = None, start: Start | None = None
+    sources: Sequence[str | Path | Source],
+    *,
+    config: Config | None = None,
+    start: Start | None = None,
+    live: Live | None = None,
 ) -> str:
     """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
+
+    Of a camera it covers the address, as far as that may be shown, and the length of the recording.
 
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return _request(_jobs(sources, config or Config(), start))
+    return _request(_jobs(sources, config or Config(), start, live))
 
 
 def _request(jobs: Sequence[_Job]) -> str:
@@ -223,17 +285,22 @@ class _Job:
     fault: str | None = None  # why a folder of crops has no plan
     start: datetime | None = None  # when it began
     after: tuple[datetime, Path] | None = None  # when the camera's first file began, and that file
+    live: Live = field(default_factory=Live)
 
     @cached_property
     def files(self) -> list[Path]:
         source = self.source
+        if source.address:
+            return []
         info = seqinfo_of(source.path) if source.kind != "crops" and source.path.is_dir() else None
         found = (source.results, source.path, info.path if info else None)
         return [file for file in found if file is not None]
 
     @cached_property
     def content(self) -> str:
-        """Digest of what the source holds."""
+        """Digest of what the source holds; of a camera, of what may be shown of its address."""
+        if self.source.address:
+            return digest([str(self.source), self.live.seconds])
         return digest([fingerprint(file) for file in self.files])
 
     @cached_property
@@ -257,7 +324,7 @@ class _Job:
         results = None if source.results is None else readable(seen_from(source.results, out))
         return {
             "camera": source.camera,
-            "path": readable(seen_from(source.path, out)),
+            "path": str(source) if source.address else readable(seen_from(source.path, out)),
             "results": results,
             "kind": source.kind if self.plan is None else self.plan.kind,
             "digest": self.content,
@@ -276,18 +343,31 @@ class _Job:
             "per_second": 0.0,
         }
 
+    def open_frames(self, size: tuple[int, int] | None = None) -> Frames:
+        source, config = self.source, self.config
+        if source.address:
+            return LiveFrames(
+                source.address, camera=source.camera, live=self.live, stride=config.stride, fps=config.fps
+            )
+        return open_frames(source.path, stride=config.stride, fps=config.fps, size=size)
+
     def open_detector(self, device: str) -> Detector:
         config = self.config
         label = None if self.source.detections else config.label
         return open_detector(self.detector, threshold=config.threshold, label=label, device=device)
 
 
-def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start | None = None) -> list[_Job]:
-    jobs = []
+def _jobs(
+    sources: Sequence[str | Path | Source],
+    config: Config,
+    start: Start | None = None,
+    live: Live | None = None,
+) -> list[_Job]:
+    jobs, live = [], live or Live()
     parsed = parse_sources(sources)
     begins = begin_times(parsed, start or {})
     for source, (begin, after) in zip(parsed, begins, strict=True):
-        detector = config.detector.replace("{camera}", source.camera) if source.kind == "video" else ""
+        detector = _named(config.detector, source) if source.kind == "video" else ""
         if source.detections is not None:
             detector = f"file:{source.detections}"
         plan, fault = None, None
@@ -296,14 +376,20 @@ def _jobs(sources: Sequence[str | Path | Source], config: Config, start: Start |
                 plan = scan_folder(source.path)
             except (ValueError, PermissionError) as error:
                 fault = str(error)
-        jobs.append(_Job(source, config, detector, plan, fault, begin, after))
+        jobs.append(_Job(source, config, detector, plan, fault, begin, after, live))
     films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise ValueError(
             f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
-            "put {camera} into its path, which stands for the name of the camera"
+            "put {camera} into its path, which stands for the name of the camera, or {video}, for the name "
+            "of the file without its ending"
         )
     return jobs
+
+
+def _named(detector: str, source: Source) -> str:
+    names = {"{camera}": source.camera, "{video}": source.path.stem}
+    return re.sub(r"{camera}|{video}", lambda found: names[found[0]], detector)
 
 
 def _model_digest(detector: str) -> list[str]:
@@ -363,7 +449,7 @@ def _fault(job: _Job) -> str | None:
         if source.results is not None and not source.results.is_file():
             raise ValueError(f"not a file of tracker results: {source.results}")
         boxes = None if source.results is None else ResultBoxes(source.results, source.path)
-        with open_frames(source.path, fps=job.config.fps) as frames:
+        with job.open_frames() as frames:
             if boxes is not None:
                 boxes.pair(frames)
     except (ValueError, PermissionError) as error:
@@ -445,7 +531,7 @@ class _Reader:
     def _read_film_at(self, size: tuple[int, int] | None) -> dict[str, Any]:
         source, config = self.job.source, self.config
         record: dict[str, Any] = {}
-        with open_frames(source.path, stride=config.stride, fps=config.fps, size=size) as frames:
+        with self.job.open_frames(size) as frames:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             if source.results is not None:
@@ -478,6 +564,8 @@ class _Reader:
             self.counts["files"] = n_files
             unread = (info.n_frames or 0) - n_frames - frames.broken
             self.skipped.append(skip("frames", "they are left out by the stride", unread))
+        if source.found is not None:
+            self.skipped += [skip("files", why, n) for why, n in source.found.left_out.items()]
         self.skipped += [
             *(skip("files", why, n) for why, n in frames.left_out.items()),
             *(skip("frames", why, n) for why, n in frames.reasons.items()),
@@ -489,7 +577,11 @@ class _Reader:
         self.warnings += [readable(warning) for warning in odd]
         video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
         video |= {"seconds": round(seconds, 3), **frames.account}
-        return {**record, "video": video, **begin_record(self.job.start, self.job.after, info.start)}
+        record |= {"video": video}
+        if isinstance(frames, LiveFrames):
+            self.skipped += frames.skipped()
+            return record | frames.record()
+        return record | begin_record(self.job.start, self.job.after, info.start)
 
     # Folders of crops
 

@@ -244,7 +244,7 @@ class SetWriter:
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.shard_bytes = shard_bytes
         self._parts: list[Path] = []
-        self._open: PartWriter | None = None
+        self._open: list[PartWriter] = []  # several cameras are recorded at one time
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists: choose another --out, or remove it")
         if self.partial.exists() and not resume:
@@ -259,8 +259,8 @@ class SetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._open is not None:
-            self._open.abandon()
+        for writer in self._open:
+            writer.abandon()
         if not self.partial.is_dir():
             return
         # What cannot be used again goes: it would only take space. Without a finished part, all of it.
@@ -285,8 +285,9 @@ class SetWriter:
             return None
         if folder.exists():
             remove_folder(folder)
-        self._open = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
-        return self._open
+        writer = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
+        self._open = [p for p in self._open if not (p.folder / "done.json").is_file()] + [writer]
+        return writer
 
     @property
     def records(self) -> list[dict[str, Any]]:

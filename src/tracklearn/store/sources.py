@@ -9,9 +9,11 @@
     door=SEQ:det                  its detections, to be tracked
     door=SEQ:result.txt           a tracker's results on its frames
     door=crops                    a folder of crops (see `tracklearn.store.folders`)
+    door=films/*.mp4              several recordings of one camera, in natural order; ** and ~ are understood
+    door=films                    the same: all videos directly in the folder
+    door=rtsp://user@host/s       a camera, live (see `tracklearn.store.addresses`)
 
-A path that exists as it stands is taken as a path, whatever signs it holds. Only files are read: an address
-such as rtsp://… is refused.
+A path that exists as it stands is taken as a path, whatever signs it holds.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tracklearn.store import addresses, recordings
 from tracklearn.store.folders import is_market, readable
 from tracklearn.store.listing import IMAGE_SUFFIXES, MAX_CAMID, read_number
+from tracklearn.store.recordings import Recordings
 from tracklearn.store.sequence import forms, images_of, is_sequence, part_of, sequences_in, split_sequence
 
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
-_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9.-]+)://")
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
 _PIECE = 1 << 20
 
@@ -45,6 +48,9 @@ class Source:
         camid: number of the camera, from 0; None takes a free one.
         frames: a folder `path` holds whole frames of a video, not crops.
         detections: MOTChallenge detections on `path`, which the detector then does not look for.
+        address: of a live camera, its password included where it was written; `path` is then what of it may
+            be shown.
+        found: of the first of several recordings given as one, what was found.
     """
 
     path: Path
@@ -53,15 +59,19 @@ class Source:
     camid: int | None = None
     frames: bool = False
     detections: Path | None = None
+    address: str = field(default="", repr=False)
+    found: Recordings | None = None
 
     @property
     def kind(self) -> str:
         """ "results", "video" or "crops"."""
         if self.results is not None:
             return "results"
-        return "video" if self.frames or not self.path.is_dir() else "crops"
+        return "video" if self.frames or self.address or not self.path.is_dir() else "crops"
 
     def __str__(self) -> str:
+        if self.address:
+            return addresses.showable(self.address)
         return f"{self.results}+{self.path}" if self.results else str(self.path)
 
 
@@ -70,62 +80,88 @@ def parse_source(text: str | Path | Source) -> Source:
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: the text has no path, a camera number is too high, or the forms do not fit together.
+        ValueError: the text has no path or stands for several recordings, a camera number is too high, or the
+            forms do not fit together.
     """
-    if isinstance(text, Source):
-        source = text
-    else:
-        camera, camid, rest = "", None, str(text)
-        if (address := _ADDRESS.search(rest)) and not os.path.exists(rest):
-            # not repeated: it may hold a password
-            raise ValueError(
-                f"a source is an address ({address[1]}://…), but only files are read: record it first"
-            )
-        named = None if os.path.exists(rest) else _NAMED.fullmatch(rest)
-        if named:
-            camera, rest = named[1], named[3]
-            camid = None if named[2] is None else read_number(named[2])
-        if (sequence := split_sequence(rest)) is not None:
-            folder, part = sequence
-            file, images = part_of(folder, part), images_of(folder)
-            if part == "det":
-                return _checked(Source(images, camera, None, camid, True, file))
-            return _checked(Source(images, camera, file, camid))
-        results, path = _split(rest)
-        frames = path.startswith("video:") and not os.path.exists(path)
-        if frames:
-            path = path.removeprefix("video:")
-        if not path or results == "":
-            raise ValueError(
-                f"source {str(text)!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO"
-            )
-        place = Path(path)
-        if place.is_dir() and is_sequence(place):
-            if results is None and not frames:
-                raise ValueError(
-                    f"{place} is a MOTChallenge sequence: say what of it is meant: {forms(place)}"
-                )
-            place = images_of(place)
-        elif place.is_dir() and (found := sequences_in(place)) and results is None and not frames:
-            raise ValueError(
-                f"{place} holds MOTChallenge sequences: name them one by one, such as {forms(found[0])}"
-            )
-        source = Source(place, camera, None if results is None else Path(results), camid, frames)
-    return _checked(source)
+    found = _parse(text)
+    if len(found) > 1:
+        raise ValueError(
+            f"{addresses.hide(str(text))} stands for {len(found)} recordings: expected one source"
+        )
+    return found[0]
 
 
-def _checked(source: Source) -> Source:
-    for file in (source.results, source.path):
-        if file is not None and not file.exists():
-            raise FileNotFoundError(f"no such file: {file}")
+def _parse(text: str | Path | Source) -> list[Source]:
+    """The one source that `text` describes, or all recordings of a folder or pattern."""
+    source, found = (text, None) if isinstance(text, Source) else _read(str(text))
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
         raise ValueError(f"the camera number of {source} is too high: expected 0..{MAX_CAMID}")
-    if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv", ".gz"):
+    source = replace(source, camera=readable(source.camera))
+    if source.address:
+        addresses.check(source.address)
+        return [source]
+    if found is None:
+        for file in (source.results, source.path):
+            if file is not None and not os.path.exists(file):
+                raise FileNotFoundError(f"no such file: {addresses.hide(str(file))}")
+        if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv", ".gz"):
+            raise ValueError(
+                f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
+                f"detections go to --detector file:{source.path})"
+            )
+        if source.kind == "crops":
+            found = recordings.in_folder(source.path)
+    if found is None:
+        return [source]
+    films = [replace(source, path=file) for file in found.files]
+    return [replace(films[0], found=found), *films[1:]]
+
+
+def _read(text: str) -> tuple[Source, Recordings | None]:
+    """What `text` says, before it is looked at whether that is there; what fits it where it is a pattern."""
+    camera, camid, rest = "", None, text
+    if not os.path.exists(rest) and not addresses.is_address(rest) and (named := _NAMED.fullmatch(rest)):
+        camera, rest = named[1], named[3]
+        camid = None if named[2] is None else read_number(named[2])
+    if not os.path.isfile(rest) and not os.path.isdir(rest):
+        if addresses.is_address(rest):
+            return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest), None
+        if addresses.holds_address(rest):
+            # not repeated: it may hold a password
+            raise ValueError(
+                "an address stands alone behind the camera's name, NAME=rtsp://…: tracker results and video: "
+                "go with files, so record the camera first"
+            )
+    if (sequence := split_sequence(rest)) is not None:
+        folder, part = sequence
+        file, images = part_of(folder, part), images_of(folder)
+        if part == "det":
+            return Source(images, camera, None, camid, True, file), None
+        return Source(images, camera, file, camid), None
+    results, path = _split(rest)
+    frames = path.startswith("video:") and not os.path.exists(path)
+    if frames:
+        path = path.removeprefix("video:")
+    if not path or results == "":
+        raise ValueError(f"source {text!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO")
+    if results is None and not frames and not os.path.exists(path) and recordings.is_pattern(path):
+        found = recordings.match(path)
+        return Source(found.files[0], camera, camid=camid), found
+    place = _at_home(path)
+    if place.is_dir() and is_sequence(place):
+        if results is None and not frames:
+            raise ValueError(f"{place} is a MOTChallenge sequence: say what of it is meant: {forms(place)}")
+        place = images_of(place)
+    elif place.is_dir() and results is None and not frames and (inside := sequences_in(place)):
         raise ValueError(
-            f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
-            f"detections go to --detector file:{source.path})"
+            f"{place} holds MOTChallenge sequences: name them one by one, such as {forms(inside[0])}"
         )
-    return replace(source, camera=readable(source.camera))
+    return Source(place, camera, None if results is None else _at_home(results), camid, frames), None
+
+
+def _at_home(path: str) -> Path:
+    """`path`, with ~ for the user's home unless something is called that."""
+    return Path(path if os.path.lexists(path) else os.path.expanduser(path))
 
 
 def _split(text: str) -> tuple[str | None, str]:
@@ -150,16 +186,23 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
     """
     if isinstance(texts, str | Path | Source):
         texts = [texts]
-    sources = [parse_source(text) for text in texts]
+    groups = [_parse(text) for text in texts]
+    taken = {group[0].camera for group in groups}
+    sources: list[Source] = []
+    for group in groups:
+        if (found := group[0].found) is not None and not group[0].camera:  # one camera, whatever its files
+            name = _distinct(readable(found.name), taken)
+            group = [replace(source, camera=name) for source in group]
+        sources += group
     if not sources:
         raise ValueError("no sources given: name at least one video, result file or folder of crops")
     seen: set[tuple[Any, ...]] = set()
     for source in sources:
-        key = (source.path.resolve(), source.results and source.results.resolve())
+        place = source.address or os.path.realpath(source.path)
+        key = (place, source.results and source.results.resolve())
         if key in seen:
             raise ValueError(f"{source} is given twice: name every source once")
         seen.add(key)
-    taken = {source.camera for source in sources}
     for i, source in enumerate(sources):
         market = source.kind == "crops" and is_market(source.path)
         if market and source.camid is not None:
@@ -192,6 +235,8 @@ def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
 
 
 def _default_name(source: Source) -> str:
+    if source.address:
+        return readable(addresses.host(source.address))
     path = source.path.resolve()
     if not path.is_dir():
         return readable(path.stem)

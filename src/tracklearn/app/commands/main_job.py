@@ -35,6 +35,7 @@ from tracklearn.app.commands.options import (
     round_line,
     tell_losses,
 )
+from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed, starts_of
 
 
 def ingest(
@@ -44,6 +45,8 @@ def ingest(
     tracker: TrackerName = None,
     threshold: Threshold = None,
     stride: Stride = None,
+    duration: For = None,
+    start: Start = None,
     strict: Strict = False,
     device: Device = "auto",
     config: ConfigFile = None,
@@ -59,15 +62,21 @@ def ingest(
     overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
     chosen = ingest_config(config, overrides)
     with Bars() as bars:
-        path = store.ingest(
-            sources,
-            out,
-            config=chosen,
-            resume=resume,
-            strict=strict,
-            device=pipeline.pick_device(device),
-            progress=bars,
-        )
+        starts = starts_of(start)
+        cameras = parsed(sources, bars.note)
+        live = live_of(cameras, duration, bars.note)
+        with ended_by_ctrl_c(live, bars.note):
+            path = store.ingest(
+                cameras,
+                out,
+                live=live,
+                start=starts,
+                config=chosen,
+                resume=resume,
+                strict=strict,
+                device=pipeline.pick_device(device),
+                progress=bars,
+            )
         tracklet_set = open_set(path)
         losses = tell_losses(bars, tracklet_set.manifest)
     result = {
@@ -207,6 +216,8 @@ def run(
     tracker: TrackerName = None,
     threshold: Threshold = None,
     stride: Stride = None,
+    duration: For = None,
+    start: Start = None,
     strict: Strict = False,
     preset: PresetName = None,
     device: Device = "auto",
@@ -243,18 +254,24 @@ def run(
                 progress=bars,
             )
 
-        result = pipeline.run(
-            sources,
-            out,
-            ingest_config=chosen,
-            plan=plan,
-            resume=resume,
-            strict=strict,
-            progress=bars,
-            on_round=round_line(bars),
-            tell=bars.note,
-            command=command_line(),
-        )
+        starts = starts_of(start)
+        cameras = parsed(sources, bars.note)
+        live = live_of(cameras, duration, bars.note)
+        with ended_by_ctrl_c(live, bars.note):
+            result = pipeline.run(
+                cameras,
+                out,
+                live=live,
+                start=starts,
+                ingest_config=chosen,
+                plan=plan,
+                resume=resume,
+                strict=strict,
+                progress=bars,
+                on_round=round_line(bars),
+                tell=bars.note,
+                command=command_line(),
+            )
         manifest, opened = open_set(result["set"]).manifest, pipeline.Run(result["run"])
         result["losses"] = tell_losses(bars, manifest, opened.manifest)
     done(result["report"], result, as_json, f"report: {result['report']}")

@@ -77,7 +77,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="One camera each: VIDEO, RESULTS.txt+VIDEO, or a folder of crops; name=SOURCE names the camera.",
+        help="One camera each: VIDEO, FOLDER or 'PATTERN' of videos, RESULTS.txt+VIDEO, a folder of crops, "
+        "or an address such as rtsp://user@host/stream; name=SOURCE names the camera.",
     ),
 ]
 
@@ -193,4 +194,7 @@ def tell_losses(bars: Bars, manifest: Mapping[str, Any], run: Mapping[str, Any] 
 
 
 def command_line() -> str:
-    return shlex.join(["tracklearn", *sys.argv[1:]])
+    """The command as it was called, for a report: without the passwords of addresses."""
+    from tracklearn.store.addresses import hide
+
+    return shlex.join(["tracklearn", *map(hide, sys.argv[1:])])

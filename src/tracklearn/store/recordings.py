@@ -1,0 +1,121 @@
+"""Folders and patterns of recordings: the video files of one camera, in natural order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracklearn.store.listing import HIDDEN, IMAGE_SUFFIXES, natural_key
+
+VIDEO_SUFFIXES = frozenset(
+    {".264", ".265", ".3gp", ".asf", ".avi", ".dav", ".divx", ".flv", ".h264", ".h265", ".hevc", ".ivf"}
+    | {".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"}
+    | {".ts", ".vob", ".webm", ".wmv"}
+)
+NO_VIDEO = "not a video by the end of its name"
+_MAGIC = set("*?[")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The video files behind a folder or a pattern.
+
+    Args:
+        text: how they were given.
+        files: in natural order.
+        left_out: reason -> number of files.
+        name: what their camera is called unless it is named.
+    """
+
+    text: str
+    files: list[Path]
+    left_out: Counter[str]
+    name: str
+
+    def __str__(self) -> str:
+        n, other = len(self.files), self.left_out.total()
+        found = f"{n} recording{'s' if n > 1 else ''} found in {self.text}"
+        reasons = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return found + (f", {other} other files left out ({reasons})" if other else "")
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` stands for several files, as in recordings/*.mp4."""
+    return not _MAGIC.isdisjoint(text)
+
+
+def match(pattern: str) -> Recordings:
+    """The video files that a pattern stands for; ** stands for folders at any depth, ~ for the home.
+
+    Raises:
+        FileNotFoundError: it stands for nothing.
+        ValueError: it stands for no video.
+    """
+    found = glob.glob(os.path.expanduser(pattern), recursive=True)
+    files, left_out = _sorted_out([Path(file) for file in found if not os.path.isdir(file)])
+    if not found:
+        raise FileNotFoundError(f"no file fits the pattern {pattern}")
+    if not files:
+        raise ValueError(
+            f"no video among the {len(found)} files of the pattern {pattern}: expected recordings such as "
+            "*.mp4; folders of images are named one by one"
+        )
+    fixed = os.path.expanduser(pattern)
+    while is_pattern(fixed):
+        fixed = os.path.dirname(fixed)
+    return Recordings(pattern, files, left_out, Path(fixed or ".").resolve().name)
+
+
+def in_folder(folder: Path) -> Recordings | None:
+    """The video files directly in a folder; None where there are none.
+
+    Raises:
+        ValueError: the folder holds images as well, loose or in sub-folders, or videos in sub-folders only.
+        OSError: it cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        paths = [folder / entry.name for entry in entries]
+    files, left_out = _sorted_out([path for path in paths if not os.path.isdir(path)])
+    inside = [path for path in paths if os.path.isdir(path) and not path.name.startswith(".")]
+    # Lazy: a folder of crops shows an image at once, and no more of it is looked at.
+    pictures = any(map(_is_image, paths)) or any(
+        _is_image(file) for path in inside for file in path.iterdir()
+    )
+    if pictures and files:
+        raise ValueError(
+            f"folder {folder} holds both videos and images: write {folder}/*{files[0].suffix} for its "
+            "recordings, or put the images into a folder of their own"
+        )
+    if pictures:
+        return None
+    below, _ = _sorted_out([Path(f) for path in inside for f in _below(path)])
+    if not files and below:
+        raise ValueError(
+            f"folder {folder} holds videos in its sub-folders only: write {folder}/**/*{below[0].suffix}"
+        )
+    if below:
+        left_out["in sub-folders"] = len(below)
+    return Recordings(str(folder), files, left_out, folder.resolve().name) if files else None
+
+
+def _below(folder: Path) -> list[str]:
+    return glob.glob(f"{glob.escape(str(folder))}/**/*", recursive=True)
+
+
+def _sorted_out(paths: list[Path]) -> tuple[list[Path], Counter[str]]:
+    files, left_out = [], Counter[str]()
+    for path in sorted(paths, key=lambda path: natural_key(str(path))):
+        if path.name.startswith("."):
+            left_out[HIDDEN] += 1
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            files.append(path)
+        else:
+            left_out[NO_VIDEO] += 1
+    return files, left_out
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
