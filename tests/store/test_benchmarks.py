@@ -16,7 +16,7 @@ from tests.store.benchmark_folders import (
 )
 
 from tracklearn.store import benchmarks
-from tracklearn.store.benchmarks import parts, videos
+from tracklearn.store.benchmarks import videos
 from tracklearn.store.benchmarks.parts import by_person_and_camera
 from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
@@ -177,12 +177,6 @@ def test_a_file_that_crashes_the_reader_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "_READ_MAT", "import os\nos.abort()")
     with pytest.raises(ValueError, match=r"t\.mat is not .*damaged.*fetch it again"):
         videos._mars_table(tmp_path / "t.mat")
-
-
-def test_lists_that_are_no_text_are_named(tmp_path):
-    (tmp_path / "train_name.txt").write_bytes(b"a.jpg\n\xff\xfe")
-    with pytest.raises(ValueError, match=r"train_name\.txt is not text \(byte 6\): fetch it again"):
-        parts.read_text(tmp_path / "train_name.txt")
 
 
 @pytest.fixture(scope="module")

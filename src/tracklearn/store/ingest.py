@@ -434,8 +434,8 @@ def _check(jobs: Sequence[_Job], device: str, strict: bool) -> list[str | None]:
             open_tracker(job.config.tracker, fps=job.config.fps or DEFAULT_FPS)
     for _, job in sorted({job.detector: job for job in good if job.detector}.items()):
         detector = job.open_detector(device)
-        if isinstance(detector, FileDetector):
-            with open_frames(job.source.path, fps=job.config.fps) as frames:
+        if isinstance(detector, FileDetector) and not job.source.address:
+            with job.open_frames() as frames:
                 detector.pair(frames, job.source.path)
     return refused
 

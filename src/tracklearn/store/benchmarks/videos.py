@@ -312,10 +312,9 @@ def _number(person: str) -> int:
 
 
 def _is_person(given: object) -> bool:
-    """Whether `given` is a number, or a folder's name with one of at most 64 bits at its end."""
+    """Whether `given` is a number, or a folder's name with one at its end."""
     if isinstance(given, str):
-        digits = re.findall(r"\d+", given)
-        return bool(digits) and len(digits[-1]) <= 18
+        return bool(re.search(r"\d", given))
     return isinstance(given, int) and not isinstance(given, bool)
 
 
