@@ -49,6 +49,8 @@ _MAX_ERRORS_IN_A_ROW = 1000
 # Packets that tell the frame rate, and pictures that tell whether stamps are in their order.
 _SURVEYED = 250
 _SURVEYED_PICTURES = 32
+# IndexError: PyAV does not know a stream that a damaged file begins in the middle.
+_DAMAGED = (av.error.FFmpegError, IndexError)
 # Pictures that make a size one of the film's own.
 _SOME_PICTURES = 3
 _NOT_SHOWN = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
@@ -351,7 +353,7 @@ class _VideoFile(_Closing):
                 frames = packet.decode()
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError:
+            except _DAMAGED:
                 self._count_broken()
                 errors += 1
                 continue
@@ -445,14 +447,14 @@ class _VideoFile(_Closing):
         """What the first packets say; read from a second handle, since not every file can be rewound."""
         packets, shown = [], list[float | None]()
         # Damaged so early: what was read until there is enough to judge by.
-        with self._opened() as container, suppress(av.error.FFmpegError):
+        with self._opened() as container, suppress(*_DAMAGED):
             for stream in self._same_stream(container):
                 for packet in itertools.islice(container.demux(stream), _SURVEYED):
                     if packet.size:
                         base = packet.time_base
                         packets.append((_seconds(packet.pts, base), _seconds(packet.dts, base)))
         if self._stream.codec_context.has_b_frames and _rising([shows for shows, _ in packets]):
-            with self._opened() as container, suppress(av.error.FFmpegError):  # likewise
+            with self._opened() as container, suppress(*_DAMAGED):  # likewise
                 for stream in self._same_stream(container):
                     for frame in itertools.islice(container.decode(stream), _SURVEYED_PICTURES):
                         shown.append(_seconds(frame.pts, frame.time_base))
