@@ -1,9 +1,12 @@
 """A box is cut from the frame that it names: numbered images, sequence folders, ids, classes, sizes."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
+from tracklearn.app.cli import main
 from tracklearn.store.ingest import Config, check, ingest
 from tracklearn.store.sequence import read_seqinfo
 from tracklearn.store.sources import parse_source, parse_sources
@@ -247,6 +250,15 @@ class TestSequences:
             with open_frames(folder) as frames:
                 assert frames.info.fps == fps
 
+    def test_a_link_to_the_frames_has_their_rate(self, tmp_path, sequence):
+        (tmp_path / "link").symlink_to(sequence / "img1")
+        (tmp_path / "two").mkdir()
+        (tmp_path / "two" / "img1").symlink_to(sequence / "img1")
+        (tmp_path / "two" / "seqinfo.ini").write_text("[Sequence]\nframeRate=5\n")
+        for folder, fps in ((tmp_path / "link", 10), (tmp_path / "two" / "img1", 5)):
+            with open_frames(folder) as frames:
+                assert frames.info.fps == fps
+
     @pytest.mark.parametrize(
         ("text", "fps", "n"),
         [
@@ -345,6 +357,16 @@ class TestBoxesThatLeaveThePicture:
         det = boxes(tmp_path / "d.txt", ids=(-1,) * 3, change=lambda x, y, w, h: (x, y, x + w, y + h))
         (source,) = made(tmp_path, f"hall={clip}", detector=f"file:{det}").manifest["sources"]
         assert "columns 5 and 6 are probably x2,y2" in source["warnings"][0]
+
+    def test_the_screen_shows_what_the_manifest_holds(self, tmp_path, clip, monkeypatch, capsys):
+        results = boxes(tmp_path / "r.txt", change=lambda x, y, w, h: (x, y, x + w, y + h))
+        command = ["tracklearn", "ingest", f"hall={results}+{clip}", "--out", str(tmp_path / "set")]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        (source,) = open_set(tmp_path / "set").manifest["sources"]
+        assert f"warning: hall: {source['warnings'][0]}" in capsys.readouterr().err
 
     def test_boxes_that_fit_give_no_word(self, tmp_path, clip):
         (source,) = made(tmp_path, f"hall={boxes(tmp_path / 'r.txt')}+{clip}").manifest["sources"]

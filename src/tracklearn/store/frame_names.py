@@ -137,7 +137,7 @@ def _named_alike(files: list[Path], left_out: Counter[str]) -> list[Path]:
     numberless = all(len(_parts(file)) < 2 for file in rest)
     if len(largest) >= _MOSTLY * len(files) or (numberless and len(largest) > len(rest)):
         left_out[UNLIKE] += len(rest)
-        return [file for file in files if file in set(largest)] if rest else files
+        return largest
     return files
 
 

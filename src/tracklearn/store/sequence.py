@@ -81,12 +81,15 @@ def seqinfo_of(frames: Path) -> SequenceInfo | None:
     Raises:
         ValueError: as `read_seqinfo`.
     """
-    folder = frames.resolve()
-    for place in (folder.parent, folder):
-        if (place / SEQINFO).is_file():
-            info = read_seqinfo(place / SEQINFO)
-            if place == folder or info.images == folder.name:
-                return info
+    own = frames.absolute()
+    for folder in dict.fromkeys(
+        (own, frames.resolve())
+    ):  # a link stands where it is, and for what it leads to
+        for place in (folder.parent, folder):
+            if (place / SEQINFO).is_file():
+                info = read_seqinfo(place / SEQINFO)
+                if place == folder or info.images == folder.name:
+                    return info
     return None
 
 
