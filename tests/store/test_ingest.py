@@ -488,6 +488,9 @@ class Stream:
     def close(self):
         pass
 
+    def notes(self):
+        return []
+
     def __iter__(self):
         image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
         for number in range(self.n):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracklearn.app import drawn
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ def draw(panels: Mapping[str, Array]) -> bytes:
         top -= above
         axes = figure.add_axes((0.05, (top - tall) / height, 0.92, tall / height))
         _panel(axes, bars, small=pitch < 0.07)
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
         top -= tall + below
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    drawn.save(figure, stream, "png", metadata={"Software": None})
     return stream.getvalue()
 
 

@@ -21,6 +21,7 @@ from tracklearn.store import pictures, setwriter
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, open_detector
+from tracklearn.store.files import beside
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.lock import locked
 from tracklearn.store.mot import Boxes, read_results
@@ -297,7 +298,7 @@ def _complete(out: Path, request: str) -> Path:
         raise FileExistsError(
             f"{out} exists and was not made from these sources and settings: choose another --out"
         )
-    partial = out.with_name(out.name + ".partial")
+    partial = beside(out, after=".partial")
     if partial.is_dir():
         shutil.rmtree(partial)  # interrupted between the renaming and the tidying up
     return out

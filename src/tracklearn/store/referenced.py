@@ -19,7 +19,7 @@ import pyarrow as pa
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import make_folder, put_folder, remove_folder
+from tracklearn.store.files import beside, make_folder, put_folder, remove_folder
 from tracklearn.store.folders import readable, shorten, skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.lock import locked
@@ -277,7 +277,7 @@ def _put(
     images: Mapping[str, Any],
     manifest: Mapping[str, Any],
 ) -> Path:
-    work = out.with_name(f".{out.name}.tmp")
+    work = beside(out, before=".", after=".tmp")
     remove_folder(work)  # of a process that was killed in here
     make_folder(work)
     try:
