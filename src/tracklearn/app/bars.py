@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracklearn.app import drawn
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def draw(panels: Mapping[str, Array]) -> bytes:
             left = (place + 0.05) / len(columns)
             axes = figure.add_axes((left, (top - tall) / height, 0.92 / len(columns), tall / height))
             _panel(axes, bars, small=pitch < 0.07)
-            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_title(title, loc="left", fontsize=10, parse_math=False)
             top -= tall + below
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    drawn.save(figure, stream, "png", metadata={"Software": None})
     return stream.getvalue()
 
 

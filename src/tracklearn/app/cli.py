@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -39,11 +42,13 @@ for command in (
     app.command()(command)
 app.add_typer(noise.app)
 
+_PACKAGE = Path(__file__).parent.parent
 STOPPED = 130  # the exit code of a program stopped with Ctrl-C
 
 
 def main() -> None:
     """Entry point: one clear line and exit code 2 for the user's errors, 130 when stopped."""
+    _speak_plainly()
     threads.wait_briefly()
     cache.keep_home_clean()
     try:
@@ -60,6 +65,25 @@ def main() -> None:
         if message is None:
             raise
         _refuse(error, message)
+
+
+def _speak_plainly() -> None:
+    """What the terminal cannot show is replaced, and a warning of this program is one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # neither closed nor somebody's own
+            stream.reconfigure(errors="replace")
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, *rest: Any, **named: Any
+    ) -> None:
+        if Path(filename).is_relative_to(_PACKAGE):
+            if os.environ.get("RANK", "0") == "0":
+                print(f"tracklearn: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+        else:
+            others(message, category, filename, *rest, **named)
+
+    warnings.showwarning = show
 
 
 def _refuse(error: BaseException, message: str) -> None:

@@ -20,7 +20,7 @@ from tracklearn import world
 from tracklearn.app import evaluate, pipeline
 from tracklearn.app.formats import percent
 from tracklearn.store import config as settings_store
-from tracklearn.store.files import read_json, remove_folder, write_json
+from tracklearn.store.files import beside, read_json, remove_folder, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Scores
@@ -252,7 +252,7 @@ def judge_run(
 
     folder = out / "judge"
     remove_folder(folder)
-    remove_folder(folder.with_name(folder.name + ".partial"))
+    remove_folder(beside(folder, after=".partial"))
     # The judged tracklets are cut out along the ground truth, so that only the features are judged.
     judge_set = cut(out / "world" / "judge", folder, progress=progress)
     pid = evaluate.tracklet_pid(judge_set.tracklets, read_truth(folder))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.app import drawn
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -253,7 +255,7 @@ def _canvas(*, alt: str, size: tuple[int, int] = _SIZE) -> Iterator[tuple[Axes, 
             (left / size[0], bottom / size[1], box.x1 - left / size[0], box.y1 - bottom / size[1])
         )
         stream = StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn.save(figure, stream, "svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg.append(_for_page(stream.getvalue(), size, alt))
 
 
@@ -366,7 +368,7 @@ def _png(canvas: Array, texts: Sequence[tuple[int, int, str, float, str]]) -> by
     for x, y, text, size, colour in texts:
         figure.text(x / width, 1 - y / height, text, va="top", fontsize=size, color=colour, parse_math=False)
     stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    drawn.save(figure, stream, "png", metadata={"Software": None})
     return stream.getvalue()
 
 
@@ -405,5 +407,5 @@ def cmc_picture(curves: Mapping[str, Array], *, title: str) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     stream = BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    drawn.save(figure, stream, "png", metadata={"Software": None})
     return stream.getvalue()

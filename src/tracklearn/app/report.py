@@ -156,5 +156,5 @@ def build_report(data: ReportData, out: Path | str) -> Path:
     html = environment.get_template("report.html.j2").render(Sections(data).context())
     out = Path(out)
     make_folder(out.parent)
-    write_atomic(out, html.encode("utf-8"))
+    write_atomic(out, html.encode("utf-8", "replace"))
     return out

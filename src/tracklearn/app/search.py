@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracklearn.app import drawn
 from tracklearn.store.files import make_folder, replacing
+from tracklearn.store.folders import readable
 from tracklearn.store.gallery import Gallery, open_gallery
 from tracklearn.store.listing import read_number
 from tracklearn.store.runs import Run
@@ -165,7 +167,7 @@ def contact_sheet(
         place(picture, caption, left + column * (tile_w + _GAP), _MARGIN + row * step, "#d9d9d4")
     make_folder(out.parent)
     with replacing(out) as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
+        drawn.save(figure, file, "png", metadata={"Software": None})
     return out
 
 
@@ -262,7 +264,7 @@ class Searcher:
             feature, exclude = self.gallery.feature(int(row[0])), row
             picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {wanted}"
         else:
-            picture, name = _read_picture(Path(str(query))), Path(str(query)).name
+            picture, name = _read_picture(Path(str(query))), readable(Path(str(query)).name)
             feature, exclude = self._embed(picture), None
         matches = self.gallery.search(feature, k, exclude=exclude, camera=camera)
         return Found(query=name, picture=picture, hits=hits(self.gallery, matches), searcher=self)
@@ -311,6 +313,7 @@ class Found:
     def save_sheet(self, path: Path | str | None = None) -> Path:
         """Write the contact sheet (PNG): the query and its results; by default in RUN/searches/."""
         stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in self.query)
+        stem = stem.encode()[:200].decode(errors="ignore")  # a query's name may be as long as names can be
         where = Path(path) if path is not None else self.searcher.run.path / "searches" / f"{stem}.png"
         pictures = [self.searcher.tracklet_set.image(hit.crop) for hit in self.hits]
         results = list(zip(pictures, captions(self.hits), strict=True))

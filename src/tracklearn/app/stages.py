@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import DamagedError, hash_file, make_folder, remove_folder, sync_folder
+from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder, sync_folder
 from tracklearn.store.sealed import read_sealed, write_sealed
 
 Entry = dict[str, Any]
@@ -75,11 +75,11 @@ class Stages:
         other inputs is set aside. It is removed once the new one is there, and put back when the stage fails
         before leaving anything or its inputs are asked for again.
         """
-        aside = product.with_name(product.name + ".old")
+        aside = beside(product, after=".old")
         entry = self._settled(name, product, aside)
         if entry and entry.get("old", {}).get("digest") == digest:
             _remove(product)
-            _remove(product.with_name(product.name + ".partial"))
+            _remove(beside(product, after=".partial"))
             _move(aside, product)
             entry = self._note(name, entry["old"])
         if entry and entry["digest"] == digest and entry["done"] and _is_whole(product, entry):

@@ -30,11 +30,26 @@ except ImportError:  # Windows
 # A folder's entry cannot be synced on some file systems (SMB, FUSE, some container mounts): there the rename
 # itself is all that can be had.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+MAX_NAME = 255  # bytes of a file's name
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class DamagedError(ValueError):
     """A file is not what was written; the message names it and says what to do."""
+
+
+def beside(path: Path, *, before: str = "", after: str = "") -> Path:
+    """`path` with a few letters more before or behind its name, which is shortened if it would be too long.
+
+    >>> beside(Path("a/set"), before=".", after=".lock").as_posix()
+    'a/.set.lock'
+    """
+    whole, room = os.fsencode(path.name), MAX_NAME - len(before) - len(after)
+    if len(whole) <= room:
+        return path.with_name(f"{before}{path.name}{after}")
+    mark = hashlib.sha256(whole).hexdigest()[:16]
+    kept = whole[: room - len(mark) - 1].decode(errors="ignore")
+    return path.with_name(f"{before}{kept}-{mark}{after}")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -81,7 +96,7 @@ def _new_beside(path: Path) -> tuple[Path, IO[bytes]]:
     only while another process is writing to it is another name taken.
     """
     with named(path):
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = beside(path, before=".", after=".tmp")
         if fcntl is not None:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -94,7 +109,7 @@ def _new_beside(path: Path) -> tuple[Path, IO[bytes]]:
                     os.close(descriptor)
                     raise
             os.close(descriptor)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary = beside(path, before=".", after=f".{secrets.token_hex(4)}.tmp")
         return temporary, temporary.open("xb")
 
 
@@ -247,12 +262,45 @@ def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+    if not is_text(path):  # the library opens no other name
+        return _unpack_arrays(path)
     try:
         with safe_open(str(path), framework="numpy") as handle:
             meta = json.loads((handle.metadata() or {}).get("meta", "{}"))
             return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
+    except OSError as error:
+        if not cannot_map(error):
+            raise
+        return _unpack_arrays(path)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise DamagedError(f"{path} is damaged ({error}): make it again") from error
+
+
+def _unpack_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """As `read_arrays`, all of it read into memory."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = path.read_bytes()
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        return load(data), json.loads(header.get("meta", "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged ({error}): make it again") from error
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a name is UTF-8: other bytes come from the file system as lone surrogates."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def cannot_map(error: OSError) -> bool:
+    """Whether an error means that files of this file system cannot be mapped into memory, only read."""
+    return error.errno == errno.ENODEV or os.strerror(errno.ENODEV) in str(error)
 
 
 def hash_file(path: Path) -> str:

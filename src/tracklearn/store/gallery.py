@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from tracklearn.store.files import (
     DamagedError,
+    beside,
+    cannot_map,
     first_line,
     hash_file,
     make_folder,
@@ -33,6 +35,7 @@ from tracklearn.store.files import (
 )
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed, write_sealed
+from tracklearn.store.shards import plain
 from tracklearn.types import Matches, Tracklets
 
 Array = NDArray[Any]
@@ -254,7 +257,7 @@ def _put(
     entries = io.BytesIO()
     pq.write_table(table, entries)
     for ending in (".partial", ".old.partial"):  # of older programs that were killed
-        remove_folder(path.with_name(path.name + ending))
+        remove_folder(beside(path, after=ending))
     make_folder(path)
     features = np.ascontiguousarray(features)
     head = io.BytesIO()
@@ -326,8 +329,13 @@ def _opened(path: Path, manifest: Manifest) -> Gallery:
         raise DamagedError(f"{table_file} is damaged (its content is not what was written): {REMEDY}")
     expected = (manifest["entries"], manifest["width"])
     try:
-        features = np.load(features_file, mmap_mode="r", allow_pickle=False)
-        table = pq.read_table(table_file)
+        try:
+            features = np.load(features_file, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            if not cannot_map(error):
+                raise
+            features = np.load(features_file, allow_pickle=False)
+        table = pq.read_table(plain(table_file))
     except FileNotFoundError:
         raise
     except pa.ArrowMemoryError:

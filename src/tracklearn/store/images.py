@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tracklearn.store import pictures
 from tracklearn.store.crops import StoredCrops
+from tracklearn.store.files import is_text
 from tracklearn.store.pictures import BrokenPicture
 from tracklearn.types import Array
 
@@ -136,7 +137,7 @@ class ImageFiles:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             listed += [f"{name}/{file}" for file in found] if name else found
-        listed = [name for name in listed if name.isascii() or _is_text(name)]
+        listed = [name for name in listed if name.isascii() or is_text(name)]
         there = pc.is_in(self.paths, value_set=pa.array(listed, pa.string()))
         return np.asarray(there.to_numpy(zero_copy_only=False), bool)
 
@@ -163,12 +164,3 @@ class ImageFiles:
         except BrokenPicture as error:
             return str(error)
         return None
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file name is UTF-8; other bytes come from the file system as lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -24,7 +24,7 @@ from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
 from tracklearn.store.config import digest
 from tracklearn.store.cut import Cutter, Track
 from tracklearn.store.detect import Detector, FileDetector, open_detector
-from tracklearn.store.files import remove_folder
+from tracklearn.store.files import beside, remove_folder
 from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
 from tracklearn.store.live import CameraError, Live, LiveFrames
 from tracklearn.store.lock import locked
@@ -407,8 +407,8 @@ def _complete(out: Path, request: str) -> Path:
         raise FileExistsError(
             f"{out} exists and was not made from these sources and settings: choose another --out"
         )
-    partial = out.with_name(out.name + ".partial")
-    remove_folder(partial)  # interrupted between the renaming and the tidying up
+    # of a process interrupted between the renaming and the tidying up
+    remove_folder(beside(out, after=".partial"))
     return out
 
 

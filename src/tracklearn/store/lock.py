@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import NO_LOCKS, is_at, make_folder, named
+from tracklearn.store.files import NO_LOCKS, beside, is_at, make_folder, named
 
 try:
     import fcntl
@@ -47,7 +47,7 @@ def locked(path: str | Path) -> Iterator[None]:
         OSError: the folder around it cannot be written to.
     """
     path = Path(os.path.realpath(path))
-    file = path.with_name(f".{path.name}.lock")
+    file = beside(path, before=".", after=".lock")
     if path not in _held:
         make_folder(path.parent)
         _held[path] = _Held(_take(file, path))

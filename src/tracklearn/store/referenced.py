@@ -18,7 +18,7 @@ import pyarrow as pa
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import make_folder, put_folder, remove_folder
+from tracklearn.store.files import beside, make_folder, put_folder, remove_folder
 from tracklearn.store.folders import readable, shorten, skip
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.lock import locked
@@ -208,7 +208,7 @@ def require_free(out: Path) -> None:
 
 def _work(out: Path) -> Path:
     """Where a set is put together."""
-    return out.with_name(f".{out.name}.tmp")
+    return beside(out, before=".", after=".tmp")
 
 
 def _check_rows(tracklets: Tracklets, n: int, n_cameras: int) -> None:

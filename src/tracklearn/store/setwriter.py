@@ -19,9 +19,16 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import DamagedError, hash_file, make_folder, put_folder, remove_folder
+from tracklearn.store.files import (
+    DamagedError,
+    beside,
+    hash_file,
+    make_folder,
+    put_folder,
+    remove_folder,
+)
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
-from tracklearn.store.shards import HashedFile, ShardWriter
+from tracklearn.store.shards import HashedFile, ShardWriter, plain
 from tracklearn.types import Array
 
 SCHEMA = 1
@@ -241,7 +248,7 @@ class SetWriter:
 
     def __init__(self, path: str | Path, *, resume: bool = False, shard_bytes: int = 64 << 20) -> None:
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = beside(self.path, after=".partial")
         self.shard_bytes = shard_bytes
         self._parts: list[Path] = []
         self._open: list[PartWriter] = []  # several cameras are recorded at one time
@@ -320,7 +327,8 @@ class SetWriter:
             remove_folder(joined)
         joined.mkdir()
         names = [
-            pq.read_table(part / "tracklets.parquet")["camera"].unique().to_pylist() for part in self._parts
+            pq.read_table(plain(part / "tracklets.parquet"))["camera"].unique().to_pylist()
+            for part in self._parts
         ]
         cameras = number_cameras((name for part in names for name in part), camid or {})
         shards = self._link_shards(done, joined)
@@ -377,12 +385,14 @@ class SetWriter:
         camid = {name: i for i, name in enumerate(cameras)}
         n_tracklets = n_shards = 0
         for file, (part, entry) in enumerate(zip(self._parts, done, strict=True)):
-            for batch in pq.ParquetFile(part / "crops.parquet", pre_buffer=False).iter_batches(ROW_GROUP):
+            for batch in pq.ParquetFile(plain(part / "crops.parquet"), pre_buffer=False).iter_batches(
+                ROW_GROUP
+            ):
                 column = {name: batch.column(name) for name in batch.schema.names}
                 column["tracklet"] = column["tracklet"].to_numpy() + n_tracklets
                 column["shard"] = column["shard"].to_numpy() + np.int32(n_shards)
                 crops.add(column)
-            own = pq.read_table(part / "tracklets.parquet")
+            own = pq.read_table(plain(part / "tracklets.parquet"))
             camera, continues = own["camera"].to_pylist(), own["continues"].to_numpy()
             number = n_tracklets + np.arange(len(camera))
             tracklets.add(
@@ -391,7 +401,9 @@ class SetWriter:
                 | {"continues": np.where(continues >= 0, continues + n_tracklets, -1)}
             )
             if truth is not None and "truth" in entry["files"]:
-                for batch in pq.ParquetFile(part / "truth.parquet", pre_buffer=False).iter_batches(ROW_GROUP):
+                for batch in pq.ParquetFile(plain(part / "truth.parquet"), pre_buffer=False).iter_batches(
+                    ROW_GROUP
+                ):
                     truth.add({"pid": batch.column("pid")})
             elif truth is not None:
                 truth.add({"pid": np.full(entry["record"]["n_crops"], -1)})
@@ -425,7 +437,7 @@ def without_blocks(shards: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def truth_path(path: str | Path) -> Path:
     """Where the ground truth of the set at `path` lies: beside it, never inside."""
     path = Path(path)
-    return path.with_name(path.name + ".truth.parquet")
+    return beside(path, after=".truth.parquet")
 
 
 def _done(part: Path) -> dict[str, Any]:

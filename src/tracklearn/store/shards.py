@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tracklearn.store.files import DamagedError, disk_error, first_line
+from tracklearn.store.files import DamagedError, cannot_map, disk_error, first_line
 from tracklearn.types import Array
 
 SCHEMA = pa.schema([pa.field("jpeg", pa.large_binary(), nullable=False)])
@@ -191,7 +191,7 @@ class ShardReader:
     def _map(self, shard: int) -> _Shard:
         path, sums = self.paths[shard], self.crc32[shard]
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(mapped(path))
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
@@ -207,6 +207,25 @@ class ShardReader:
             checked=[False] * len(parts),
         )
         return self._open[shard]
+
+
+def mapped(path: Path) -> pa.NativeFile:
+    """The file in memory as far as it is touched; where that cannot be, to be read from.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    try:
+        return pa.memory_map(os.fsencode(path))
+    except OSError as error:
+        if not cannot_map(error):
+            raise
+        return plain(path)
+
+
+def plain(path: Path) -> pa.NativeFile:
+    """The file to be read from, whatever bytes its name has: by text Arrow finds only names in UTF-8."""
+    return pa.OSFile(os.fsencode(path))
 
 
 @dataclass(frozen=True)

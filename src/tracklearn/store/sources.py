@@ -237,7 +237,7 @@ def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
 def _default_name(source: Source) -> str:
     if source.address:
         return readable(addresses.host(source.address))
-    path = source.path.resolve()
+    path = Path(os.path.abspath(source.path))  # a link's own name is the camera's
     if not path.is_dir():
         return readable(path.stem)
     # MOTChallenge keeps the frames of a sequence in SEQUENCE/img1.

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import tracklearn
 from tracklearn.store.clocks import clock_columns
 from tracklearn.store.crops import StoredCrops
-from tracklearn.store.files import DamagedError, first_line, hash_file, sync_folder
+from tracklearn.store.files import DamagedError, beside, first_line, hash_file, sync_folder
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.lock import locked
 from tracklearn.store.pictures import BrokenPicture, decode
@@ -44,7 +44,7 @@ from tracklearn.store.setwriter import (
     number_cameras,
     truth_path,
 )
-from tracklearn.store.shards import REMEDY, ShardReader
+from tracklearn.store.shards import REMEDY, ShardReader, mapped, plain
 from tracklearn.types import Array, Tracklets, Truth
 
 __all__ = [
@@ -241,7 +241,7 @@ def open_set(path: str | Path) -> TrackletSet:
     """
     path = Path(path)
     if not path.is_dir():
-        partial = path.with_name(path.name + ".partial")
+        partial = beside(path, after=".partial")
         hint = f" (it is unfinished: {partial}; finish it with --resume)" if partial.is_dir() else ""
         raise FileNotFoundError(f"no such tracklet set: {path}{hint}")
     if not (path / "manifest.json").is_file():
@@ -308,7 +308,7 @@ def write_truth(path: str | Path, pid: Array) -> Path:
             f"pid has shape {pid.shape}, expected ({tracklets.n_crops},): one per crop of {path}"
         )
     file = truth_path(path)
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = beside(file, before=".", after=".tmp")
     with locked(path):
         try:
             writer = TableWriter(temporary, TRUTH)
@@ -333,7 +333,7 @@ def read_truth(path: str | Path) -> Truth:
     if not file.is_file():
         raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
     try:
-        notes = pq.read_metadata(file).metadata or {}
+        notes = pq.read_metadata(plain(file)).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(f"{file} cannot be read into memory") from error
@@ -353,7 +353,7 @@ def _column(path: Path, name: str, rows: int) -> Array:
 
 def _read_column(path: Path, name: str, rows: int, remedy: str = REMEDY) -> pa.Array:
     try:
-        column = pq.read_table(path, columns=[name], memory_map=True)[name]
+        column = pq.read_table(mapped(path), columns=[name])[name]
     except pa.ArrowMemoryError:
         raise
     except (pa.ArrowException, OSError) as error:

@@ -114,9 +114,9 @@ def load(
     if text == "none":
         return {}, WeightsInfo("none", backbone=backbone)
     if text == "imagenet":
-        path, name = _published(backbone, cache or cache_folder(), progress), "imagenet"
+        path, name = _published(backbone, cache or _cache(), progress), "imagenet"
     else:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         name = path.name
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: expected a file, `imagenet` or `none`")
@@ -201,6 +201,16 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     return pack(whole, metadata={"meta": json.dumps(dict(metadata), sort_keys=True)})
 
 
+def _cache() -> Path:
+    try:
+        return cache_folder()
+    except ValueError as error:
+        raise ValueError(
+            f"{error}, give a file of your own with --weights PATH, or start from random weights with "
+            "--weights none"
+        ) from None
+
+
 def _published(backbone: str | None, cache: Path, progress: Progress | None) -> Path:
     """The backbone's published file in the cache, downloaded if it is not there."""
     url = PUBLISHED.get(backbone or "")
@@ -219,6 +229,12 @@ def _published(backbone: str | None, cache: Path, progress: Progress | None) -> 
             raise ValueError(
                 f"cannot download {url} ({getattr(error, 'reason', error)}): give a file of your own with "
                 f"--weights PATH, start from random weights with --weights none, or put {name} into {cache}"
+            ) from error
+        except OSError as error:
+            raise ValueError(
+                f"{name} cannot be kept in {cache} ({error.strerror or error}): name another folder in "
+                "TRACKLEARN_CACHE, give a file of your own with --weights PATH, or start from random weights "
+                "with --weights none"
             ) from error
     digest = _digest(path)
     if not digest.startswith(prefix):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracklearn.store.files import cannot_map, is_text
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
@@ -91,20 +92,40 @@ def three_floats(text: str) -> tuple[float, float, float]:
 
 
 def _read_safetensors(path: Path) -> tuple[list[tuple[str, Tensor]], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        # As torch tensors: numpy has no bfloat16, and the library fails on what numpy lacks.
-        with safe_open(str(path), framework="pt") as file:
-            header = dict(file.metadata() or {})
-            notes = _notes(header.get("meta", ""))
-            if notes is not None:
-                del header["meta"]
-                header |= notes
-            return [(name, file.get_tensor(name)) for name in file.keys()], header  # noqa: SIM118
+        try:
+            arrays, header = _mapped_safetensors(path) if is_text(path) else _whole_safetensors(path)
+        except OSError as error:
+            if not cannot_map(error):
+                raise
+            arrays, header = _whole_safetensors(path)
+        notes = _notes(header.get("meta", ""))
+        if notes is not None:
+            del header["meta"]
+            header |= notes
+        return arrays, header
     except (SafetensorError, TypeError, AttributeError, RuntimeError) as error:
         _memory(error, path)
         raise ValueError(f"weights {path} cannot be read as safetensors ({_reason(error)})") from error
+
+
+def _mapped_safetensors(path: Path) -> tuple[list[tuple[str, Tensor]], dict[str, str]]:
+    from safetensors import safe_open
+
+    # As torch tensors: numpy has no bfloat16, and the library fails on what numpy lacks.
+    with safe_open(str(path), framework="pt") as file:
+        return [(name, file.get_tensor(name)) for name in file.keys()], dict(file.metadata() or {})  # noqa: SIM118
+
+
+def _whole_safetensors(path: Path) -> tuple[list[tuple[str, Tensor]], dict[str, str]]:
+    """Likewise, where the file can only be read, or has a name that the library does not open."""
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    tensors = list(load(data).items())
+    return tensors, json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def _notes(text: str) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Json
+from tracklearn.app.commands.options import Json, say, say_json
 
 
 def check(
@@ -18,12 +18,11 @@ def check(
 ) -> None:
     """Compare every file of a folder with the sum that was taken when it was written."""
     from tracklearn.app import check as app
-    from tracklearn.store.files import plain_json
 
     found = app.check(path)
     if as_json:
-        print(plain_json({"path": str(path), "checked": [each.to_dict() for each in found]}))
+        say_json({"path": str(path), "checked": [each.to_dict() for each in found]})
     else:
-        print(app.table(found))
+        say(app.table(found))
     if any(each.damages for each in found):
         raise typer.Exit(2)

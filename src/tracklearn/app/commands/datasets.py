@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Bars, Json, done
+from tracklearn.app.commands.options import Bars, Json, done, say, say_json
 
 
 def datasets(
@@ -45,12 +45,10 @@ def datasets(
                 raise ValueError(f"{option} needs --root: the folder that holds the data set")
         chosen = [find(name)] if name is not None else list(DATASETS.values())
         if as_json:
-            from tracklearn.store.files import plain_json
-
             entries = [{k: v for k, v in vars(dataset).items() if k != "reader"} for dataset in chosen]
-            print(plain_json({"datasets": entries}))
+            say_json({"datasets": entries})
         else:
-            print("\n\n".join(app.describe(dataset) for dataset in chosen))
+            say("\n\n".join(app.describe(dataset) for dataset in chosen))
         return
     if name is None:
         raise ValueError(f"--root needs the name of a data set: {', '.join(DATASETS)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Bars, Device, Json, Resume, round_line
+from tracklearn.app.commands.options import Bars, Device, Json, Resume, round_line, say, say_json
 
 
 def experiment(
@@ -33,11 +33,10 @@ def experiment(
     """Run a grid of trainings and print its table, published figures beside the measured."""
     from tracklearn.app import experiment as app
     from tracklearn.app.experiments import files
-    from tracklearn.store.files import plain_json
 
     if name is None or list_:
         found = app.listing()
-        print(plain_json({"experiments": found}) if as_json else app.listed(found))
+        say_json({"experiments": found}) if as_json else say(app.listed(found))
         return
     path = files.find(name)
     grid = files.read(path)
@@ -45,7 +44,7 @@ def experiment(
     roots = _roots(root or [])
     if dry_run:
         lines = app.outline(grid, out, roots)
-        print(plain_json({"outline": lines}) if as_json else "\n".join(lines))
+        say_json({"outline": lines}) if as_json else say("\n".join(lines))
         return
     with Bars() as bars:
         result = app.run(
@@ -58,7 +57,7 @@ def experiment(
             on_round=round_line(bars),
             tell=bars.note,
         )
-    print(plain_json(result) if as_json else f"{result['table']}\n{out / 'table.md'}")
+    say_json(result) if as_json else say(f"{result['table']}\n{out / 'table.md'}")
     if result["failed"]:
         raise typer.Exit(2)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Json, Seed, done
+from tracklearn.app.commands.options import Json, Seed, done, say
 
 app = typer.Typer(
     name="noise",
@@ -52,7 +52,7 @@ def measure(
     if as_json:
         done(Path(), {**measured.to_dict(), "files": files}, as_json)
     else:
-        print("\n".join([measured.table(), *map(str, files)]))
+        say("\n".join([measured.table(), *map(str, files)]))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -150,13 +151,38 @@ def first_process() -> bool:
 def done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:
     """Tell the path (and `text`) to a person, or the whole result to a program."""
     if as_json:
-        from tracklearn.store.files import plain_json
-
-        print(plain_json(result))
+        say_json(result)
     else:
-        if text:
-            print(text)
-        print(path)
+        say(f"{text}\n{path}" if text else str(path))
+
+
+def say(text: str) -> None:
+    """A result, on standard output.
+
+    Raises:
+        OSError: it cannot be written there; the message says where.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        sys.stdout = io.StringIO()  # what is left of it would fail again at the end
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def say_json(result: Any) -> None:
+    """A result as one line of JSON, which is what it is in any encoding of the output.
+
+    Raises:
+        OSError: as `say`.
+    """
+    from tracklearn.store.files import plain_json
+
+    text = plain_json(result)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text))  # escaped: replaced signs would be other names
+    say(text)
 
 
 def overridden(settings: list[str] | None, **named: tuple[str, Any]) -> list[str]:

@@ -51,14 +51,14 @@ class _Forgiving:
         try:
             return self._of.load_overload(*arguments)
         except OSError as error:
-            _tell(str(error))
+            _tell(f"{self._of.cache_path}: {error.strerror or error}")
             return None
 
     def save_overload(self, *arguments: Any) -> None:
         try:
             self._of.save_overload(*arguments)
         except OSError as error:
-            _tell(str(error))
+            _tell(f"{self._of.cache_path}: {error.strerror or error}")
 
 
 def _tell(why: str) -> None:
