@@ -180,6 +180,17 @@ def test_a_growing_picture_is_shown_at_its_largest_size(tmp_path):
     assert (video["width"], video["height"], video["fitted_frames"]) == (160, 120, 10)
 
 
+def test_a_single_larger_picture_is_a_damaged_one(tmp_path):
+    path = _ramp(tmp_path / "a.ts", [(80, 60)] * 3)
+    _ramp(tmp_path / "b.ts", [(160, 120)], n=1)
+    path.write_bytes(path.read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with open_frames(path) as frames, pytest.raises(LargerPicture) as caught:
+        list(frames)
+    assert caught.value.size == (80, 60)
+    with open_frames(path, size=(80, 60)) as frames:
+        assert len(list(frames)) == 16
+
+
 def test_another_shape_is_letterboxed_never_stretched(tmp_path):
     path = _ramp(tmp_path / "a.ts", [(160, 120), (120, 120)])
     with open_frames(path) as frames:

@@ -25,6 +25,16 @@ def keep(*tracklets, camid=None, **options):
     return sampling.spatio_temporal(*rows(*tracklets), camid, **options).tolist()
 
 
+def test_tracklets_on_different_clocks_are_never_compared():
+    """Two recordings of one camera, each with somebody at the same spot at the same time of its own."""
+    made = [([1, 2, 3], 50), ([1, 2, 3], 50), ([1, 2], 51)]
+    assert keep(*made, period=10) == [True, False, False]
+    assert keep(*made, period=10, clock=[0, 1, 1]) == [True, True, False]
+    # each clock has moments of its own, and camera by camera
+    later = [([1, 2, 3], 50), ([4, 5], 51), ([4, 5], 52)]
+    assert keep(*later, camid=[0, 0, 1], period=10, clock=[0, 7, 7]) == [True, True, True]
+
+
 def test_only_tracklets_alive_at_the_moments_are_taken():
     # Alive together most: [3, 4] by 0, 1, 2; so S = 3, and S + 10 = 13 meets only 4.
     made = [
@@ -205,6 +215,7 @@ def test_nothing_in_nothing_out():
         ({"period": np.inf}, "period is inf s"),
         ({"period": None}, "period cannot be guessed in camera 0, whose tracklets last 0 s"),
         ({"distance": -1}, "distance is -1"),
+        ({"clock": np.zeros(3)}, r"clock has shape \(3,\), expected \(2,\)"),
         ({"distance": np.nan}, "distance is nan"),
     ],
 )

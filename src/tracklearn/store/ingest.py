@@ -64,7 +64,9 @@ class Config(BaseModel):
     )
     stride: int = Field(default=1, ge=1, description="use every stride-th frame")
     fps: float | None = Field(
-        default=None, gt=0, description="frame rate of sources that carry no times; 25 if None"
+        default=None,
+        gt=0,
+        description="frame rate of sources without times; their codec's, or 25, if None",
     )
     min_length: int = Field(default=6, ge=1, description="crops; shorter tracks are dropped and counted")
     max_length: int = Field(default=1000, ge=1, description="crops; longer tracks go on as a new tracklet")

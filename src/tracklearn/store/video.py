@@ -47,6 +47,10 @@ _MAX_ERRORS_IN_A_ROW = 1000
 # Packets that tell the frame rate, and pictures that tell whether stamps are in their order.
 _SURVEYED = 250
 _SURVEYED_PICTURES = 32
+# IndexError: PyAV does not know a stream that a damaged file begins in the middle.
+_DAMAGED = (av.error.FFmpegError, IndexError)
+# Pictures that make a size one of the film's own.
+_SOME_PICTURES = 3
 _NOT_SHOWN = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -75,7 +79,7 @@ class LargerPicture(Exception):
     """A picture larger than the first was met, where no size was asked for.
 
     Attributes:
-        size: (width, height) of the largest picture: open the source again with it.
+        size: (width, height) of the largest pictures: open the source again with it.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -321,7 +325,7 @@ class _VideoFile(_Closing):
                 frames = packet.decode()
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError:
+            except _DAMAGED:
                 self._count_broken()
                 errors += 1
                 continue
@@ -368,12 +372,16 @@ class _VideoFile(_Closing):
         return image if shown == size else letterbox(image, size)
 
     def _largest(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size of the largest picture from here on."""
-        for here in self._decoded:
-            shown = self._shown_size(here.frame, turn_of(here.frame))
-            if shown[0] * shown[1] > size[0] * size[1]:
-                size = shown
-        return size
+        """The size of the largest pictures, this one and those from here on.
+
+        A size that only one or two have, or that is beyond all limits, is that of a damaged header.
+        """
+        sizes = Counter([size])
+        sizes.update(self._shown_size(here.frame, turn_of(here.frame)) for here in self._decoded)
+        limit = pictures.max_pixels()
+        likely = [(w, h) for (w, h), n in sizes.items() if n >= _SOME_PICTURES and w * h <= limit]
+        present = (self.info.width, self.info.height)
+        return max([present, *likely], key=lambda size: size[0] * size[1])
 
     def _opened(self) -> Any:
         # Absolute: of a relative name FFmpeg takes what stands before a colon for a protocol.
@@ -402,26 +410,31 @@ class _VideoFile(_Closing):
             known = context is not None and context.width > 0
             return known, bool(stream.disposition & default), context.width * context.height if known else 0
 
-        return max(streams, key=rank)
+        best = max(streams, key=rank)
+        if best.codec_context is None:
+            raise self._refusal("its codec is not known")
+        return best
 
     def _surveyed(self) -> Survey:
         """What the first packets say; read from a second handle, since not every file can be rewound."""
-        with self._opened() as container:
-            stream = container.streams[self._stream.index]
-            packets, shown = [], list[float | None]()
-            # Damaged so early: what was read until there is enough to judge by.
-            with suppress(av.error.FFmpegError):
+        packets, shown = [], list[float | None]()
+        # Damaged so early: what was read until there is enough to judge by.
+        with self._opened() as container, suppress(*_DAMAGED):
+            for stream in self._same_stream(container):
                 for packet in itertools.islice(container.demux(stream), _SURVEYED):
                     if packet.size:
                         base = packet.time_base
                         packets.append((_seconds(packet.pts, base), _seconds(packet.dts, base)))
         if self._stream.codec_context.has_b_frames and _rising([shows for shows, _ in packets]):
-            with self._opened() as container:
-                stream = container.streams[self._stream.index]
-                with suppress(av.error.FFmpegError):  # likewise
+            with self._opened() as container, suppress(*_DAMAGED):  # likewise
+                for stream in self._same_stream(container):
                     for frame in itertools.islice(container.decode(stream), _SURVEYED_PICTURES):
                         shown.append(_seconds(frame.pts, frame.time_base))
         return survey(packets, shown)
+
+    def _same_stream(self, container: Any) -> list[Any]:
+        """Our stream in another handle; none where a damaged file looks different the second time."""
+        return [stream for stream in container.streams.video if stream.index == self._stream.index]
 
     def _rate(self, fps: float | None) -> tuple[float, str]:
         """Frames per second, and where they are from."""
