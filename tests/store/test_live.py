@@ -1,5 +1,6 @@
 """Live cameras, played by servers on 127.0.0.1 that follow a script."""
 
+import gc
 import threading
 from datetime import UTC, datetime
 
@@ -178,6 +179,24 @@ def test_a_slow_reader_loses_frames_not_memory(live):
     assert len(found) + frames.behind == 60
     assert frames.skipped()[0]["n"] == frames.behind
     assert [f.number for f in found] == sorted({f.number for f in found})
+
+
+@pytest.mark.parametrize("where", ["camera", "file"])
+def test_decoded_pictures_do_not_wait_for_the_garbage_collector(live, tmp_path, where):
+    film(tmp_path / "a.mp4", n=60)
+    with RtspServer([Connection(units(60))]) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            if where == "camera":
+                record(server.address, live())
+            else:
+                with open_frames(tmp_path / "a.mp4") as frames:
+                    assert len(list(frames)) == 60
+            left = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left <= 5
 
 
 def test_stride_keeps_numbers_and_times(live):

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 
 from tracklearn.store import addresses, video
 from tracklearn.store.folders import shorten, skip
-from tracklearn.store.shown import Deinterlacer, Turn, fitted_size, letterbox, square_size, turn_of
+from tracklearn.store.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
 from tracklearn.store.video import DEFAULT_FPS, Array, Frame, VideoInfo
 
 # What each kind of address may open. None may open a file, and a playlist's parts are fetched by HTTP only.
@@ -125,7 +125,7 @@ class LiveFrames(video._Closing):
         self._shown = addresses.showable(address)
         self._ended = threading.Event()
         self._queue: queue.Queue[tuple[int, float, Any]] = queue.Queue(live.backlog)
-        self._reformatter, self._films = VideoReformatter(), Deinterlacer()
+        self._reformatter, self._films, self._turns = VideoReformatter(), Deinterlacer(), Turns()
         self._thread: ThreadPoolExecutor | None = None
         self.behind = 0
         self.resized: dict[str, int] = {}
@@ -138,7 +138,7 @@ class LiveFrames(video._Closing):
         self._connection = _Connection(self._opened_with(), live, self._shown)
         self._aspect = self._connection.aspect
         first = self._connection.first
-        width, height = self._shown_size(first, turn_of(first))
+        width, height = self._shown_size(first, self._turns.of(first))
         rate = self._connection.fps or fps or DEFAULT_FPS
         self._times = _Times(rate)
         self.info = VideoInfo(width, height, rate, None, self._connection.codec)
@@ -160,7 +160,7 @@ class LiveFrames(video._Closing):
                     if reading.done() and self._queue.empty():
                         break
                     continue
-                for whole, note in self._films.feed(frame, (number, seconds, turn_of(frame))):
+                for whole, note in self._films.feed(frame, (number, seconds, self._turns.of(frame))):
                     yield Frame(note[0], note[1], self._image(whole, note[2]))
             for whole, note in self._films.flush():
                 yield Frame(note[0], note[1], self._image(whole, note[2]))

@@ -53,6 +53,23 @@ def turn_of(frame: Any) -> Turn:
     return Turn(True, c < 0, b < 0)
 
 
+class Turns:
+    """`turn_of` for the frames of one stream, looked up only where their rotation changes.
+
+    PyAV ties a frame and its side data together in a circle that only the garbage collector undoes: asked of
+    every frame, hundreds of decoded pictures wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[float, Turn] | None = None
+
+    def of(self, frame: Any) -> Turn:
+        """How to set this frame upright."""
+        if self._seen is None or self._seen[0] != frame.rotation:
+            self._seen = frame.rotation, turn_of(frame)
+        return self._seen[1]
+
+
 def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
     """The size with square pixels: the side that is too short grows, so that no pixel is lost.
 

@@ -31,7 +31,7 @@ from tracklearn.store.frame_names import Numbered, number_frames
 from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
 from tracklearn.store.promises import lacks_index, promised_frames, start_time
 from tracklearn.store.sequence import SEQINFO, seqinfo_of
-from tracklearn.store.shown import Deinterlacer, Turn, fitted_size, letterbox, square_size, turn_of
+from tracklearn.store.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
 from tracklearn.store.stamps import Clock, Survey, rate_of, survey
 
 Array = NDArray[Any]
@@ -282,7 +282,7 @@ class _VideoFile(_Closing):
             self._survey = self._surveyed() if self._timed else Survey()
             rate, self._origin = self._rate(fps)
             self._clock = Clock(rate)
-            self._films = Deinterlacer()
+            self._films, self._turns = Deinterlacer(), Turns()
             self._stamps = deque[float]()
             self._n_decoded = self._n_fitted = 0
             self._decoded = self._decode()
@@ -293,7 +293,7 @@ class _VideoFile(_Closing):
             self._container.close()
             raise
         first = self._first.frame
-        width, height = size or self._shown_size(first, turn_of(first))
+        width, height = size or self._shown_size(first, self._turns.of(first))
         codec = self._stream.codec_context.name
         tags = {**self._container.metadata, **self._stream.metadata}
         self.info = VideoInfo(width, height, rate, self._estimate(rate), codec, start_time(tags))
@@ -335,7 +335,7 @@ class _VideoFile(_Closing):
                 time = self._clock.next(here.stamp, step=1 + lost, following=following)
             else:
                 time = number / self._clock.rate
-            yield here.frame, (number, time, turn_of(here.frame))
+            yield here.frame, (number, time, self._turns.of(here.frame))
             here = after
 
     def _decode(self) -> Generator[_Decoded, None, None]:
@@ -405,7 +405,7 @@ class _VideoFile(_Closing):
         A size that only one or two have, or that is beyond all limits, is that of a damaged header.
         """
         sizes = Counter([size])
-        sizes.update(self._shown_size(here.frame, turn_of(here.frame)) for here in self._decoded)
+        sizes.update(self._shown_size(here.frame, self._turns.of(here.frame)) for here in self._decoded)
         limit = pictures.max_pixels()
         likely = [(w, h) for (w, h), n in sizes.items() if n >= _SOME_PICTURES and w * h <= limit]
         present = (self.info.width, self.info.height)
