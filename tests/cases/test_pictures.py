@@ -154,6 +154,15 @@ def test_deep_samples_are_scaled_by_the_white_that_their_file_names():
     assert rows(b"P6 1 1 100\n" + bytes([0, 50, 100])) == [[0, 128, 255]]
 
 
+def test_nonsense_in_a_header_is_a_broken_picture_or_passed_over():
+    lower = GREYS.astype(">u2").tobytes()
+    absurd = chunk(b"sBIT", b"\xff")
+    assert rows(png(4, 1, depth=16, colour=0, extra=absurd, data=b"\0" + lower)) == [[v] * 3 for v in TWELVE]
+    for depth in (0, 3, 255):
+        with pytest.raises(BrokenPicture):
+            decode(png(4, 1, depth=depth, colour=0, extra=chunk(b"tRNS", b"\0\1"), data=bytes(9)))
+
+
 def test_white_may_be_zero():
     assert rows(with_tag(encoded(".tiff", GREYS), 262, 0)) == [[255 - v] * 3 for v in TWELVE]
 

@@ -137,6 +137,8 @@ def _png(data: bytes) -> Header:
         at += 12 + length
         if at > len(data):
             raise BrokenPicture
+    if depth not in (1, 2, 4, 8, 16):
+        raise BrokenPicture
     n_samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
     alpha = "straight" if colour in (4, 6) else ""
     key: tuple[int, ...] = ()
@@ -150,7 +152,7 @@ def _png(data: bytes) -> Header:
     significant = max(chunks.get(b"sBIT", b"\0")[: 1 if colour in (0, 4) else 3], default=0)
     samples = Samples(
         depth=16 if depth > 8 else 8,
-        significant=significant,
+        significant=significant if significant <= depth else 0,
         alpha=alpha,
         key=key,
         turn=_turn(chunks.get(b"eXIf", b"")) if alpha else 1,
