@@ -473,7 +473,7 @@ def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
         ((tmp_path / "no", *on), "no such run"),
         ((set_path, *on), "not a run"),
         ((unfinished, *on, "--device", "cpu"), "is not finished"),
-        ((bare, *on, "--device", "cpu"), "no weights at"),
+        ((bare, *on, "--device", "cpu"), "weights.safetensors is damaged (it is missing)"),
         ((path, *on, "--weights", "best"), "expected weights (trained) or start"),
         ((path, *on, "--mean", "0,0,0"), "belong to .onnx files"),
         ((path, *on, "--resize", "bilinear"), "belong to .onnx files"),

@@ -337,3 +337,12 @@ def test_damaged_notes_are_no_dead_end(tmp_path):
     assert stages.damages() == [f"{product} is damaged (its content is not what was written)"]
     with stages.stage("a", "A", product) as needed:
         assert needed
+
+
+def test_where_all_inputs_are_its_own_what_notes_do_not_tell_of_is_made_anew(tmp_path):
+    stages, product = Stages(tmp_path / "work", remake=True), tmp_path / "work" / "product"
+    assert finished(stages, "A", product)
+    (product / "kept").write_text("of A")
+    stages.path.write_text("{")
+    assert finished(stages, "A", product)
+    assert [p.name for p in product.iterdir()] == ["made"]

@@ -18,7 +18,7 @@ def test_splits_are_read_in_any_encoding(tmp_path, encoding):
     assert videos._read_splits(file, PEOPLE) == [tuple(names)]
 
 
-@pytest.mark.parametrize("person", [None, True, 1.5, [1], {}, "", "x", "9" * 5000])
+@pytest.mark.parametrize("person", [None, True, 1.5, [1], {}, "", "x"])
 def test_splits_with_what_is_no_person_are_refused(tmp_path, person):
     file = tmp_path / "splits.json"
     file.write_text(json.dumps([{"train": [person], "test": [3]}]))

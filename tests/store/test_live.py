@@ -193,7 +193,7 @@ def test_decoded_pictures_do_not_wait_for_the_garbage_collector(live, tmp_path, 
             else:
                 with open_frames(tmp_path / "a.mp4") as frames:
                     assert len(list(frames)) == 60
-            left = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+            left = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
         finally:
             gc.enable()
     assert left <= 5

@@ -293,3 +293,12 @@ def test_a_finished_run_follows_its_set(tmp_path):
     with RunWriter(tmp_path / "run", manifest("../moved/set"), resume=True) as again:
         assert again.finished
     assert Run(tmp_path / "run").manifest["set"]["path"] == "../moved/set"
+
+
+def test_a_time_whose_sum_lost_its_name_is_no_time(tmp_path):
+    filled(tmp_path / "run")
+    path = tmp_path / "run" / "times.jsonl"
+    path.write_text(path.read_text().replace("crc32", "crc33", 1))
+    run = Run(tmp_path / "run")
+    assert run.times == [{"round": 1, "fit": 0.5}]
+    assert run.lost_times == 1

@@ -154,7 +154,7 @@ def _demo(
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import open_set, read_truth
 
-    stages = pipeline.Stages(out, tell=tell)
+    stages = pipeline.Stages(out, tell=tell, remake=True)
     learn, judge = worlds(seed)
     # The demo shows the program as it is: what an older one left in the folder is made anew.
     salt = _program_digest()
@@ -220,6 +220,7 @@ def _demo(
         extra_report=extra_report,
         command=command,
         salt=salt,
+        remake=True,
     )
     seconds = stages.seconds
     return {

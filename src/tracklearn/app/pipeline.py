@@ -163,7 +163,7 @@ def report(
     owner = tracklets.tracklet[arrays["row"]]
     order = list(dict.fromkeys(owner.tolist()))
     labels = opened.labels
-    manifest = opened.manifest
+    manifest, lost = opened.manifest, opened.lost_times
     data = ReportData(
         title=title or "Tracklearn report",
         command=command,
@@ -178,7 +178,10 @@ def report(
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
         film=_films(tracklet_set),
-        warnings=[line[0].upper() + line[1:] for line in manifest.get("labels_used", [])],
+        warnings=[
+            *(line[0].upper() + line[1:] for line in manifest.get("labels_used", [])),
+            *([f"{lost} damaged lines of times.jsonl are left out of the seconds"] if lost else []),
+        ],
         settings={
             "method": manifest["method"],
             "preset": manifest["preset"],
@@ -294,6 +297,7 @@ def run(
     extra_report: Callable[[], dict[str, Any]] | None = None,
     command: str = "",
     salt: str = "",
+    remake: bool = False,
 ) -> dict[str, Any]:
     """Ingest, train, index and report in one, each stage skipped when its inputs and settings are unchanged.
 
@@ -311,6 +315,7 @@ def run(
         extra_report: further contents for the report, called when training is done.
         command: the command line that the report shows.
         salt: joins every stage's digest; another salt, another result.
+        remake: make anew what `stages.json` does not tell of, where all inputs are the program's own.
 
     Returns:
         Paths and seconds per stage; a stage that was not run again keeps the seconds it took.
@@ -336,6 +341,7 @@ def run(
             extra_report,
             command,
             salt,
+            remake,
         )
 
 
@@ -353,6 +359,7 @@ def _run(
     extra_report: Callable[[], dict[str, Any]] | None,
     command: str,
     salt: str,
+    remake: bool,
 ) -> dict[str, Any]:
     from tracklearn.store import ingest as ingest_store
     from tracklearn.store.tracklets import open_set
@@ -366,7 +373,7 @@ def _run(
     if cameras is not None:
         training.check_cameras(cameras)
     request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
-    stages = Stages(out, tell=tell)
+    stages = Stages(out, tell=tell, remake=remake)
     with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
         if needed:
             ingest_store.ingest(

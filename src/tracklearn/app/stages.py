@@ -28,10 +28,13 @@ class Stages:
     Args:
         folder: where the products are.
         tell: told when `stages.json` is damaged: then every stage looks at its product itself.
+        remake: rather let such a stage make its product anew.
     """
 
-    def __init__(self, folder: Path, *, tell: Callable[[str], None] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, *, tell: Callable[[str], None] | None = None, remake: bool = False
+    ) -> None:
+        self.folder, self.remake = folder, remake
         self.path = folder / "stages.json"
         self._tell = tell
 
@@ -86,6 +89,9 @@ class Stages:
             yield False
             return
         spent, old = 0.0, None
+        if entry is None and self.remake:
+            _remove(product)
+            _remove(beside(product, after=".partial"))
         if entry is not None:
             old = entry.get("old")
             if entry["digest"] == digest:

@@ -140,7 +140,7 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
-            raise disk_error(error, path) from error
+            raise disk_error(error, Path(os.path.abspath(path))) from error
     finally:
         os.close(descriptor)
 

@@ -379,15 +379,26 @@ class Run:
     @property
     def times(self) -> list[dict[str, Any]]:
         """Seconds of every round, and of the training as a whole; damaged lines are left out."""
-        path, found = self.path / "times.jsonl", []
+        return self._read_times()[0]
+
+    @property
+    def lost_times(self) -> int:
+        """Number of damaged lines that `times` leaves out."""
+        return self._read_times()[1]
+
+    def _read_times(self) -> tuple[list[dict[str, Any]], int]:
+        path, found, lost = self.path / "times.jsonl", [], 0
+        summed = "files" in self.manifest  # an older program kept no sums
         for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:
                 entry = json.loads(line.decode())
             except ValueError:
-                continue
-            if isinstance(entry, dict) and ("crc32" not in entry or _time_line(entry).rstrip() == line):
+                entry = None
+            if isinstance(entry, dict) and (not summed or _time_line(entry).rstrip() == line):
                 found.append({key: value for key, value in entry.items() if key != "crc32"})
-        return found
+            else:
+                lost += 1
+        return found, lost
 
     @property
     def seconds(self) -> dict[str, float]:

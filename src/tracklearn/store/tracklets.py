@@ -334,7 +334,9 @@ def read_truth(path: str | Path) -> Truth:
         raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
     try:
         notes = pq.read_metadata(plain(file)).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
+    except pa.ArrowMemoryError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(f"{file} cannot be read into memory") from error
         raise DamagedError(f"{file} is damaged ({first_line(error)}): {TRUTH_REMEDY}") from error
@@ -356,7 +358,7 @@ def _read_column(path: Path, name: str, rows: int, remedy: str = REMEDY) -> pa.A
         column = pq.read_table(mapped(path), columns=[name])[name]
     except pa.ArrowMemoryError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(f"{path} cannot be mapped into memory") from error
         raise DamagedError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
