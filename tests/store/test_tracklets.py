@@ -420,3 +420,10 @@ def test_shards_take_any_bytes_and_need_no_memory(tmp_path):
     assert reader.get(4, 14).tobytes() == b"x"
     with pytest.raises(BrokenPicture, match="empty file"):
         decode(reader.get(0, 1))
+
+
+def test_tables_carry_what_they_always_did_and_the_truth_its_sum(tmp_path):
+    path = write(tmp_path / "set")
+    write_truth(path, np.zeros(open_set(path).n_crops))
+    notes = [pq.read_metadata(file).metadata for file in (path / "crops.parquet", truth_path(path))]
+    assert [b"crc32" in (each or {}) for each in notes] == [False, True]

@@ -103,9 +103,12 @@ class TableWriter:
         return self._writer
 
     def close(self, metadata: Mapping[str, str] | None = None) -> str:
-        """Finish the file, with `metadata` in its footer, and the sum of its first column; its sha256."""
+        """Finish the file, with `metadata` and the sum of its first column in its footer; its sha256.
+
+        Without `metadata` there is neither: the manifest of a set sums the tables that it names.
+        """
         writer = self._flush()
-        writer.add_key_value_metadata({**(metadata or {}), "crc32": str(self._crc32)})
+        writer.add_key_value_metadata({**metadata, "crc32": str(self._crc32)} if metadata else {})
         writer.close()
         self._file.sync()
         self._file.close()
