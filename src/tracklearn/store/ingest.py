@@ -171,7 +171,9 @@ def _ingest(
         if len(empty) == len(records):
             remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
             which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
-            raise ValueError(f"no people found in {which}{empty[0]['path']}: {empty[0]['reason']}")
+            first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
+            shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
+            raise ValueError(f"no people found in {which}{shown}: {empty[0]['reason']}")
         extra = {"request": request, "clocks": clocks_of(records)}
         return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
