@@ -17,8 +17,10 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("quiet_guard.c")
 PACKAGE = Path(__file__).resolve().parents[2] / "src"
 OWN = ".cache/tracklearn"  # what store/cache.py names, below a home folder without further variables
-# Where libraries look for permission, for their folders, and for a way out.
+# Where libraries look for permission, for their folders, and for a way out; on a server for continuous
+# integration they are silent by themselves.
 _FORGET = (
+    "CI", "TF_BUILD", "GITHUB_", "GITLAB_", "TRAVIS", "JENKINS", "BUILD", "TEAMCITY", "APPVEYOR", "CODEBUILD",
     "ORT_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "OPENVINO_", "RAY_", "DO_NOT_TRACK", "DISABLE_TELEMETRY",
     "XDG_", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCH_HOME", "TRACKLEARN_", "http", "HTTP", "all_proxy",
     "ALL_PROXY", "DISABLE_SAFETENSORS",
