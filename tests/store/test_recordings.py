@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tracklearn.store import recordings
 from tracklearn.store.sources import Source, parse_source, parse_sources
 
 
@@ -140,3 +141,22 @@ def test_what_is_nearly_an_address_is_refused_without_its_password(here, text):
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         parse_sources([text])
     assert "secret" not in str(caught.value)
+
+
+def test_stars_go_through_no_link_and_not_on_for_ever(tmp_path, monkeypatch):
+    """A link to a folder above made ** walk in circles; repeated stars multiplied the way."""
+    for name in ("a.mp4", "day/b.mp4", "day/hour/c.mp4", "day/.hidden/d.mp4", "day/.e.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "day" / "up").symlink_to(tmp_path, target_is_directory=True)
+
+    def names(pattern):
+        return [str(file.relative_to(tmp_path)) for file in recordings.match(f"{tmp_path}/{pattern}").files]
+
+    every = ["a.mp4", "day/b.mp4", "day/hour/c.mp4"]
+    assert names("**/*.mp4") == names("**/**/**/*.mp4") == every
+    assert names("**/hour/*.mp4") == names("d*/**/c.mp4") == every[2:]
+    assert names("day/**/?.mp4") == every[1:]
+    monkeypatch.setattr(recordings, "MAX_WALKED", 2)
+    with pytest.raises(ValueError, match="more than 2 files: narrow it"):
+        names("**/*.mp4")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".ts", ".vob", ".webm", ".wmv"}
 )
 NO_VIDEO = "not a video by the end of its name"
+MAX_WALKED = 1_000_000  # files that ** may lead through: a mistyped pattern should not read the whole disk
 _MAGIC = set("*?[")
 
 
@@ -54,7 +57,7 @@ def match(pattern: str) -> Recordings:
         FileNotFoundError: it stands for nothing.
         ValueError: it stands for no video.
     """
-    found = glob.glob(os.path.expanduser(pattern), recursive=True)
+    found = _fitting(os.path.expanduser(pattern))
     files, left_out = _sorted_out([Path(file) for file in found if not os.path.isdir(file)])
     if not found:
         raise FileNotFoundError(f"no file fits the pattern {pattern}")
@@ -102,7 +105,7 @@ def in_folder(folder: Path) -> Recordings | None:
 
 
 def _below(folder: Path) -> list[str]:
-    return glob.glob(f"{glob.escape(str(folder))}/**/*", recursive=True)
+    return _fitting(f"{glob.escape(str(folder))}/**/*")
 
 
 def _sorted_out(paths: list[Path]) -> tuple[list[Path], Counter[str]]:
@@ -119,3 +122,44 @@ def _sorted_out(paths: list[Path]) -> tuple[list[Path], Counter[str]]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _fitting(pattern: str) -> list[str]:
+    """What fits a pattern, as of `glob`, but ** goes through no link, so that circles end.
+
+    Raises:
+        ValueError: ** leads through more than `MAX_WALKED` files.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    at = parts.index("**")
+    head = os.sep.join(parts[:at])
+    tail = [part for i, part in enumerate(parts[at:], at) if part != "**" or parts[i - 1] != "**"]
+    tops = glob.glob(head + os.sep) if at else ["."]
+    found: list[str] = []
+    walked = 0
+    for top in tops:
+        for folder, folders, files in os.walk(top):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            walked += len(files)
+            if walked > MAX_WALKED:
+                raise ValueError(
+                    f"the pattern {pattern} leads through more than {MAX_WALKED:,} files: narrow it"
+                )
+            inside = Path(folder).relative_to(top).parts
+            found += [
+                os.path.normpath(os.path.join(folder, name)) for name in files if _fits((*inside, name), tail)
+            ]
+    return found
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the names of a path fit the parts of a pattern; as everywhere, * means no hidden name."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return len(parts) == 1 or any(_fits(names[i:], parts[1:]) for i in range(len(names)))
+    if not names or (names[0].startswith(".") and parts[0][:1] in _MAGIC):
+        return False
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
