@@ -160,3 +160,15 @@ def test_stars_go_through_no_link_and_not_on_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "MAX_WALKED", 2)
     with pytest.raises(ValueError, match="more than 2 files: narrow it"):
         names("**/*.mp4")
+
+
+def test_a_folder_without_videos_is_not_searched_through_for_a_hint(tmp_path, monkeypatch):
+    for i in range(9):
+        (tmp_path / "a" / f"{i}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / f"{i}.txt").write_text("x")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "film.mp4").write_bytes(b"x")
+    with pytest.raises(ValueError, match="in its sub-folders only"):
+        recordings.in_folder(tmp_path)
+    monkeypatch.setattr(recordings, "_LOOKED_AT", 5)
+    assert recordings.in_folder(tmp_path) is None

@@ -6,8 +6,9 @@ import fnmatch
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from tracklearn.store.listing import HIDDEN, IMAGE_SUFFIXES, natural_key
@@ -19,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 NO_VIDEO = "not a video by the end of its name"
 MAX_WALKED = 1_000_000  # files that ** may lead through: a mistyped pattern should not read the whole disk
+_LOOKED_AT = 10_000  # files below a folder without videos that are looked at for a hint
 _MAGIC = set("*?[")
 
 
@@ -82,7 +84,7 @@ def in_folder(folder: Path) -> Recordings | None:
     with os.scandir(folder) as entries:
         paths = [folder / entry.name for entry in entries]
     files, left_out = _sorted_out([path for path in paths if not os.path.isdir(path)])
-    inside = [path for path in paths if os.path.isdir(path) and not path.name.startswith(".")]
+    inside = sorted(path for path in paths if os.path.isdir(path) and not path.name.startswith("."))
     # Lazy: a folder of crops shows an image at once, and no more of it is looked at.
     pictures = any(map(_is_image, paths)) or any(
         _is_image(file) for path in inside for file in path.iterdir()
@@ -94,7 +96,9 @@ def in_folder(folder: Path) -> Recordings | None:
         )
     if pictures:
         return None
-    below, _ = _sorted_out([Path(f) for path in inside for f in _below(path)])
+    # Without a video here they only make a hint: a folder such as / is not searched through for it.
+    most = MAX_WALKED if files else _LOOKED_AT
+    below, _ = _sorted_out(list(islice(chain.from_iterable(map(_below, inside)), most)))
     if not files and below:
         raise ValueError(
             f"folder {folder} holds videos in its sub-folders only: write {folder}/**/*{below[0].suffix}"
@@ -104,8 +108,13 @@ def in_folder(folder: Path) -> Recordings | None:
     return Recordings(str(folder), files, left_out, folder.resolve().name) if files else None
 
 
-def _below(folder: Path) -> list[str]:
-    return _fitting(f"{glob.escape(str(folder))}/**/*")
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those below it, hidden folders and links left out."""
+    for top, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                yield Path(top, name)
 
 
 def _sorted_out(paths: list[Path]) -> tuple[list[Path], Counter[str]]:
