@@ -234,3 +234,19 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_traceback(tmp_path, suffi
             refused.append(str(error))
     assert len(refused) > 50
     assert all(str(path) in line and "\n" not in line for line in refused)
+
+
+def test_an_archive_that_cannot_be_listed_is_refused_and_not_tried(tmp_path, monkeypatch):
+    """torch unpacks by a library of its own: what the bound cannot look into must not get past it."""
+    import torch
+
+    path = tmp_path / "w.pth"
+    torch.save({KEY: torch.zeros(3)}, path)
+
+    def unlistable(*_):
+        raise zipfile.BadZipFile("Bad magic number for central directory")
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", unlistable)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch was asked"))
+    with pytest.raises(ValueError, match=r"w\.pth are a damaged archive \(Bad magic number"):
+        weights_files.read(path)

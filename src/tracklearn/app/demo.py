@@ -133,102 +133,90 @@ def demo(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
-    pipeline.method_module(method)
-    with locked(out):
-        if Path(out).exists() and not resume:
-            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-        return _demo(Path(out), method, seed, device, progress, on_round, tell, command)
-
-
-def _demo(
-    out: Path,
-    method: str,
-    seed: int,
-    device: str | None,
-    progress: pipeline.Progress | None,
-    on_round: Callable[[Round], None] | None,
-    tell: Callable[[str], None] | None,
-    command: str,
-) -> dict[str, Any]:
     from tracklearn.app.report import SearchExample
     from tracklearn.store.ingest import Config as IngestConfig
     from tracklearn.store.tracklets import open_set, read_truth
 
-    stages = pipeline.Stages(out, tell=tell, remake=True)
-    learn, judge = worlds(seed)
-    # The demo shows the program as it is: what an older one left in the folder is made anew.
-    salt = _program_digest()
-    adapts = pipeline.takes_source(method)
-    filmed = {"learn": learn, "judge": judge} | ({"source": source_world(seed)} if adapts else {})
-    films = settings_store.digest([{name: vars(config) for name, config in filmed.items()}, salt])
-    with stages.stage("world", films, out / "world") as needed:
-        if needed:
-            for name, config in filmed.items():
-                write_videos(config, out / "world" / name, progress=progress)
-    source = out / "source" if adapts else None
-    if source is not None:
-        with stages.stage("source", films, source) as needed:
+    out = Path(out)
+    pipeline.method_module(method)
+    with locked(out):
+        if out.exists() and not resume:
+            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+        stages = pipeline.Stages(out, tell=tell, remake=True)
+        learn, judge = worlds(seed)
+        # The demo shows the program as it is: what an older one left in the folder is made anew.
+        salt = _program_digest()
+        adapts = pipeline.takes_source(method)
+        filmed = {"learn": learn, "judge": judge} | ({"source": source_world(seed)} if adapts else {})
+        films = settings_store.digest([{name: vars(config) for name, config in filmed.items()}, salt])
+        with stages.stage("world", films, out / "world") as needed:
             if needed:
-                cut(out / "world" / "source", source, progress=progress)
-    names = world.make(learn).cameras
-    sources = [f"{name}={out / 'world' / 'learn' / name}.mp4" for name in names]
+                for name, config in filmed.items():
+                    write_videos(config, out / "world" / name, progress=progress)
+        source = out / "source" if adapts else None
+        if source is not None:
+            with stages.stage("source", films, source) as needed:
+                if needed:
+                    cut(out / "world" / "source", source, progress=progress)
+        names = world.make(learn).cameras
+        sources = [f"{name}={out / 'world' / 'learn' / name}.mp4" for name in names]
 
-    def plan(set_path: Path) -> pipeline.TrainPlan:
-        return pipeline.plan_training(
-            set_path,
-            method=method,
-            source=source,
-            weights="none",
-            preset="cpu",
-            device=device,
-            seed=seed,
-            extra={name: values for name, values in SETTINGS.items() if name in (method, "network")},
+        def plan(set_path: Path) -> pipeline.TrainPlan:
+            return pipeline.plan_training(
+                set_path,
+                method=method,
+                source=source,
+                weights="none",
+                preset="cpu",
+                device=device,
+                seed=seed,
+                extra={name: values for name, values in SETTINGS.items() if name in (method, "network")},
+            )
+
+        judged: dict[str, Any] = {}
+
+        def extra_report() -> dict[str, Any]:
+            with stages.stage("evaluate", films + plan(out / "set").digest, out / "scores.json") as needed:
+                if needed:
+                    write_json(out / "scores.json", judge_run(out, names, device=device, progress=progress))
+            judged.update(read_json(out / "scores.json"))
+            examples = [SearchExample(**example) for example in judged.pop("examples")]
+            return {
+                "title": "Tracklearn demo",
+                "noise": judged["noise"],
+                "scores": {
+                    name: judged[name]
+                    for name in ("baseline", "untrained", "source_only", "trained")
+                    if name in judged
+                },
+                "steps": judged["steps"],
+                "scores_note": SCORES_NOTE,
+                "searches": examples,
+                "search_picture": open_set(out / "judge").image,
+                "person": read_truth(out / "set").pid,
+            }
+
+        result = pipeline.run(
+            sources,
+            out,
+            ingest_config=IngestConfig(),
+            plan=plan,
+            resume=True,
+            progress=progress,
+            on_round=on_round,
+            tell=tell,
+            extra_report=extra_report,
+            command=command,
+            salt=salt,
+            remake=True,
         )
-
-    judged: dict[str, Any] = {}
-
-    def extra_report() -> dict[str, Any]:
-        with stages.stage("evaluate", films + plan(out / "set").digest, out / "scores.json") as needed:
-            if needed:
-                write_json(out / "scores.json", judge_run(out, names, device=device, progress=progress))
-        judged.update(read_json(out / "scores.json"))
-        examples = [SearchExample(**example) for example in judged.pop("examples")]
+        seconds = stages.seconds
         return {
-            "title": "Tracklearn demo",
-            "noise": judged["noise"],
-            "scores": {
-                name: judged[name]
-                for name in ("baseline", "untrained", "source_only", "trained")
-                if name in judged
-            },
-            "steps": judged["steps"],
-            "scores_note": SCORES_NOTE,
-            "searches": examples,
-            "search_picture": open_set(out / "judge").image,
-            "person": read_truth(out / "set").pid,
+            "report": str(result["report"]),
+            **judged,
+            "seconds": seconds,
+            "table": _table(judged, seconds),
         }
-
-    result = pipeline.run(
-        sources,
-        out,
-        ingest_config=IngestConfig(),
-        plan=plan,
-        resume=True,
-        progress=progress,
-        on_round=on_round,
-        tell=tell,
-        extra_report=extra_report,
-        command=command,
-        salt=salt,
-        remake=True,
-    )
-    seconds = stages.seconds
-    return {
-        "report": str(result["report"]),
-        **judged,
-        "seconds": seconds,
-        "table": _table(judged, seconds),
-    }
 
 
 def judge_run(

@@ -121,54 +121,43 @@ def run(
         FileExistsError: `out` exists and `resume` is off.
         ValueError, FileNotFoundError: as `check`.
     """
+    out, tell = Path(out), tell or (lambda line: None)
     with locked(out):
-        if Path(out).exists() and not resume:
+        if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
         folders = check(grid, roots or {})
         device = pipeline.pick_device(device)
-        return _run(grid, Path(out), folders, device, progress, on_round, tell or (lambda line: None))
-
-
-def _run(
-    grid: Grid,
-    out: Path,
-    folders: Mapping[str, Path],
-    device: str,
-    progress: Progress | None,
-    on_round: Callable[[Round], None] | None,
-    tell: Tell,
-) -> dict[str, Any]:
-    cells = list(grid.cells())
-    results = [_labels(cell) | {"status": "open"} for cell in cells]
-    record: dict[str, Any] = {}
-    for i, cell in enumerate(cells):
-        where = f"[{i + 1}/{len(cells)}] {cell.name}"
-        tell(where)
-        source = _source(cell, out, folders)
-        try:
-            found = run_cell(
-                cell,
-                out / "cells" / cell.name,
-                source,
-                labelled=_labelled(cell, out, folders, progress),
-                device=device,
-                progress=progress,
-                on_round=on_round,
-            )
-        except REFUSALS as error:
-            results[i] |= {"status": "failed", "error": " ".join(str(error).split())}
-            tell(f"{where} failed: {results[i]['error']}")
-        except Exception as error:
-            # A lack of memory is this cell's own; any other is a defect, as on the command line.
-            if not out_of_memory(error):
-                raise
-            results[i] |= {"status": "failed", "error": refusal(error, command="experiment")}
-            tell(f"{where} failed: {results[i]['error']}")
-        else:
-            results[i] |= {"status": "done", **found}
-            tell(f"{where} done: {_brief(grid, found['scores'])}")
-        record = _write(grid, results, out)
-    return record
+        cells = list(grid.cells())
+        results = [_labels(cell) | {"status": "open"} for cell in cells]
+        record: dict[str, Any] = {}
+        for i, cell in enumerate(cells):
+            where = f"[{i + 1}/{len(cells)}] {cell.name}"
+            tell(where)
+            source = _source(cell, out, folders)
+            try:
+                found = run_cell(
+                    cell,
+                    out / "cells" / cell.name,
+                    source,
+                    labelled=_labelled(cell, out, folders, progress),
+                    device=device,
+                    progress=progress,
+                    on_round=on_round,
+                )
+            except REFUSALS as error:
+                results[i] |= {"status": "failed", "error": " ".join(str(error).split())}
+                tell(f"{where} failed: {results[i]['error']}")
+            except Exception as error:
+                # A lack of memory is this cell's own; any other is a defect, as on the command line.
+                if not out_of_memory(error):
+                    raise
+                results[i] |= {"status": "failed", "error": refusal(error, command="experiment")}
+                tell(f"{where} failed: {results[i]['error']}")
+            else:
+                results[i] |= {"status": "done", **found}
+                tell(f"{where} done: {_brief(grid, found['scores'])}")
+            record = _write(grid, results, out)
+        return record
 
 
 def run_cell(

@@ -323,87 +323,55 @@ def run(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
+    from tracklearn.store import ingest as ingest_store
+    from tracklearn.store.tracklets import open_set
+
     out = Path(out)
     with locked(out):
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-        return _run(
-            sources,
-            out,
-            ingest_config,
-            plan,
-            strict,
-            live,
-            start,
-            progress,
-            on_round,
-            tell,
-            extra_report,
-            command,
-            salt,
-            remake,
-        )
+        set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
+        # Everything that can be refused is refused before hours of video are read or an old result is moved.
+        # Sources come first: a mistyped file name should not wait for weights to be downloaded.
+        refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
+        training = plan(set_path)
+        cameras = ingest_store.n_cameras(sources, config=ingest_config)
+        if cameras is not None:
+            training.check_cameras(cameras)
+        request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
+        stages = Stages(out, tell=tell, remake=remake)
+        with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
+            if needed:
+                ingest_store.ingest(
+                    sources,
+                    set_path,
+                    config=ingest_config,
+                    resume=True,
+                    device=training.device,
+                    refused=refused,
+                    live=live,
+                    start=start,
+                    progress=progress,
+                )
 
+        trained = settings_store.digest([training.digest, salt])
+        with stages.stage("train", trained, run_path) as needed:
+            if needed:
+                for event in train(training, run_path, resume=True, progress=progress, tell=tell):
+                    if on_round:
+                        on_round(event)
 
-def _run(
-    sources: Sequence[Any],
-    out: Path,
-    ingest_config: IngestConfig,
-    plan: Callable[[Path], TrainPlan],
-    strict: bool,
-    live: Live | None,
-    start: Start | None,
-    progress: Progress | None,
-    on_round: Callable[[Round], None] | None,
-    tell: Callable[[str], None] | None,
-    extra_report: Callable[[], dict[str, Any]] | None,
-    command: str,
-    salt: str,
-    remake: bool,
-) -> dict[str, Any]:
-    from tracklearn.store import ingest as ingest_store
-    from tracklearn.store.tracklets import open_set
+        if not _gallery_is_of(Run(run_path), open_set(set_path).digest):
+            stages.forget("index")
+        with stages.stage("index", trained, run_path / "gallery") as needed:
+            if needed:
+                index(run_path, set_path, device=training.device, resume=True, progress=progress)
 
-    set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
-    # Everything that can be refused is refused before hours of video are read or an old result is moved.
-    # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-    refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
-    training = plan(set_path)
-    cameras = ingest_store.n_cameras(sources, config=ingest_config)
-    if cameras is not None:
-        training.check_cameras(cameras)
-    request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
-    stages = Stages(out, tell=tell, remake=remake)
-    with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
-        if needed:
-            ingest_store.ingest(
-                sources,
-                set_path,
-                config=ingest_config,
-                resume=True,
-                device=training.device,
-                refused=refused,
-                live=live,
-                start=start,
-                progress=progress,
-            )
-
-    trained = settings_store.digest([training.digest, salt])
-    with stages.stage("train", trained, run_path) as needed:
-        if needed:
-            for event in train(training, run_path, resume=True, progress=progress, tell=tell):
-                if on_round:
-                    on_round(event)
-
-    if not _gallery_is_of(Run(run_path), open_set(set_path).digest):
-        stages.forget("index")
-    with stages.stage("index", trained, run_path / "gallery") as needed:
-        if needed:
-            index(run_path, set_path, device=training.device, resume=True, progress=progress)
-
-    extra = extra_report() if extra_report else {}
-    content = settings_store.digest([trained, __version__, extra.get("scores")])
-    with stages.stage("report", content, report_path) as needed:
-        if needed:
-            report(run_path, out=report_path, resume=True, command=command, seconds=stages.seconds, **extra)
-    return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}
+        extra = extra_report() if extra_report else {}
+        content = settings_store.digest([trained, __version__, extra.get("scores")])
+        with stages.stage("report", content, report_path) as needed:
+            if needed:
+                report(
+                    run_path, out=report_path, resume=True, command=command, seconds=stages.seconds, **extra
+                )
+        return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}

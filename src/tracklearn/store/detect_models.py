@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tracklearn.store import first_contact, model_files, runtimes
 from tracklearn.store.detect import empty, suppress, tidy
-from tracklearn.store.model_files import first_line
+from tracklearn.store.files import first_line
 
 Array = NDArray[Any]
 

@@ -133,49 +133,38 @@ def ingest(
             manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
+    out, config = Path(out), config or Config()
     with locked(out):
-        jobs = _jobs(sources, config or Config(), start, live)
-        return _ingest(jobs, Path(out), config or Config(), device, resume, strict, refused, progress)
-
-
-def _ingest(
-    jobs: Sequence[_Job],
-    out: Path,
-    config: Config,
-    device: str,
-    resume: bool,
-    strict: bool,
-    refused: Sequence[str | None] | None,
-    progress: Progress | None,
-) -> Path:
-    if out.exists() and not resume:
-        raise FileExistsError(
-            f"{out} exists: --resume keeps it if sources and settings are the same; else choose another --out"
-        )
-    camid = fixed_cameras([job.source for job in jobs])
-    if out.exists():
-        return _complete(out, _request(jobs))
-    if refused is None:
-        refused = _check(jobs, device, strict)
-    request = _request(jobs)
-    with SetWriter(out, resume=resume) as writer:
-        todo = list(zip(jobs, _part_keys(jobs), refused, strict=True))
-        _record([item for item in todo if item[0].source.address], writer, out, device, progress)
-        for job, key, why in (item for item in todo if not item[0].source.address):
-            part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
-            if part is not None:
-                record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
-                part.finish(record)
-        records = writer.records
-        empty = [record for record in records if not record["n_tracklets"]]
-        if len(empty) == len(records):
-            remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
-            which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
-            first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
-            shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
-            raise ValueError(f"no people found in {which}{shown}: {empty[0]['reason']}")
-        extra = {"request": request, "clocks": clocks_of(records)}
-        return writer.finish(config.model_dump(), camid=camid, extra=extra)
+        jobs = _jobs(sources, config, start, live)
+        if out.exists() and not resume:
+            raise FileExistsError(
+                f"{out} exists: --resume keeps it if sources and settings are the same; else choose another "
+                "--out"
+            )
+        camid = fixed_cameras([job.source for job in jobs])
+        if out.exists():
+            return _complete(out, _request(jobs))
+        if refused is None:
+            refused = _check(jobs, device, strict)
+        request = _request(jobs)
+        with SetWriter(out, resume=resume) as writer:
+            todo = list(zip(jobs, _part_keys(jobs), refused, strict=True))
+            _record([item for item in todo if item[0].source.address], writer, out, device, progress)
+            for job, key, why in (item for item in todo if not item[0].source.address):
+                part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
+                if part is not None:
+                    record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
+                    part.finish(record)
+            records = writer.records
+            empty = [record for record in records if not record["n_tracklets"]]
+            if len(empty) == len(records):
+                remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
+                which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
+                first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
+                shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
+                raise ValueError(f"no people found in {which}{shown}: {empty[0]['reason']}")
+            extra = {"request": request, "clocks": clocks_of(records)}
+            return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
 
 def _part_keys(jobs: Sequence[_Job]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store import runtimes
+from tracklearn.store.files import first_line
 from tracklearn.types import Array
 
 _SECONDS = 120.0  # far above what a network of this trade needs for one picture on a slow, busy machine
@@ -158,11 +159,6 @@ def too_slow(seconds: float) -> str:
         f"one run did not end within {seconds:g} s: the network may loop for ever; where it is only slow, "
         f"set {_VARIABLE} to more"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text that says anything, else its type."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _raise_if_memory(path: str | Path, error: RuntimeError) -> None:

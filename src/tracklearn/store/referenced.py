@@ -31,6 +31,7 @@ from tracklearn.store.setwriter import (
     TRUTH,
     TableWriter,
     truth_path,
+    without_blocks,
 )
 from tracklearn.store.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.types import Array, Tracklets
@@ -275,55 +276,39 @@ def _publish(
     """Write the set beside its place and rename it in, the truth first: all or nothing."""
     with locked(out):
         require_free(out)
-        return _put(out, tracklets, file, place, cameras, pid, images, manifest)
-
-
-def _put(
-    out: Path,
-    tracklets: Tracklets,
-    file: Array,
-    place: Mapping[str, pa.Array],
-    cameras: Sequence[str],
-    pid: Array | None,
-    images: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-) -> Path:
-    work = _work(out)
-    make_folder(work)
-    try:
-        new = work / "set"
-        new.mkdir()
-        sums = _write_tables(new, tracklets, file, place, cameras)
-        content = {"schema": REFERENCED, "cameras": list(cameras), "files": sums}
-        plain = [
-            {key: value for key, value in shard.items() if key != "crc32"} for shard in manifest["shards"]
-        ]
-        content |= {"images": images["kind"], "shards": plain}
-        record = {
-            "kind": KIND,
-            "schema": REFERENCED,
-            "tracklearn": tracklearn.__version__,
-            "digest": digest(content),
-            "cameras": list(cameras),
-            "n_tracklets": len(tracklets),
-            "n_crops": tracklets.n_crops,
-            "images": dict(images),
-            **manifest,
-            "files": sums,
-        }
-        write_sealed(new / MANIFEST, record)
-        if pid is not None:
-            truth = TableWriter(work / "truth.parquet", TRUTH)
-            try:
-                truth.add({"pid": pid})
-                truth.close({"set": str(record["digest"])})
-            finally:
-                truth.abandon()
-            (work / "truth.parquet").replace(truth_path(out))
-        put_folder(new, out)
-    finally:
-        remove_folder(work)
-    return out
+        work = _work(out)
+        make_folder(work)
+        try:
+            new = work / "set"
+            new.mkdir()
+            sums = _write_tables(new, tracklets, file, place, cameras)
+            content = {"schema": REFERENCED, "cameras": list(cameras), "files": sums}
+            content |= {"images": images["kind"], "shards": without_blocks(manifest["shards"])}
+            record = {
+                "kind": KIND,
+                "schema": REFERENCED,
+                "tracklearn": tracklearn.__version__,
+                "digest": digest(content),
+                "cameras": list(cameras),
+                "n_tracklets": len(tracklets),
+                "n_crops": tracklets.n_crops,
+                "images": dict(images),
+                **manifest,
+                "files": sums,
+            }
+            write_sealed(new / MANIFEST, record)
+            if pid is not None:
+                truth = TableWriter(work / "truth.parquet", TRUTH)
+                try:
+                    truth.add({"pid": pid})
+                    truth.close({"set": str(record["digest"])})
+                finally:
+                    truth.abandon()
+                (work / "truth.parquet").replace(truth_path(out))
+            put_folder(new, out)
+        finally:
+            remove_folder(work)
+        return out
 
 
 def _write_tables(

@@ -11,7 +11,8 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,25 @@ class ShardWriter:
         self._file = self._writer = None
 
 
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Arrow's many ways to refuse a file, in the block, as one: it is damaged.
+
+    Raises:
+        DamagedError: it is; the message names it and ends with `remedy`.
+        MemoryError: there is too little memory, which is no fault of the file.
+    """
+    try:
+        yield
+    except MemoryError:  # Arrow's own is one, and would be caught below
+        raise
+    # Names and notes in the file's own tables may be no text (UnicodeDecodeError), or others (KeyError).
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"{path} cannot be mapped into memory") from error
+        raise DamagedError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+
+
 class ShardReader:
     """Random access to the blobs of a list of shards, each mapped into memory on first use.
 
@@ -190,13 +210,9 @@ class ShardReader:
 
     def _map(self, shard: int) -> _Shard:
         path, sums = self.paths[shard], self.crc32[shard]
-        try:
+        with reading(path, REMEDY):
             reader = pa.ipc.open_file(mapped(path))
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-                raise MemoryError(f"{path} cannot be mapped into memory") from error
-            raise DamagedError(f"{path} is damaged ({first_line(error)}): {REMEDY}") from error
         if (sums is not None and len(sums) != len(batches)) or any(b.num_columns != 1 for b in batches):
             raise DamagedError(f"{path} is damaged (it has not the blocks that were written): {REMEDY}")
         parts = [_parts(batch) for batch in batches]

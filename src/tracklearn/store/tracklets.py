@@ -16,7 +16,6 @@ interruption. The last step renames the joined folder to `SET`, so a set exists 
 
 from __future__ import annotations
 
-import errno
 import os
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ import pyarrow.parquet as pq
 import tracklearn
 from tracklearn.store.clocks import clock_columns
 from tracklearn.store.crops import StoredCrops
-from tracklearn.store.files import DamagedError, beside, first_line, hash_file, sync_folder
+from tracklearn.store.files import DamagedError, beside, hash_file, sync_folder
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.lock import locked
 from tracklearn.store.pictures import BrokenPicture, decode
@@ -44,7 +43,7 @@ from tracklearn.store.setwriter import (
     number_cameras,
     truth_path,
 )
-from tracklearn.store.shards import REMEDY, ShardReader, mapped, plain
+from tracklearn.store.shards import REMEDY, ShardReader, mapped, plain, reading
 from tracklearn.types import Array, Tracklets, Truth
 
 __all__ = [
@@ -332,14 +331,8 @@ def read_truth(path: str | Path) -> Truth:
     file = truth_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
-    try:
+    with reading(file, TRUTH_REMEDY):
         notes = pq.read_metadata(plain(file)).metadata or {}
-    except pa.ArrowMemoryError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-            raise MemoryError(f"{file} cannot be read into memory") from error
-        raise DamagedError(f"{file} is damaged ({first_line(error)}): {TRUTH_REMEDY}") from error
     if notes.get(b"set", b"") != tracklets.digest.encode():
         raise ValueError(f"{file} belongs to another tracklet set than {path}: write the truth again")
     column = _read_column(file, "pid", tracklets.n_crops, TRUTH_REMEDY)
@@ -354,14 +347,8 @@ def _column(path: Path, name: str, rows: int) -> Array:
 
 
 def _read_column(path: Path, name: str, rows: int, remedy: str = REMEDY) -> pa.Array:
-    try:
+    with reading(path, remedy):
         column = pq.read_table(mapped(path), columns=[name])[name]
-    except pa.ArrowMemoryError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-            raise MemoryError(f"{path} cannot be mapped into memory") from error
-        raise DamagedError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     if len(column) != rows:
         raise DamagedError(f"{path} is damaged: it has {len(column)} rows, expected {rows}; {remedy}")
     return column.combine_chunks()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.store.files import cannot_map, is_text
+from tracklearn.store.files import cannot_map, first_line, is_text
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
@@ -194,8 +194,11 @@ def _refuse_packed(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             claimed = sum(entry.file_size for entry in file.infolist())
             scripted = any("/code/" in entry.filename for entry in file.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, struct.error):
-        return  # torch's own reader says what is wrong with it
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, struct.error) as error:
+        # torch reads archives by a library of its own: what cannot be listed here cannot be bounded either.
+        raise ValueError(
+            f"weights {path} are a damaged archive ({first_line(error)}): fetch or save them again"
+        ) from error
     if claimed > size and not scripted:  # TorchScript packs its code, and is refused for what it is
         raise ValueError(
             f"weights {path} are {size} bytes that unpack to {claimed}: torch.save packs nothing, so this is "
