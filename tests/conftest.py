@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time where a chance failure would cost somebody's work; elsewhere they are drawn anew.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 # Set before any import of a library that would look at them: nothing may reach for the network in tests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

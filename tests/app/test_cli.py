@@ -191,7 +191,7 @@ def test_a_query_that_is_no_picture_is_one_line(call, done, tmp_path):
 def video_without_people(path):
     import numpy as np
 
-    from tracklearn.store.video import VideoWriter
+    from tracklearn.store.video_writer import VideoWriter
 
     with VideoWriter(path, width=160, height=120, fps=10) as writer:
         for _ in range(30):

@@ -18,7 +18,7 @@ from tracklearn.store.live import Live
 from tracklearn.store.mot import Boxes, write_results
 from tracklearn.store.sources import parse_sources
 from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import VideoWriter
+from tracklearn.store.video_writer import VideoWriter
 
 PICTURES = [np.full((48, 64, 3), 40 + 2 * i, np.uint8) for i in range(50)]
 

@@ -11,7 +11,8 @@ from tracklearn.store.ingest import Config, check, ingest
 from tracklearn.store.sequence import read_seqinfo
 from tracklearn.store.sources import parse_source, parse_sources
 from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import VideoWriter, open_frames
+from tracklearn.store.video import open_frames
+from tracklearn.store.video_writer import VideoWriter
 
 WIDTH, HEIGHT, N = 160, 120, 40
 LEFT = (5, 60, 110)

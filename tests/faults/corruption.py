@@ -44,14 +44,14 @@ class Target(NamedTuple):
     products: tuple[str, ...] = ()
 
 
-TRAIN = ("train", "{}/work/set", "--out", "{}/again", *material.options())
-REPORT = ("report", "{}/work/run", "--out", "{}/again.html")
-INDEX = ("index", "{}/work/run", "{}/work/set", "--resume", "--device", "cpu")
-SEARCH = ("search", "{}/work/run", "0", "--sheet", "{}/sheet.png", "--device", "cpu", "--json")
+TRAIN = ("train", "{}/whole/set", "--out", "{}/again", *material.options())
+REPORT = ("report", "{}/whole/run", "--out", "{}/again.html")
+INDEX = ("index", "{}/whole/run", "{}/whole/set", "--resume", "--device", "cpu")
+SEARCH = ("search", "{}/whole/run", "0", "--sheet", "{}/sheet.png", "--device", "cpu", "--json")
 SIMULATE = (
     "noise",
     "simulate",
-    "{}/work/set",
+    "{}/whole/set",
     "--fragmentation",
     "2",
     "--switch",
@@ -59,30 +59,30 @@ SIMULATE = (
     "--out",
     "{}/noisy",
 )
-RESUME = ("train", "{}/work/set", "--out", "{}/open", "--resume", *material.options("tmc", *UNFINISHED))
+RESUME = ("train", "{}/whole/set", "--out", "{}/open", "--resume", *material.options("tmc", *UNFINISHED))
 DEMO = ("demo",)
 TRAINED = ("again/weights.safetensors", "again/labels.safetensors")
 
 TARGETS = (
-    Target("work/set/manifest.json", "tracklets", TRAIN, TRAINED),
-    Target("work/set/tracklets.parquet", "tracklets", TRAIN, TRAINED),
-    Target("work/set/crops.parquet", "tracklets", TRAIN, TRAINED),
-    Target("work/set/shard-*.arrow", "tracklets", TRAIN, TRAINED),
-    Target("work/set.truth.parquet", "truth", SIMULATE, ("noisy/*.parquet",)),
-    Target("work/run/manifest.json", "run", REPORT, ("again.html",)),
-    Target("work/run/rounds.jsonl", "run", REPORT, ("again.html",)),
-    Target("work/run/times.jsonl", "times", REPORT, ("again.html",)),
-    Target("work/run/isolation.safetensors", "run", REPORT, ("again.html",)),
-    Target("work/run/labels.safetensors", "run", REPORT, ("again.html",)),
-    Target("work/run/start.safetensors", "run"),
-    Target("work/run/weights.safetensors", "run", INDEX, ("work/run/gallery/features*.npy",)),
-    Target("work/run/gallery/manifest.json", "gallery", SEARCH),
-    Target("work/run/gallery/features*.npy", "gallery", SEARCH),
-    Target("work/run/gallery/entries*.parquet", "gallery", SEARCH),
+    Target("whole/set/manifest.json", "tracklets", TRAIN, TRAINED),
+    Target("whole/set/tracklets.parquet", "tracklets", TRAIN, TRAINED),
+    Target("whole/set/crops.parquet", "tracklets", TRAIN, TRAINED),
+    Target("whole/set/shard-*.arrow", "tracklets", TRAIN, TRAINED),
+    Target("whole/set.truth.parquet", "truth", SIMULATE, ("noisy/*.parquet",)),
+    Target("whole/run/manifest.json", "run", REPORT, ("again.html",)),
+    Target("whole/run/rounds.jsonl", "run", REPORT, ("again.html",)),
+    Target("whole/run/times.jsonl", "times", REPORT, ("again.html",)),
+    Target("whole/run/isolation.safetensors", "run", REPORT, ("again.html",)),
+    Target("whole/run/labels.safetensors", "run", REPORT, ("again.html",)),
+    Target("whole/run/start.safetensors", "run"),
+    Target("whole/run/weights.safetensors", "run", INDEX, ("whole/run/gallery/features*.npy",)),
+    Target("whole/run/gallery/manifest.json", "gallery", SEARCH),
+    Target("whole/run/gallery/features*.npy", "gallery", SEARCH),
+    Target("whole/run/gallery/entries*.parquet", "gallery", SEARCH),
     Target("uga/kept/*.safetensors", "uga", ("report", "{}/uga", "--out", "{}/again.html"), ("again.html",)),
     Target("uga/stages/*.safetensors", "uga"),
     Target("open/state-*.safetensors", "state", RESUME, ("open/*.safetensors", "open/rounds.jsonl")),
-    Target("work/stages.json", "stages", ("run", "--resume"), ("work/set/*", "work/run/*.safetensors")),
+    Target("whole/stages.json", "stages", ("run", "--resume"), ("whole/set/*", "whole/run/*.safetensors")),
     Target("demo/scores.json", "scores", DEMO, ("demo/scores.json", "demo/run/*.safetensors")),
     Target("demo/stages.json", "demo_stages", DEMO, ("demo/scores.json", "demo/run/*.safetensors")),
 )
@@ -117,7 +117,7 @@ class Sum:
 def _tracklets(folder: Path, found: Sum) -> None:
     from tracklearn.store.tracklets import open_set
 
-    opened = open_set(folder / "work/set")
+    opened = open_set(folder / "whole/set")
     found.add(opened.manifest, vars(opened.tracklets), opened.file, opened.continues)
     for row in range(opened.n_crops):
         found.add(opened.jpeg(row))
@@ -126,7 +126,7 @@ def _tracklets(folder: Path, found: Sum) -> None:
 def _truth(folder: Path, found: Sum) -> None:
     from tracklearn.store.tracklets import read_truth
 
-    found.add(read_truth(folder / "work/set").pid)
+    found.add(read_truth(folder / "whole/set").pid)
 
 
 def _of_run(path: Path, found: Sum) -> None:
@@ -143,14 +143,14 @@ def _times(folder: Path, found: Sum) -> None:
     from tracklearn.store.runs import Run
 
     # Of the seconds, which are kept apart, damaged lines are left out: no other number may come of them.
-    for entry in Run(folder / "work/run").times:
+    for entry in Run(folder / "whole/run").times:
         print(json.dumps(entry, sort_keys=True))
 
 
 def _gallery(folder: Path, found: Sum) -> None:
     from tracklearn.store.gallery import open_gallery
 
-    gallery = open_gallery(folder / "work/run/gallery")
+    gallery = open_gallery(folder / "whole/run/gallery")
     matches = gallery.search(gallery.rows(0, len(gallery)), 5)
     found.add(gallery.manifest, vars(gallery.entries), gallery.cameras, matches.index, matches.distance)
 
@@ -189,12 +189,12 @@ def _tell(*lines: str) -> None:
 READERS: dict[str, Callable[[Path, Sum], None]] = {
     "tracklets": _tracklets,
     "truth": _truth,
-    "run": lambda folder, found: _of_run(folder / "work/run", found),
+    "run": lambda folder, found: _of_run(folder / "whole/run", found),
     "times": _times,
     "uga": lambda folder, found: _of_run(folder / "uga", found),
     "gallery": _gallery,
     "state": _state,
-    "stages": lambda folder, found: _stages(folder / "work", found),
+    "stages": lambda folder, found: _stages(folder / "whole", found),
     "demo_stages": lambda folder, found: _stages(folder / "demo", found),
     "scores": _scores,
 }
@@ -265,12 +265,12 @@ def small_demo(out: str) -> None:
 def make(children: Children, folder: Path, *, demo: bool) -> Path:
     """The folder whose files are damaged: a work folder, a run with states, one of UGA, a small demo."""
     sources = material.films(folder / "films")
-    uga = ("train", folder / "work/set", "--out", folder / "uga", *material.options("uga"))
+    uga = ("train", folder / "whole/set", "--out", folder / "uga", *material.options("uga"))
     steps = [
-        children.command("run", *sources, "--out", folder / "work", *material.options()),
-        children.call("tests.faults.corruption:write_truth", [str(folder / "work/set")]),
+        children.command("run", *sources, "--out", folder / "whole", *material.options()),
+        children.call("tests.faults.corruption:write_truth", [str(folder / "whole/set")]),
         children.call(
-            "tests.faults.corruption:leave_unfinished", [str(folder / "work/set"), str(folder / "open")]
+            "tests.faults.corruption:leave_unfinished", [str(folder / "whole/set"), str(folder / "open")]
         ),
         children.command(*uga),
     ]
@@ -368,7 +368,7 @@ def by_command(children: Children, folder: Path, target: Target, n: int) -> Row:
     case = folder.with_name(folder.name + "-case")
     arguments = [part.replace("{}", str(case)) for part in target.command]
     if arguments[0] == "run":
-        arguments = [*_sources(case), "--out", str(case / "work"), "--resume", *material.options()]
+        arguments = [*_sources(case), "--out", str(case / "whole"), "--resume", *material.options()]
         arguments = ["run", *arguments]
     _copy(folder, case)
     whole = _go(children, case, arguments)

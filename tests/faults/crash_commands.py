@@ -243,7 +243,7 @@ def shrink_demo() -> None:
 
     Ingest takes the times at which its sources changed into account, and here those are made anew each time.
     """
-    from tracklearn.store import ingest
+    from tracklearn.store import jobs
 
     def write_videos(config: world.Config, folder: Path, *, progress: object = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -253,7 +253,7 @@ def shrink_demo() -> None:
     size = {**_WORLD, "seconds": 30}  # all six come by both cameras: scores need that
     learn = world.Config(people_seed=4, **size)
     judge = world.Config(people_seed=6, first_pid=6, **size)
-    ingest.changed = lambda path: 0
+    jobs.changed = lambda path: 0
     demo.worlds = lambda seed: (learn, judge)
     demo.write_videos = write_videos
     quick = {"epochs": 2, "iterations": 2, "clusters_per_batch": 4}

@@ -47,7 +47,7 @@ def film(
     path: Path, *, people: Sequence[int] = range(5), seconds: float = 1.6, size: int = 160, seed: int = 0
 ) -> Path:
     """A film of figures walking across the picture, and beside it NAME.txt, their true tracks."""
-    from tracklearn.store.video import VideoWriter
+    from tracklearn.store.video_writer import VideoWriter
 
     fps, height, width = 10, size * 3 // 4, size
     lines = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tracklearn.store.cut import Cutter
-from tracklearn.store.video import Frame
+from tracklearn.store.frames import Frame
 
 
 class Kept:

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tracklearn.store import ingest as module
-from tracklearn.store import shards
+from tracklearn.store import jobs, reader, shards
 from tracklearn.store.detect import open_detector
+from tracklearn.store.frames import Frame, VideoInfo
 from tracklearn.store.ingest import Config, Source, check, ingest, request_digest
 from tracklearn.store.mot import Boxes, write_results
 from tracklearn.store.shards import HashedFile
 from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import Frame, VideoInfo, VideoWriter, open_frames
+from tracklearn.store.video import open_frames
+from tracklearn.store.video_writer import VideoWriter
 
 WIDTH, HEIGHT, FPS = 96, 64, 10
 COLOURS = np.array([[200, 40, 40], [40, 200, 40]])
@@ -313,7 +314,7 @@ def test_device_and_label_reach_the_detector_but_device_no_digest(walk, monkeypa
         seen.append((spec, kwargs))
         return opened
 
-    monkeypatch.setattr(module, "open_detector", note)
+    monkeypatch.setattr(jobs, "open_detector", note)
     config = Config(detector="hub:some", threshold=0.5, label=7)
     path = ingest([walk / "walk.mp4"], walk / "set", config=config, device="cuda:1")
     assert seen == [("hub:some", {"threshold": 0.5, "label": 7, "device": "cuda:1"})] * 2
@@ -518,11 +519,11 @@ class Walkers:
 
 def test_memory_does_not_grow_with_the_length(walk, monkeypatch):
     monkeypatch.setattr(shards, "BATCH_BYTES", 1 << 18)
-    monkeypatch.setattr(module, "open_detector", lambda *_, **__: Walkers())
-    monkeypatch.setattr(module, "open_tracker", lambda *_, **__: Walkers())
+    monkeypatch.setattr(jobs, "open_detector", lambda *_, **__: Walkers())
+    monkeypatch.setattr(reader, "open_tracker", lambda *_, **__: Walkers())
 
     def peak(n):
-        monkeypatch.setattr(module, "open_frames", lambda *_, **__: Stream(n))
+        monkeypatch.setattr(jobs, "open_frames", lambda *_, **__: Stream(n))
         tracemalloc.start()
         path = ingest([walk / "walk.mp4"], walk / f"set{n}", config=Config(detector="walkers"))
         _, most = tracemalloc.get_traced_memory()
@@ -641,7 +642,7 @@ def test_what_was_checked_is_not_opened_again(walk, monkeypatch):
         opened.append(path.name)
         return open_frames(path, **options)
 
-    monkeypatch.setattr(module, "open_frames", counted)
+    monkeypatch.setattr(jobs, "open_frames", counted)
     refused = check(texts)
     ingest(texts, walk / "set", refused=refused)
     assert sorted(opened) == ["cut.mp4", "walk.mp4", "walk.mp4"]  # to look, to look, and to read

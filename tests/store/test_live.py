@@ -15,7 +15,8 @@ from tracklearn.store.live import CameraError, Live, LiveFrames
 from tracklearn.store.mot import Boxes, write_results
 from tracklearn.store.sources import parse_sources
 from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import VideoWriter, open_frames
+from tracklearn.store.video import open_frames
+from tracklearn.store.video_writer import VideoWriter
 
 MOMENT = datetime(2026, 5, 1, 8, tzinfo=UTC)
 

@@ -13,7 +13,8 @@ from tracklearn.store.ingest import Config, ingest
 from tracklearn.store.mot import Boxes, write_results
 from tracklearn.store.sources import parse_source
 from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import VideoWriter, open_frames
+from tracklearn.store.video import open_frames
+from tracklearn.store.video_writer import VideoWriter
 
 NAMES = (
     "2024-01-01T12:00:00.mp4",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tracklearn.store.listing import natural_key
-from tracklearn.store.video import VideoWriter, open_frames
+from tracklearn.store.video import open_frames
+from tracklearn.store.video_writer import VideoWriter
 
 
 def _picture(i, height=48, width=64):

@@ -80,7 +80,7 @@ def write_videos(config: world.Config, folder: Path, *, progress: pipeline.Progr
 
 def _film(config: world.Config, camera: int, stem: Path) -> None:
     from tracklearn.store.mot import Boxes, write_results
-    from tracklearn.store.video import VideoWriter
+    from tracklearn.store.video_writer import VideoWriter
 
     scene = world.make(config)
     frame, pid, box = [], [], []

@@ -12,8 +12,8 @@ import numpy as np
 
 from tracklearn.store.crops import encode_jpeg
 from tracklearn.store.folders import skip
+from tracklearn.store.frames import Frame
 from tracklearn.store.setwriter import PartWriter
-from tracklearn.store.video import Frame
 from tracklearn.types import Array
 
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracklearn.store import mot
+from tracklearn.store.frames import Frames, VideoInfo
 from tracklearn.store.misfit import misfit
 from tracklearn.store.paired import paired
-from tracklearn.store.video import Frames, VideoInfo
 
 Array = NDArray[Any]
 

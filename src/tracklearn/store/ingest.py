@@ -6,82 +6,29 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-import re
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from tracklearn.store import pictures, setwriter
-from tracklearn.store.clocks import Start, begin_record, begin_times, clocks_of
+from tracklearn.store.clocks import Start, clocks_of
 from tracklearn.store.config import digest
-from tracklearn.store.cut import Cutter, Track
-from tracklearn.store.detect import Detector, FileDetector, open_detector
+from tracklearn.store.detect import FileDetector
 from tracklearn.store.files import beside, remove_folder
-from tracklearn.store.folders import FolderPlan, read_crop, readable, scan_folder, shorten, skip
-from tracklearn.store.live import CameraError, Live, LiveFrames
+from tracklearn.store.folders import readable
+from tracklearn.store.frames import DEFAULT_FPS
+from tracklearn.store.jobs import Config, Job, jobs_of
+from tracklearn.store.live import CameraError, Live
 from tracklearn.store.lock import locked
 from tracklearn.store.paired import ResultBoxes
-from tracklearn.store.pictures import MAX_PIXELS, BrokenPicture, max_pixels
+from tracklearn.store.reader import Reader
 from tracklearn.store.sealed import MANIFEST, read_sealed
-from tracklearn.store.sequence import seqinfo_of
 from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
-from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_sources, seen_from
+from tracklearn.store.sources import Source, fixed_cameras
 from tracklearn.store.track import open_tracker
-from tracklearn.store.video import DEFAULT_FPS, Frame, Frames, LargerPicture, VideoInfo, open_frames
-from tracklearn.types import Array
 
 Progress = Callable[[str, int, int | None], None]
-
-
-class Config(BaseModel):
-    """Settings of ingest.
-
-    `stride`, `min_length`, `min_box_height`, `margin` and `max_gap` concern tracks on video; folders of crops
-    are taken as they are.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    detector: str = Field(
-        default="motion",
-        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}, {video}: names)",
-    )
-    tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
-    threshold: float | None = Field(
-        default=None, description="least detection score; the detector's own if None"
-    )
-    label: int | None = Field(
-        default=None, ge=0, description="class of a person in an openvino: or onnx: model; its usual if None"
-    )
-    stride: int = Field(default=1, ge=1, description="use every stride-th frame")
-    fps: float | None = Field(
-        default=None,
-        gt=0,
-        description="frame rate of sources without times; their codec's, or 25, if None",
-    )
-    min_length: int = Field(default=6, ge=1, description="crops; shorter tracks are dropped and counted")
-    max_length: int = Field(default=1000, ge=1, description="crops; longer tracks go on as a new tracklet")
-    min_box_height: float = Field(default=24, ge=1, description="pixels; lower boxes are skipped and counted")
-    margin: float = Field(
-        default=0.0, ge=0, le=1, description="added to a crop on each side, fraction of its box"
-    )
-    max_gap: float = Field(default=5.0, gt=0, description="seconds; a track unseen for longer is over")
-    jpeg_quality: int = Field(default=90, ge=1, le=100)
-
-    @model_validator(mode="after")
-    def _lengths(self) -> Config:
-        if self.max_length < self.min_length:
-            raise ValueError(f"max_length {self.max_length} is below min_length {self.min_length}")
-        return self
 
 
 def ingest(
@@ -135,7 +82,7 @@ def ingest(
     """
     out, config = Path(out), config or Config()
     with locked(out):
-        jobs = _jobs(sources, config, start, live)
+        jobs = jobs_of(sources, config, start, live)
         if out.exists() and not resume:
             raise FileExistsError(
                 f"{out} exists: --resume keeps it if sources and settings are the same; else choose another "
@@ -153,7 +100,7 @@ def ingest(
             for job, key, why in (item for item in todo if not item[0].source.address):
                 part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
                 if part is not None:
-                    record = job.unread(out, why) if why else _Reader(job, part, out, device, progress).read()
+                    record = job.unread(out, why) if why else Reader(job, part, out, device, progress).read()
                     part.finish(record)
             records = writer.records
             empty = [record for record in records if not record["n_tracklets"]]
@@ -167,7 +114,7 @@ def ingest(
             return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
 
-def _part_keys(jobs: Sequence[_Job]) -> list[str]:
+def _part_keys(jobs: Sequence[Job]) -> list[str]:
     """The key of each job's part: copies of one recording are told apart by their order."""
     seen = Counter[str]()
     keys = []
@@ -179,7 +126,7 @@ def _part_keys(jobs: Sequence[_Job]) -> list[str]:
 
 
 def _record(
-    todo: Sequence[tuple[_Job, str, str | None]],
+    todo: Sequence[tuple[Job, str, str | None]],
     writer: SetWriter,
     out: Path,
     device: str,
@@ -187,10 +134,10 @@ def _record(
 ) -> None:
     """Record all cameras at the same time, each into its part."""
 
-    def record(job: _Job, part: PartWriter, why: str | None) -> None:
+    def record(job: Job, part: PartWriter, why: str | None) -> None:
         if why is None:
             try:
-                part.finish(_Reader(job, part, out, device, progress).read())
+                part.finish(Reader(job, part, out, device, progress).read())
                 return
             except CameraError as error:  # it answered when it was looked at, and does not now
                 why = str(error)
@@ -231,7 +178,7 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
     """
-    return _check(_jobs(sources, config or Config(), start, live), device, strict)
+    return _check(jobs_of(sources, config or Config(), start, live), device, strict)
 
 
 def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
@@ -240,7 +187,7 @@ def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None =
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    jobs = _jobs(sources, config or Config())
+    jobs = jobs_of(sources, config or Config())
     if any(job.plan is not None for job in jobs):
         return None
     return len({job.source.camera for job in jobs})
@@ -260,135 +207,11 @@ def request_digest(
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
-    return _request(_jobs(sources, config or Config(), start, live))
+    return _request(jobs_of(sources, config or Config(), start, live))
 
 
-def _request(jobs: Sequence[_Job]) -> str:
+def _request(jobs: Sequence[Job]) -> str:
     return digest([[job.key for job in jobs], fixed_cameras([job.source for job in jobs])])
-
-
-@dataclass(frozen=True)
-class _Job:
-    source: Source
-    config: Config
-    detector: str  # with the camera's name in it; "" where none is needed
-    plan: FolderPlan | None
-    fault: str | None = None  # why a folder of crops has no plan
-    start: datetime | None = None  # when it began
-    after: tuple[datetime, Path] | None = None  # when the camera's first file began, and that file
-    live: Live = field(default_factory=Live)
-
-    @cached_property
-    def files(self) -> list[Path]:
-        source = self.source
-        if source.address:
-            return []
-        info = seqinfo_of(source.path) if source.kind != "crops" and source.path.is_dir() else None
-        found = (source.results, source.path, info.path if info else None)
-        return [file for file in found if file is not None]
-
-    @cached_property
-    def content(self) -> str:
-        """Digest of what the source holds; of a camera, of what may be shown of its address."""
-        if self.source.address:
-            return digest([str(self.source), self.live.seconds])
-        return digest([fingerprint(file) for file in self.files])
-
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything its part of the set depends on."""
-        settings = {
-            **self.config.model_dump(),
-            "detector": self.detector,
-            "model": _model_digest(self.detector),
-        }
-        if (limit := max_pixels()) != MAX_PIXELS:
-            settings["max_pixels"] = limit
-        if self.start or self.after:
-            settings["start"] = [str(self.start), str(self.after and self.after[0])]
-        source, when = self.source, [changed(file) for file in self.files]
-        return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
-
-    def record(self, out: Path) -> dict[str, Any]:
-        """What the manifest says of any source; places are relative to the set `out`."""
-        source = self.source
-        results = None if source.results is None else readable(seen_from(source.results, out))
-        return {
-            "camera": source.camera,
-            "path": str(source) if source.address else readable(seen_from(source.path, out)),
-            "results": results,
-            "kind": source.kind if self.plan is None else self.plan.kind,
-            "digest": self.content,
-        }
-
-    def unread(self, out: Path, why: str) -> dict[str, Any]:
-        """The record of a source that cannot be read."""
-        for file in self.files:
-            why = why.replace(str(file), file.name)  # the message is for the screen, the set may be handed on
-        return self.record(out) | {
-            "status": "skipped",
-            "reason": readable(why),
-            "counts": {},
-            "skipped": [],
-            "seconds": 0.0,
-            "per_second": 0.0,
-        }
-
-    def open_frames(self, size: tuple[int, int] | None = None) -> Frames:
-        source, config = self.source, self.config
-        if source.address:
-            return LiveFrames(
-                source.address, camera=source.camera, live=self.live, stride=config.stride, fps=config.fps
-            )
-        return open_frames(source.path, stride=config.stride, fps=config.fps, size=size)
-
-    def open_detector(self, device: str) -> Detector:
-        config = self.config
-        label = None if self.source.detections else config.label
-        return open_detector(self.detector, threshold=config.threshold, label=label, device=device)
-
-
-def _jobs(
-    sources: Sequence[str | Path | Source],
-    config: Config,
-    start: Start | None = None,
-    live: Live | None = None,
-) -> list[_Job]:
-    jobs, live = [], live or Live()
-    parsed = parse_sources(sources)
-    begins = begin_times(parsed, start or {})
-    for source, (begin, after) in zip(parsed, begins, strict=True):
-        detector = _named(config.detector, source) if source.kind == "video" else ""
-        if source.detections is not None:
-            detector = f"file:{source.detections}"
-        plan, fault = None, None
-        if source.kind == "crops":
-            try:
-                plan = scan_folder(source.path)
-            except (ValueError, PermissionError) as error:
-                fault = str(error)
-        jobs.append(_Job(source, config, detector, plan, fault, begin, after, live))
-    films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
-    if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
-        raise ValueError(
-            f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
-            "put {camera} into its path, which stands for the name of the camera, or {video}, for the name "
-            "of the file without its ending"
-        )
-    return jobs
-
-
-def _named(detector: str, source: Source) -> str:
-    names = {"{camera}": source.camera, "{video}": source.path.stem}
-    return re.sub(r"{camera}|{video}", lambda found: names[found[0]], detector)
-
-
-def _model_digest(detector: str) -> list[str]:
-    """Digests of the files behind a detector such as openvino:PATH (.xml and .bin), if any."""
-    path = Path(detector.partition(":")[2])
-    if not path.is_file():
-        return []
-    return [fingerprint(file) for file in sorted({path, path.with_suffix(".bin")}) if file.is_file()]
 
 
 def _complete(out: Path, request: str) -> Path:
@@ -403,7 +226,7 @@ def _complete(out: Path, request: str) -> Path:
     return out
 
 
-def _check(jobs: Sequence[_Job], device: str, strict: bool) -> list[str | None]:
+def _check(jobs: Sequence[Job], device: str, strict: bool) -> list[str | None]:
     """Open everything once, so that a mistake in the last source shows before hours of work on the first.
 
     Returns why each source cannot be read, None where it can.
@@ -431,7 +254,7 @@ def _check(jobs: Sequence[_Job], device: str, strict: bool) -> list[str | None]:
     return refused
 
 
-def _fault(job: _Job) -> str | None:
+def _fault(job: Job) -> str | None:
     """Why a source cannot be read."""
     if job.fault or job.plan is not None:
         return job.fault
@@ -446,189 +269,3 @@ def _fault(job: _Job) -> str | None:
     except (ValueError, PermissionError) as error:
         return str(error)
     return None
-
-
-class _Reader:
-    """Reads one source into its part and keeps its account."""
-
-    def __init__(
-        self, job: _Job, part: PartWriter, out: Path, device: str, progress: Progress | None
-    ) -> None:
-        self.job, self.config, self.part, self.out = job, job.config, part, out
-        self.device, self.progress = device, progress
-        self.skipped: list[dict[str, Any]] = []
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []  # what a reader of the set should know, a line each
-
-    def read(self) -> dict[str, Any]:
-        """Read all of it; the record for the manifest."""
-        began = time.perf_counter()
-        record = self.job.record(self.out)
-        if self.job.plan is not None:
-            record |= self._read_folder(self.job.plan)
-        else:
-            record |= self._read_film()
-        seconds = time.perf_counter() - began
-        done = self.counts.get("frames", self.part.n_crops)
-        if not self.part.n_tracklets:
-            why = "; ".join([self._nobody(), *self.warnings])
-            record |= {"status": "skipped", "reason": why}
-        else:
-            record |= {"status": "ok", "reason": None}
-        if self.warnings:
-            record |= {"warnings": self.warnings}
-        return record | {
-            "counts": self.counts,
-            "skipped": shorten([entry for entry in self.skipped if entry["n"]]),
-            "seconds": round(seconds, 3),
-            "per_second": round(done / max(seconds, 1e-9), 1),
-        }
-
-    def _nobody(self) -> str:
-        counts, config = self.counts, self.config
-        if self.job.plan is not None:
-            return "none of the images can be decoded"
-        if not counts["detections"]:
-            what = f"no box in {counts['frames']} frames"
-        else:
-            what = (
-                f"{counts['detections']} boxes in {counts['frames']} frames, but no track of at least "
-                f"{config.min_length} crops of {config.min_box_height:g} pixels height"
-            )
-        if self.job.source.kind == "results":
-            return (
-                f"{what}; lower min_length or min_box_height, or check that the results belong to the video"
-            )
-        return (
-            f"{what}; detector {self.job.detector}: try another (hog, openvino:PATH, onnx:PATH, hub:NAME), "
-            "a lower threshold, min_length or min_box_height"
-        )
-
-    def _report(self, done: int, total: int | None) -> None:
-        if self.progress is not None:
-            name = self.job.source.camera or readable(self.job.source.path.name)
-            self.progress(f"ingest {name}", done, total)
-
-    # Video, with a detector and a tracker or with the results of one
-
-    def _read_film(self) -> dict[str, Any]:
-        try:
-            return self._read_film_at(None)
-        except LargerPicture as larger:
-            # Where the picture grows, the boxes and crops of before would be of another scale: once more.
-            self.part.restart()
-            return self._read_film_at(larger.size)
-
-    def _read_film_at(self, size: tuple[int, int] | None) -> dict[str, Any]:
-        source, config = self.job.source, self.config
-        record: dict[str, Any] = {}
-        with self.job.open_frames(size) as frames:
-            info = frames.info
-            total = None if info.n_frames is None else -(-info.n_frames // config.stride)
-            if source.results is not None:
-                boxes: ResultBoxes | _Tracking = ResultBoxes(source.results, source.path).pair(frames)
-            else:
-                detector = self.job.open_detector(self.device)
-                boxes = _Tracking(detector, config.tracker, frames, source.path)
-                record |= {"detector": detector.name, "tracker": config.tracker}
-            cutter = Cutter(
-                self.part,
-                source.camera,
-                min_length=config.min_length,
-                max_length=config.max_length,
-                min_box_height=config.min_box_height,
-                margin=config.margin,
-                max_gap=config.max_gap,
-                jpeg_quality=config.jpeg_quality,
-            )
-            n_frames, last, seconds = 0, -1, 0.0
-            for frame in frames:
-                cutter.add(frame, *boxes.at(frame))
-                n_frames, last, seconds = n_frames + 1, frame.number, frame.time + 1 / info.fps
-                self._report(n_frames, total if total is None else max(total, n_frames + 1))
-            cutter.close()
-            self._report(n_frames, n_frames)
-        counts = {"frames": n_frames, "broken_frames": frames.broken, "detections": boxes.n_boxes}
-        self.counts = counts | cutter.counts
-        if source.path.is_dir():
-            n_files = (info.n_frames or 0) + frames.left_out.total()
-            self.counts["files"] = n_files
-            unread = (info.n_frames or 0) - n_frames - frames.broken
-            self.skipped.append(skip("frames", "they are left out by the stride", unread))
-        if source.found is not None:
-            self.skipped += [skip("files", why, n) for why, n in source.found.left_out.items()]
-        self.skipped += [
-            *(skip("files", why, n) for why, n in frames.left_out.items()),
-            *(skip("frames", why, n) for why, n in frames.reasons.items()),
-            *(skip("frames", why, n) for why, n in frames.missing.items()),
-            *boxes.unused(last, config.stride),
-            *cutter.skipped(),
-        ]
-        odd = [*frames.notes, *frames.remarks(), *filter(None, [boxes.warning(info)])]
-        self.warnings += [readable(warning) for warning in odd]
-        video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
-        video |= {"seconds": round(seconds, 3), **frames.account}
-        record |= {"video": video}
-        if isinstance(frames, LiveFrames):
-            self.skipped += frames.skipped()
-            return record | frames.record()
-        return record | begin_record(self.job.start, self.job.after, info.start)
-
-    # Folders of crops
-
-    def _read_folder(self, plan: FolderPlan) -> dict[str, Any]:
-        source = self.job.source
-        fps = self.config.fps or DEFAULT_FPS
-        self.skipped += plan.skipped
-        series = pictures.Series(lambda: pictures.spread([f for t in plan.tracklets for f in t.files]))
-        done, broken = 0, 0
-        for tracklet in plan.tracklets:
-            camera = f"{source.camera}-{tracklet.camera}" if source.camera else tracklet.camera
-            camera = camera if tracklet.camera else source.camera
-            track = Track()
-            for file, frame in zip(tracklet.files, tracklet.frame, strict=True):
-                done += 1
-                self._report(done, plan.n_files)
-                try:
-                    jpeg, height, width = read_crop(file, quality=self.config.jpeg_quality, series=series)
-                except (BrokenPicture, FileNotFoundError) as error:
-                    broken += 1
-                    gone = isinstance(error, FileNotFoundError)
-                    item = f"{file.parent.name}/{file.name}"
-                    self.skipped.append(skip(item, "the image has gone since" if gone else str(error)))
-                    continue
-                track.add(jpeg, frame, frame / fps, (0, 0, width, height), 1.0)
-                if len(track) == self.config.max_length:
-                    track = track.write(self.part, camera, pid=tracklet.pid)
-            if len(track):
-                track.write(self.part, camera, pid=tracklet.pid)
-        self.warnings += series.notes()
-        self.counts = {"files": plan.n_found, "images": plan.n_files, "broken_images": broken}
-        if not plan.labelled:
-            return {"labels_used": False}
-        note = "tracklets were formed by the person and camera in the file names; training does not see them"
-        return {"labels_used": True, "note": note}
-
-
-class _Tracking:
-    """Boxes from a detector and a tracker."""
-
-    def __init__(self, detector: Detector, tracker: str, frames: Frames, folder: Path) -> None:
-        self.detector = detector
-        if isinstance(detector, FileDetector):
-            detector.pair(frames, folder)
-        self.tracker = open_tracker(tracker, fps=frames.info.fps, detector_threshold=detector.confident)
-        self.n_boxes = 0
-
-    def at(self, frame: Frame) -> tuple[Array, Array, Array]:
-        box, score = self.detector(frame.image, frame.number)
-        self.n_boxes += len(box)
-        return self.tracker.update(box, score, frame.time, frame.image)
-
-    def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
-        if not isinstance(self.detector, FileDetector):
-            return []
-        return [skip("detections", why, n) for why, n in self.detector.left_out.items()]
-
-    def warning(self, info: VideoInfo) -> str:
-        return self.detector.warning(info) if isinstance(self.detector, FileDetector) else ""

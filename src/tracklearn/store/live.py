@@ -19,10 +19,10 @@ from typing import Any
 import av
 from av.video.reformatter import VideoReformatter
 
-from tracklearn.store import addresses, video
+from tracklearn.store import addresses, video_file
 from tracklearn.store.folders import shorten, skip
+from tracklearn.store.frames import DEFAULT_FPS, UNDECODABLE, Array, Frame, FrameSource, VideoInfo
 from tracklearn.store.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
-from tracklearn.store.video import DEFAULT_FPS, Array, Frame, VideoInfo
 
 # What each kind of address may open. None may open a file, and a playlist's parts are fetched by HTTP only.
 _WEB = "http,https,httpproxy,tcp,tls,crypto"
@@ -100,8 +100,8 @@ class Live:
         return addresses.opened_with(address, camera, ask)
 
 
-class LiveFrames(video._Closing):
-    """The frames of a live source; `Frames` of `tracklearn.store.video`, with what happened on the way.
+class LiveFrames(FrameSource):
+    """The frames of a live source; `Frames` of `tracklearn.store.frames`, with what happened on the way.
 
     Times are seconds since the first frame: the stream's own stamps within a connection, this machine's clock
     from one connection to the next and for streams without stamps.
@@ -367,7 +367,7 @@ class _Connection:
         self._stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
         # Threads that each hold a picture would hand it out late.
         self._stream.thread_type = "SLICE"
-        self.stamped = not int(self._container.format.flags) & video._NO_TIMESTAMPS
+        self.stamped = not int(self._container.format.flags) & video_file.NO_TIMESTAMPS
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate and self.stamped else None
         self.aspect = self._stream.sample_aspect_ratio
@@ -404,7 +404,7 @@ class _Connection:
     def _decode(self) -> Any:
         errors, seen, live = 0, self._live.clock(), self._live
         packets = self._container.demux()
-        while errors < video._MAX_ERRORS_IN_A_ROW:
+        while errors < video_file.MAX_ERRORS_IN_A_ROW:
             try:
                 packet: Any = next(packets, None)
             except av.error.EOFError:
@@ -423,12 +423,12 @@ class _Connection:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError:
-                self.reasons[video._UNDECODABLE] += 1
+                self.reasons[UNDECODABLE] += 1
                 errors += 1
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    self.reasons[video._UNDECODABLE] += 1
+                    self.reasons[UNDECODABLE] += 1
                 else:
                     errors = 0
                     yield frame
@@ -491,7 +491,7 @@ class _Times:
 
 
 def _options(kind: str, again: bool) -> dict[str, str]:
-    formats = (av.formats_available - video._POINTERS) | _OPENED_BY.get(kind, set())
+    formats = (av.formats_available - video_file.POINTERS) | _OPENED_BY.get(kind, set())
     options = {"protocol_whitelist": _PROTOCOLS[kind], "format_whitelist": ",".join(sorted(formats))}
     if kind in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}

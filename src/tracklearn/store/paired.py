@@ -10,9 +10,9 @@ import numpy as np
 
 from tracklearn.store.folders import skip
 from tracklearn.store.frame_names import Numbered, first_number
+from tracklearn.store.frames import Frame, Frames, VideoInfo
 from tracklearn.store.misfit import misfit, outside
 from tracklearn.store.mot import Boxes, read_results
-from tracklearn.store.video import Frame, Frames, VideoInfo
 from tracklearn.types import Array
 
 LEFT_OUT = "result boxes"

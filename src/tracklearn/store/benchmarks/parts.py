@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn.store import referenced
+from tracklearn.store.frames import DEFAULT_FPS
 from tracklearn.store.images import ImageFiles
 from tracklearn.store.tracklets import TrackletSet
-from tracklearn.store.video import DEFAULT_FPS
 from tracklearn.types import Array, Crops, Tracklets, Truth
 
 if TYPE_CHECKING:
