@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples every time where a chance failure would cost somebody's work; elsewhere they are drawn anew.
+# The same examples every time where a chance failure would cost work; elsewhere they are drawn anew.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
