@@ -29,12 +29,16 @@ def losses(manifest: Mapping[str, Any], run: Mapping[str, Any] | None = None) ->
         def add(kind: str, item: str, reason: str, n: int, name: str = camera or path) -> None:
             found.append({"kind": kind, "source": name, "item": item, "reason": reason, "n": n})
 
+        # The manifest has places as seen from the set: for a reader the camera and the file's name do.
+        file = path.rstrip("/").rpartition("/")[2]
+        told = not camera or file.partition(".")[0] == camera  # cameras are called after their files
+        shown = file if told and file else f"{camera} ({file})" if file else camera
         if source.get("reason"):
-            add("source", path or camera, str(source["reason"]), 1)
+            add("source", shown, str(source["reason"]), 1)
         for entry in source.get("skipped", ()):
             add("part", str(entry["item"]), str(entry["reason"]), int(entry["n"]))
         for text in source.get("warnings", ()):
-            add("warning", path or camera, str(text), 1)
+            add("warning", shown, str(text), 1)
     if run is not None and (n := int(run.get("broken_crops") or 0)):
         why = "pictures that could not be decoded: training saw them grey"
         found.append({"kind": "part", "source": "crops", "item": "crops", "reason": why, "n": n})
