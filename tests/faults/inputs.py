@@ -51,7 +51,8 @@ def pictures(children: Children, work: Path, sample: int | None) -> Row:
         shutil.copytree(good, case / "crops")
         bad.put(case / "crops" / "t000" / f"zz{bad.suffix}")
         outcome = _bounded(children, case, "ingest", "door=crops", "--out", "set")
-        row.add(_stopped(outcome) or _account(case / "set", n_good=6, n_files=7), bad.kind)
+        n_files = 6 + (bad.kind != "a folder")  # an empty one holds no file
+        row.add(_stopped(outcome) or _account(case / "set", n_good=6, n_files=n_files), bad.kind)
         shutil.rmtree(case)
     return row
 
@@ -164,6 +165,7 @@ def start_from(set_path: str, file: str) -> None:
     """In a child: make the network that training would start from; refuse as the command line does."""
     from tracklearn.app import pipeline
     from tracklearn.app.plan import starting_networks
+    from tracklearn.app.refusals import refusal
     from tracklearn.store.tracklets import open_set
 
     try:
@@ -172,8 +174,11 @@ def start_from(set_path: str, file: str) -> None:
         )
         opened = open_set(set_path)
         (network,) = starting_networks(plan, plan.crops(opened), opened.tracklets)
-    except (ValueError, FileNotFoundError) as error:
-        print("tracklearn: " + " ".join(str(error).split()), file=sys.stderr)
+    except Exception as error:
+        message = refusal(error, command="train")
+        if message is None or Path(file).name not in message:  # which file it is must be said
+            raise
+        print("tracklearn: " + " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
     finite = all(np.isfinite(array).all() for array in network.arrays().values())
     print("finite" if finite else "not a number in the network")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import tracemalloc
 import warnings
@@ -249,4 +250,13 @@ def test_an_archive_that_cannot_be_listed_is_refused_and_not_tried(tmp_path, mon
     monkeypatch.setattr(zipfile.ZipFile, "infolist", unlistable)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch was asked"))
     with pytest.raises(ValueError, match=r"w\.pth are a damaged archive \(Bad magic number"):
+        weights_files.read(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that opens and cannot be read")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_whose_disk_fails_is_named(tmp_path, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(ValueError, match=rf"weights \S*w\{suffix} cannot be read \("):
         weights_files.read(path)

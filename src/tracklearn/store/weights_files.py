@@ -6,6 +6,7 @@ plain array of real numbers is refused with a word on how to save it instead.
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import struct
@@ -66,11 +67,19 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
             file and what to do.
         MemoryError: the file asks for more memory than there is.
     """
-    if path.suffix == ".safetensors":
-        tensors, header = _read_safetensors(path)
-        return _arrays(tensors, path), header
-    if path.suffix in (".pth", ".pt"):
-        return _arrays(_read_torch(path).items(), path), {}
+    try:
+        if path.suffix == ".safetensors":
+            tensors, header = _read_safetensors(path)
+            return _arrays(tensors, path), header
+        if path.suffix in (".pth", ".pt"):
+            return _arrays(_read_torch(path).items(), path), {}
+    except MemoryError as error:
+        raise _needs_memory(path) from error
+    except OSError as error:
+        # Libraries let the system's own words through (a disk's fault, a place before the file's start).
+        if error.filename is not None or error.errno in (errno.ENOMEM, None):
+            raise
+        raise ValueError(f"weights {path} cannot be read ({error.strerror})") from error
     raise ValueError(
         f"weights {path}: unknown kind {path.suffix or 'of file'}, expected .safetensors or .pth"
     )
@@ -266,7 +275,11 @@ def _dtype(tensor: Tensor) -> str:
 def _memory(error: BaseException, path: Path) -> None:
     """Raise MemoryError where a library calls a lack of memory by another name."""
     if "allocate memory" in str(error) or "not enough memory" in str(error):
-        raise MemoryError(f"weights {path} need more memory than there is") from error
+        raise _needs_memory(path) from error
+
+
+def _needs_memory(path: Path) -> MemoryError:
+    return MemoryError(f"weights {path} need more memory than there is")
 
 
 def _reason(error: BaseException) -> str:
