@@ -257,6 +257,37 @@ def test_what_was_refused_before_its_first_round_is_not_in_the_way(tmp_path):
     assert len(Run(tmp_path / "run").rounds) == 1
 
 
+def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(ValueError, match="collapsed"), RunWriter(path, MANIFEST) as writer:
+        writer.write_start({"w": np.ones(2)}, {})
+        writer.write_round(record(0), np.zeros(3), {})
+        writer.write_state({"x": np.ones(2)}, {"step": 4})
+        raise ValueError("collapsed\nsecond line")
+    assert Run(path).manifest["reason"] == "collapsed"
+    with RunWriter(path, MANIFEST, resume=True) as writer:  # the same may be tried again, from its state
+        assert writer.read_state()[1]["step"] == 4
+        assert Run(path).manifest["status"] == "training"
+        assert "reason" not in Run(path).manifest
+    with pytest.raises(ValueError, match="other settings"):
+        RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True)  # one that was only stopped is kept
+    with pytest.raises(ValueError, match="again"), RunWriter(path, MANIFEST, resume=True) as writer:
+        writer.read_state()
+        raise ValueError("again")
+    with pytest.raises(FileExistsError):
+        RunWriter(path, {**MANIFEST, "digest": "other"})
+    with RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True) as writer:
+        assert [p.name for p in path.iterdir()] == ["manifest.json"]
+        assert writer.notes == [f"{path} held a run that was refused (again): begun anew"]
+
+
+def test_damage_is_no_refusal(tmp_path):
+    with pytest.raises(DamagedError), RunWriter(tmp_path / "run", MANIFEST) as writer:
+        writer.write_round(record(0), np.zeros(3), {})
+        raise DamagedError("a shard")
+    assert Run(tmp_path / "run").manifest["status"] == "training"
+
+
 def test_a_folder_in_which_the_first_manifest_was_not_finished_is_begun_again(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".manifest.json.tmp").write_text("{")

@@ -23,7 +23,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +33,7 @@ import numpy as np
 from tracklearn.store import weights
 from tracklearn.store.files import (
     DamagedError,
+    first_line,
     hash_file,
     make_folder,
     pack_arrays,
@@ -73,7 +74,8 @@ class RunWriter:
 
     Used as a context manager, or closed, it lets the next writer in. A run that has no round yet and was
     begun by this writer is removed when the block ends with an error: nothing of it is worth keeping, and it
-    would be in the way of the next attempt.
+    would be in the way of the next attempt. One that has rounds is marked as refused: it stays to be looked
+    at, and a run of other settings may take its place (the same settings would be refused again).
     """
 
     def __init__(self, path: str | Path, manifest: Mapping[str, Any], *, resume: bool = False) -> None:
@@ -95,7 +97,14 @@ class RunWriter:
         self._new = not (self.path / MANIFEST).is_file()
         if not self._new:
             old = read_sealed(self.path / MANIFEST, remedy=REMEDY)
-            if old.get("digest") != manifest.get("digest"):
+            same = old.get("digest") == manifest.get("digest")
+            if not same and old.get("status") == "refused":
+                self.notes.append(
+                    f"{self.path} held a run that was refused ({old.get('reason')}): begun anew"
+                )
+                self._clear()
+                return self._begin(manifest, resume)
+            if not same:
                 raise ValueError(
                     f"{self.path} holds a run with other settings or another tracklet set: "
                     "choose another --out, or remove it"
@@ -104,7 +113,7 @@ class RunWriter:
                 # What made a finished run stays on record, but for the place of a set that was moved.
                 manifest = {**manifest, **old, **({"set": manifest["set"]} if "set" in manifest else {})}
             else:  # one that goes on is made by this program
-                manifest = {**old, **manifest}
+                manifest = {k: v for k, v in old.items() if k != "reason"} | manifest
             if "files" not in manifest:  # of a program that kept no sums
                 manifest["files"] = {name: hash_file(self.path / name) for name in self._names()}
         elif self.path.is_dir() and any(not _passing(file) for file in self.path.iterdir()):
@@ -126,9 +135,23 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, ValueError) and self._new and not self.rounds:
-            shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, ValueError) and not isinstance(error, DamagedError) and not self.finished:
+            if self._new and not self.rounds:
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                self.manifest.update(status="refused", reason=first_line(error))
+                with suppress(OSError):  # what it was refused for is the news, not the disk
+                    self._folder.put({})
         self.close()
+
+    def _clear(self) -> None:
+        """Remove what the folder holds, its manifest last: until then it says what the folder was."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != MANIFEST:
+                entry.unlink()
+        (self.path / MANIFEST).unlink()
 
     def close(self) -> None:
         """Let other writers in; what was written stays."""
