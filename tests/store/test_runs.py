@@ -259,11 +259,17 @@ def test_what_was_refused_before_its_first_round_is_not_in_the_way(tmp_path):
 
 def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
     path = tmp_path / "run"
-    with pytest.raises(ValueError, match="collapsed"), RunWriter(path, MANIFEST) as writer:
-        writer.write_start({"w": np.ones(2)}, {})
-        writer.write_round(record(0), np.zeros(3), {})
-        writer.write_state({"x": np.ones(2)}, {"step": 4})
-        raise ValueError("collapsed\nsecond line")
+
+    def train_until(error, resume):
+        with RunWriter(path, MANIFEST, resume=resume) as writer:
+            if writer.read_state() is None:
+                writer.write_start({"w": np.ones(2)}, {})
+                writer.write_round(record(0), np.zeros(3), {})
+                writer.write_state({"x": np.ones(2)}, {"step": 4})
+            raise error
+
+    with pytest.raises(ValueError, match="collapsed"):
+        train_until(ValueError("collapsed\nsecond line"), resume=False)
     assert Run(path).manifest["reason"] == "collapsed"
     with RunWriter(path, MANIFEST, resume=True) as writer:  # the same may be tried again, from its state
         assert writer.read_state()[1]["step"] == 4
@@ -271,9 +277,8 @@ def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
         assert "reason" not in Run(path).manifest
     with pytest.raises(ValueError, match="other settings"):
         RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True)  # one that was only stopped is kept
-    with pytest.raises(ValueError, match="again"), RunWriter(path, MANIFEST, resume=True) as writer:
-        writer.read_state()
-        raise ValueError("again")
+    with pytest.raises(ValueError, match="again"):
+        train_until(ValueError("again"), resume=True)
     with pytest.raises(FileExistsError):
         RunWriter(path, {**MANIFEST, "digest": "other"})
     with RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True) as writer:
@@ -282,9 +287,13 @@ def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
 
 
 def test_damage_is_no_refusal(tmp_path):
-    with pytest.raises(DamagedError), RunWriter(tmp_path / "run", MANIFEST) as writer:
-        writer.write_round(record(0), np.zeros(3), {})
-        raise DamagedError("a shard")
+    def meet_damage():
+        with RunWriter(tmp_path / "run", MANIFEST) as writer:
+            writer.write_round(record(0), np.zeros(3), {})
+            raise DamagedError("a shard")
+
+    with pytest.raises(DamagedError):
+        meet_damage()
     assert Run(tmp_path / "run").manifest["status"] == "training"
 
 
