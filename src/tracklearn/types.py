@@ -6,7 +6,7 @@ Identities (pids) have no place in `Tracklets`: training cannot see them. Ground
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+# What long work tells of itself: what is done, how much of it, and of how much, None where that is unknown.
+Progress = Callable[[str, int, "int | None"], None]
 
 
 def _as(name: str, value: Any, dtype: Any, shape: tuple[int | None, ...], why: str) -> Array:

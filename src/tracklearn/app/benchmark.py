@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
-from tracklearn.app.extract import Features, Progress, extract
+from tracklearn.app.extract import Features, extract
 from tracklearn.core import rank
 from tracklearn.store.files import make_folder, write_atomic, write_json
 from tracklearn.store.lock import locked
-from tracklearn.types import Array, Scores
+from tracklearn.types import Array, Progress, Scores
 
 if TYPE_CHECKING:
     from tracklearn.app.model import Model

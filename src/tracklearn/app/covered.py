@@ -6,14 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app import figures
 from tracklearn.app.selection import spread
 from tracklearn.core.cover import covered
-from tracklearn.types import Tracklets
-
-Array = NDArray[Any]
+from tracklearn.types import Array, Tracklets
 
 HIDDEN = 0.5  # share of a box under another one from which a frame counts as covered
 _EXAMPLES, _SHOWN, _AROUND = 6, 12, 2  # examples; frames of one; frames shown before and after a cover

@@ -28,14 +28,13 @@ from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
 from tracklearn.store import memory as machine
 from tracklearn.store.tracklets import open_set
-from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, Progress, PseudoLabels, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
     from tracklearn.store.crops import StoredCrops
     from tracklearn.store.weights import WeightsInfo
 
-    Progress = Callable[[str, int, int | None], None]
 
 # Most crops and pictures of a batch that are measured, how many at first, and the number of batches.
 _CROPS, _PICTURES, _FIRST, _STEPS = 128, 64, 8, 2

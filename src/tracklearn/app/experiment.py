@@ -15,7 +15,7 @@ from tracklearn import __version__
 from tracklearn.app import pipeline
 from tracklearn.app.experiments import files, table
 from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
-from tracklearn.app.experiments.sources import Benchmark, Progress, Source, World, purity, source_world
+from tracklearn.app.experiments.sources import Benchmark, Source, World, purity, source_world
 from tracklearn.app.refusals import out_of_memory, refusal
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
@@ -23,6 +23,7 @@ from tracklearn.store import config as settings_store
 from tracklearn.store.files import read_json, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
+from tracklearn.types import Progress
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round

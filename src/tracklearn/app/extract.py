@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn.store.crops import GREY, resize
-from tracklearn.types import Array
+from tracklearn.types import Array, Progress
 
 if TYPE_CHECKING:
     from tracklearn.app.model import Model
     from tracklearn.store.benchmarks import Benchmark, Part
 
-Progress = Callable[[str, int, "int | None"], None]
 
 _CHUNK = 4096  # images whose features are held at once: whole batches, as one long extraction has
 _LISTED = 100  # unreadable images named in a record

@@ -15,14 +15,13 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app import drawn
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Array = NDArray[Any]
 
 N_COLOURS = 10  # --c0 … --c9 of the page
 _NAMES = ("ink", "muted", "line", "accent", "soft", "dropped", *(f"c{i}" for i in range(N_COLOURS)))

@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app.formats import percent
-from tracklearn.types import Tracklets
-
-Array = NDArray[Any]
+from tracklearn.types import Array, Tracklets
 
 _EXAMPLES = 24
 _CAMERAS = 16  # that the table of pairs has room for

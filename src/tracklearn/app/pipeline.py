@@ -28,7 +28,7 @@ from tracklearn.app.training import train as train
 from tracklearn.store import config as settings_store
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Progress, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tracklearn.store.live import Live
     from tracklearn.store.tracklets import TrackletSet
 
-Progress = Callable[[str, int, "int | None"], None]
 
 # ---------------------------------------------------------------------------------- features and index
 

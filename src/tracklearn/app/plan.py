@@ -15,11 +15,9 @@ from pydantic import BaseModel
 
 from tracklearn.app.presets import choose
 from tracklearn.store import config as settings_store
-from tracklearn.types import Array, Crops, Tracklets
+from tracklearn.types import Array, Crops, Progress, Tracklets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tracklearn.learn.method import Material, Method
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from tracklearn.store.tracklets import TrackletSet
     from tracklearn.store.weights import WeightsInfo
 
-    Progress = Callable[[str, int, int | None], None]
 
 METHODS = ("tmc", "mmt", "uga", "msplr")
 

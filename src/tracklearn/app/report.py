@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app.formats import decimal, duration, number, percent
 from tracklearn.app.sections import Sections
 from tracklearn.app.selection import worst_mixed
 from tracklearn.store.files import make_folder, write_atomic
-from tracklearn.types import Tracklets
+from tracklearn.types import Array, Tracklets
 
 __all__ = ["ReportData", "SearchExample", "build_report", "worst_mixed"]
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app import drawn
 from tracklearn.store.files import make_folder, replacing
@@ -18,12 +17,11 @@ from tracklearn.store.gallery import Gallery, open_gallery
 from tracklearn.store.listing import read_number
 from tracklearn.store.runs import Run
 from tracklearn.store.tracklets import TrackletSet, open_set
-from tracklearn.types import Matches
+from tracklearn.types import Array, Matches
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
 
-Array = NDArray[Any]
 
 HEADER = ("rank", "tracklet", "camera", "time", "distance")
 

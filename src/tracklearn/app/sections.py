@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.app import covered, figures, links, records
 from tracklearn.app.formats import duration, flat, known, number, percent
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
 from tracklearn.store.gallery import representative
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from tracklearn.app.report import ReportData
 
-Array = NDArray[Any]
 
 _MOSAIC_CROPS, _MOSAIC_CAMERAS = 240, 24  # crops in all mosaics together, cameras that get one
 _STRIP_FRAMES, _PROJECTED = 36, 300

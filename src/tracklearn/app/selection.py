@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tracklearn.types import Tracklets
-
-Array = NDArray[Any]
+from tracklearn.types import Array, Tracklets
 
 STRIPS = 4  # film strips shown
 _MIXED_SHARE = 0.1  # a part counts as weighty when it holds this share of its tracklet,

@@ -17,7 +17,7 @@ from tracklearn.app.plan import TrainPlan, starting_networks
 from tracklearn.app.selection import worst_mixed
 from tracklearn.core.isolate import typical_step
 from tracklearn.store.runs import RunWriter
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Progress, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.method import Method
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tracklearn.learn.train import Prepared, Round, State
     from tracklearn.store.tracklets import TrackletSet
 
-Progress = Callable[[str, int, "int | None"], None]
 Tell = Callable[[str], None]
 
 # At most this many frames of a mixed tracklet keep their features for the report's projection.

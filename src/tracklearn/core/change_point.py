@@ -15,13 +15,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core import threads
 from tracklearn.core.features import as_matrix, check_lengths, on_host
 from tracklearn.core.isolate import _check_rows, _exact, _spans
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 RATE = 10.0  # frames a second that count in full: of frames that follow faster, each counts for its time
 REJOIN = 0.5  # share of a cut's price below which stretches are one person's

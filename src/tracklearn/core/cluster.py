@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, encoding_distance, reciprocal_encoding
 from tracklearn.core.neighbors import Method, approximate
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 
 SMALL = 400  # tracklets below which min_samples falls to 2
 GIANT = 0.5  # share of all tracklets from which a cluster is suspected to hold everybody

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 
 def covered(camera: Array, frame: Array, box: Array) -> Array:

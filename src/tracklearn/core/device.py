@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from tracklearn.core.features import as_matrix, check_lengths, check_unit_lengths, on_host
 from tracklearn.core.neighbors import _rounding
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 _CELLS = 1 << 27  # float32 similarities held at a time: 512 MB
 _SPARE = 32  # candidates of a row beyond twice its neighbours

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core.threads import each
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import TypeIs
 
-Array = NDArray[Any]
 
 _BLOCK = 1 << 17  # numbers looked at together: their float64 copy, 1 MB, stays in the cache of a core
 _STEPS = 32  # blocks that a thread takes at a time

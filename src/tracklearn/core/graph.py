@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core.features import check_unit
 from tracklearn.core.neighbors import _rounding
 from tracklearn.core.threads import each
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 
 _TILE = 2048  # rows of a tile at most: 16 MB of similarities
 _SMALL = 512  # rows up to which small cameras share a tile, not above _TILE

@@ -14,17 +14,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core import threads
 from tracklearn.core.cluster import dbscan
 from tracklearn.core.features import as_matrix, check_lengths, is_tensor, row_lengths, unit_rows
 from tracklearn.core.jaccard import jaccard_distance
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 Method = Literal["dbscan", "change-point"]
 Metric = Literal["euclidean", "cosine", "jaccard"]
 METHODS: tuple[Method, ...] = ("dbscan", "change-point")

@@ -11,17 +11,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core.features import check_unit, is_tensor
 from tracklearn.core.neighbors import Method, k_nearest, k_nearest_and_farthest
 from tracklearn.core.threads import each
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 Mode = Literal["tracklearn", "mmt", "spcl"]
 MODES: tuple[Mode, ...] = ("tracklearn", "mmt", "spcl")
 

@@ -6,18 +6,17 @@ import math
 from contextlib import nullcontext
 from functools import cache
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core.features import check_unit, is_tensor
 from tracklearn.core.threads import each, n_threads
+from tracklearn.types import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 Method = Literal["exact", "int8", "ann"]
 METHODS: tuple[Method, ...] = ("exact", "int8", "ann")
 

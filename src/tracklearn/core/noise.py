@@ -6,14 +6,9 @@ person there is one (person, camera) pair. Training never calls anything of this
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from tracklearn.types import NoiseRates
-
-Array = NDArray[Any]
+from tracklearn.types import Array, NoiseRates
 
 
 def match_boxes(

@@ -8,14 +8,12 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from tracklearn.core import cluster
 from tracklearn.core.features import check_unit, unit_rows
 from tracklearn.core.threads import each
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 # Distances are compared in steps of 2^-40 (9e-13), as in `neighbors`: equal ones tie whatever the order of
 # their sums.

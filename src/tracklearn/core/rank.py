@@ -6,18 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core import threads
 from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, columns_needed, reciprocal_encoding
 from tracklearn.core.neighbors import k_nearest_and_farthest, k_nearest_of
-from tracklearn.types import Matches, Scores
+from tracklearn.types import Array, Matches, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 AveragePrecision = Literal["hits", "trapezoid", "sklearn"]
 AP: tuple[AveragePrecision, ...] = ("hits", "trapezoid", "sklearn")
 Protocol = Literal["official", "gallery-excludes-queries"]

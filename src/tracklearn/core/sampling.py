@@ -10,12 +10,9 @@ from Li, Zhu, Gong, "Unsupervised Person Re-identification by Deep Learning Trac
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 # A tracklet begins or ends at a moment where it misses it by less than this share of the period.
 _ROUNDING = 1e-9

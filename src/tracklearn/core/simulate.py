@@ -11,15 +11,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.core.noise import measure
-from tracklearn.types import NoiseRates
-
-Array = NDArray[Any]
+from tracklearn.types import Array, NoiseRates
 
 OBSERVED = {1: 85, 2: 16, 3: 6}
 """Tracklets holding 1, 2, 3 persons: the TMC authors' DeepSORT run on MOT16-09."""

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from tracklearn.learn import allocator, sample
 from tracklearn.learn.network import Network
-from tracklearn.types import Crops
+from tracklearn.types import Array, Crops
 
 
 def extract(
     network: Network,
     crops: Crops,
-    rows: Sequence[int] | NDArray[Any],
+    rows: Sequence[int] | Array,
     *,
     device: torch.device | str,
     batch: int = 256,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tracklearn.learn.norm import BatchNorm1d, BatchNorm2d, set_group
+from tracklearn.types import Array
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -178,7 +179,7 @@ class Network(nn.Module, ABC):
         """
         set_group(self, n_images)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """The state dict as numpy copies, for `store.weights.save`."""
         return {k: np.array(v.detach().cpu().numpy(), order="C") for k, v in self.state_dict().items()}
 
@@ -191,9 +192,7 @@ class Network(nn.Module, ABC):
             "asymmetric_padding": json.dumps(self.asymmetric_padding),
         }
 
-    def load_weights(
-        self, arrays: Mapping[str, NDArray[Any] | Tensor], *, info: Info | None = None
-    ) -> Loaded:
+    def load_weights(self, arrays: Mapping[str, Array | Tensor], *, info: Info | None = None) -> Loaded:
         """Copy published or own weights into the network.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -31,9 +31,7 @@ from tracklearn.learn.fit import Fit, Pairs, load
 from tracklearn.learn.method import Assignment, Material, Method, Stage
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
-from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
-
-Progress = Callable[[str, int, "int | None"], None]
+from tracklearn.types import Array, Crops, Progress, PseudoLabels, Tracklets
 
 # Version of the arrays and meta in a State; a state of another version is refused.
 STATE_FORMAT = 3

@@ -17,18 +17,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.store import mot
 from tracklearn.store.frames import Frames, VideoInfo
 from tracklearn.store.misfit import misfit
 from tracklearn.store.paired import paired
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 KINDS = ("motion", "hog", "openvino:PATH", "onnx:PATH", "hub:NAME", "file:PATH")
 

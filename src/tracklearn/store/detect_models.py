@@ -10,13 +10,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.store import first_contact, model_files, runtimes
 from tracklearn.store.detect import empty, suppress, tidy
 from tracklearn.store.files import first_line
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 _RUNTIMES = {
     "openvino": ("openvino", model_files.open_openvino),

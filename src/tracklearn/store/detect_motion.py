@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.store.detect import empty, tidy
+from tracklearn.types import Array
 
-Array = NDArray[Any]
 _Corners = tuple[float, float, float, float]
 
 # Pictures are shrunk to this height: noise averages out and a frame costs a few milliseconds.

@@ -11,12 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 OTHER_KIND = "another kind of image than the frames"
 COMPANION = "it goes with a frame of the same name: a mask, a copy"

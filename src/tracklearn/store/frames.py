@@ -9,11 +9,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from tracklearn.store.frame_names import Numbered
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 DEFAULT_FPS = 25.0
 UNDECODABLE = "they cannot be decoded"

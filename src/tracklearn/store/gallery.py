@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from tracklearn.store.files import (
     DamagedError,
@@ -36,9 +35,7 @@ from tracklearn.store.files import (
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed, write_sealed
 from tracklearn.store.shards import plain
-from tracklearn.types import Matches, Tracklets
-
-Array = NDArray[Any]
+from tracklearn.types import Array, Matches, Tracklets
 
 SCHEMA = "tracklearn.gallery/2"
 _OLD = "tracklearn.gallery/1"  # files of fixed names, no sums of blocks

@@ -9,9 +9,10 @@ import cv2
 
 from tracklearn.store import pictures
 from tracklearn.store.frame_names import number_frames
-from tracklearn.store.frames import UNDECODABLE, Array, Frame, FrameSource, VideoInfo
+from tracklearn.store.frames import UNDECODABLE, Frame, FrameSource, VideoInfo
 from tracklearn.store.listing import IMAGE_SUFFIXES, count_files, list_folder
 from tracklearn.store.sequence import SEQINFO, seqinfo_of
+from tracklearn.types import Array
 
 
 class ImageFolder(FrameSource):

@@ -7,7 +7,7 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -27,8 +27,7 @@ from tracklearn.store.setwriter import PartWriter, SetWriter
 from tracklearn.store.shards import REMEDY
 from tracklearn.store.sources import Source, fixed_cameras
 from tracklearn.store.track import open_tracker
-
-Progress = Callable[[str, int, int | None], None]
+from tracklearn.types import Progress
 
 
 def ingest(

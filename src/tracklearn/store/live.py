@@ -21,8 +21,9 @@ from av.video.reformatter import VideoReformatter
 
 from tracklearn.store import addresses, video_file
 from tracklearn.store.folders import shorten, skip
-from tracklearn.store.frames import DEFAULT_FPS, UNDECODABLE, Array, Frame, FrameSource, VideoInfo
+from tracklearn.store.frames import DEFAULT_FPS, UNDECODABLE, Frame, FrameSource, VideoInfo
 from tracklearn.store.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
+from tracklearn.types import Array
 
 # What each kind of address may open. None may open a file, and a playlist's parts are fetched by HTTP only.
 _WEB = "http,https,httpproxy,tcp,tls,crypto"

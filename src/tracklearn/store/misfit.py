@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 MOST = 0.1  # share of boxes that may leave the picture without a word
 _EDGE = 1.0  # pixels: files that count pixels from 1 leave by so much

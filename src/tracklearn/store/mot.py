@@ -12,17 +12,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from tracklearn.store.files import replacing
 from tracklearn.store.mot_text import Rows, read_rows
 from tracklearn.store.text import read_lines
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 _PERSON = 1  # MOTChallenge's class of pedestrians
 _PERSONS = {"person", "pedestrian", "people", "human", "persons", "pedestrians"}

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.store.text import read_lines
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 NAMES = ("frame", "id", "left", "top", "width", "height", "score", "class")
 _USED = 7  # columns that every reader needs to be finite numbers; of those behind them none is

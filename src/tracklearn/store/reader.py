@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from tracklearn.store.paired import ResultBoxes
 from tracklearn.store.pictures import BrokenPicture
 from tracklearn.store.setwriter import PartWriter
 from tracklearn.store.track import open_tracker
-from tracklearn.types import Array
-
-Progress = Callable[[str, int, int | None], None]
+from tracklearn.types import Array, Progress
 
 
 class Reader:

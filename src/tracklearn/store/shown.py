@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.filter import Graph
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 # Pixels are never further from square than this in films; a header that says so is broken.
 _WIDEST_PIXEL = 5

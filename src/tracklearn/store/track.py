@@ -10,9 +10,8 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 NAMES = ("bytetrack", "sort", "ocsort")
 

@@ -12,11 +12,9 @@ import av
 import av.container
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
 from tracklearn.store.files import sync_file, sync_folder
-
-Array = NDArray[Any]
+from tracklearn.types import Array
 
 
 class VideoWriter:

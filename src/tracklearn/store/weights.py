@@ -12,20 +12,17 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracklearn.store import weights_files
 from tracklearn.store.cache import cache_folder
 from tracklearn.store.files import replacing, write_atomic
-
-Array = NDArray[Any]
-Progress = Callable[[str, int, int | None], None]
+from tracklearn.types import Array, Progress
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

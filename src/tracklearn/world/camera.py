@@ -8,7 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from tracklearn.types import Array
 
 THEMES = ("plaza", "lobby", "street", "garden", "platform")
 _NOISE_TILES = 6
@@ -34,7 +35,7 @@ class Camera:
     z_far: float
     tilt: float  # sine of the downward pitch
 
-    def scale(self, z: NDArray[Any] | float) -> Any:
+    def scale(self, z: Array | float) -> Any:
         """Pixels per metre at depth z."""
         return self.focal / z
 
@@ -124,13 +125,13 @@ class Sensor:
         self._bright = np.clip(noise, 0, 255).astype(np.uint8)
         self._dim = np.clip(-noise, 0, 255).astype(np.uint8)
 
-    def _table(self, flicker: float) -> NDArray[Any]:
+    def _table(self, flicker: float) -> Array:
         level = np.arange(256)[:, None] / 255.0
         curve = np.clip(level * (1 + flicker), 0, 1) ** self._gamma
         out = 255 * (0.5 + self._contrast * (curve - 0.5)) + self._lift * (1 - curve)
         return np.clip(np.rint(out), 0, 255).astype(np.uint8)[None]
 
-    def record(self, picture: NDArray[Any], frame: int) -> NDArray[Any]:
+    def record(self, picture: Array, frame: int) -> Array:
         """The recorded picture, uint8 RGB like the clean one.
 
         Args:
@@ -148,7 +149,7 @@ class Sensor:
         return cv2.subtract(out, self._dim[tile, dy : dy + h, dx : dx + w])
 
 
-def _light_map(rng: np.random.Generator, width: int, height: int) -> NDArray[Any]:
+def _light_map(rng: np.random.Generator, width: int, height: int) -> Array:
     """Uneven light over the frame as uint8 (h, w, 3), 200 = as painted."""
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     slope = rng.uniform(-0.1, 0.1) * x + rng.uniform(-0.04, 0.08) * y

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from tracklearn.types import Array
 from tracklearn.world.look import Colour, Look
 
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
@@ -48,7 +47,7 @@ class Pose:
 class Sprite:
     """A premultiplied RGBA picture (h, w, 4) uint8 whose upper left corner lies at (left, top)."""
 
-    image: NDArray[Any]
+    image: Array
     left: int
     top: int
 
@@ -61,7 +60,7 @@ class Canvas:
     """A transparent picture with its own origin, to draw on in frame coordinates."""
 
     def __init__(self, left: int, top: int, width: int, height: int) -> None:
-        self.image: NDArray[Any] = np.zeros((height, width, 4), np.uint8)
+        self.image: Array = np.zeros((height, width, 4), np.uint8)
         self.left, self.top = left, top
 
     def _fixed(self, value: float, origin: int) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from tracklearn.types import Array
 from tracklearn.world.camera import Camera
 from tracklearn.world.figure import Canvas, Point, Sprite
 from tracklearn.world.look import PALETTE, Colour
@@ -58,7 +57,7 @@ _THEMES = {
 }  # fmt: skip
 
 
-def paint(camera: Camera, *, seed: int, index: int) -> tuple[NDArray[Any], tuple[Occluder, ...]]:
+def paint(camera: Camera, *, seed: int, index: int) -> tuple[Array, tuple[Occluder, ...]]:
     """The empty place.
 
     Args:
@@ -85,12 +84,12 @@ def _toned(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-def _line(picture: NDArray[Any], a: Point, b: Point, colour: Colour, thickness: int = 1) -> None:
+def _line(picture: Array, a: Point, b: Point, colour: Colour, thickness: int = 1) -> None:
     p, q = ((round(x * 16), round(y * 16)) for x, y in (a, b))
     cv2.line(picture, p, q, colour, thickness, cv2.LINE_AA, 4)
 
 
-def _ground(picture: NDArray[Any], camera: Camera, theme: _Theme) -> None:
+def _ground(picture: Array, camera: Camera, theme: _Theme) -> None:
     across, deep = theme.tile
     if across:
         for x in np.arange(-24 * across, 24.5 * across, across):
@@ -113,7 +112,7 @@ def _ground(picture: NDArray[Any], camera: Camera, theme: _Theme) -> None:
         _line(picture, (0, y), (camera.width, y), (150, 150, 150), 2)
 
 
-def _wall(picture: NDArray[Any], camera: Camera, theme: _Theme, edge: int, rng: np.random.Generator) -> None:
+def _wall(picture: Array, camera: Camera, theme: _Theme, edge: int, rng: np.random.Generator) -> None:
     width, metre = camera.width, camera.scale(camera.z_far + 0.7)
     picture[:edge] = theme.wall
 
@@ -171,7 +170,7 @@ def _wall(picture: NDArray[Any], camera: Camera, theme: _Theme, edge: int, rng: 
     _line(picture, (0, edge), (width, edge), _toned(theme.ground, 0.6), 2)
 
 
-def _grain(picture: NDArray[Any], amount: float, edge: int, rng: np.random.Generator) -> NDArray[Any]:
+def _grain(picture: Array, amount: float, edge: int, rng: np.random.Generator) -> Array:
     """Fine and coarse unevenness, and the ground's shadow along the wall."""
     h, w = picture.shape[:2]
     fine = rng.normal(0, amount, (h, w, 1))

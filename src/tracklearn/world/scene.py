@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from tracklearn.types import Array
 from tracklearn.world.camera import Camera, Sensor, camera
 from tracklearn.world.figure import Pose, Sprite, draw
 from tracklearn.world.look import CLOTHES, Look, look
@@ -84,9 +83,9 @@ class Boxes:
         visibility: (k,) float32, share of the person that the frame shows, 0-1.
     """
 
-    pid: NDArray[Any]
-    box: NDArray[Any]
-    visibility: NDArray[Any]
+    pid: Array
+    box: Array
+    visibility: Array
 
     def __len__(self) -> int:
         return len(self.pid)
@@ -128,7 +127,7 @@ class World:
         """Frames per camera."""
         return round(self.config.seconds * self.config.fps)
 
-    def frames(self, camera: int) -> Iterator[tuple[NDArray[Any], Boxes]]:
+    def frames(self, camera: int) -> Iterator[tuple[Array, Boxes]]:
         """The video of one camera, independent of the others.
 
         Args:
@@ -163,12 +162,12 @@ class _Stage:
             cast=config.cast,
         )
 
-    def shoot(self, frame: int) -> tuple[NDArray[Any], Boxes]:
+    def shoot(self, frame: int) -> tuple[Array, Boxes]:
         """The recorded frame and its truth."""
         picture, truth = self.compose(frame)
         return self.sensor.record(picture, frame), truth
 
-    def compose(self, frame: int) -> tuple[NDArray[Any], Boxes]:
+    def compose(self, frame: int) -> tuple[Array, Boxes]:
         """The clean picture before the sensor, and the truth."""
         picture = self.background.copy()
         owner = np.zeros(picture.shape[:2], np.uint8)  # 1 + position in `present` of the person on top
@@ -215,11 +214,11 @@ class _Stage:
 
 
 @lru_cache(maxsize=8)
-def _place(index: int, view: Camera, seed: int) -> tuple[NDArray[Any], tuple[Occluder, ...]]:
+def _place(index: int, view: Camera, seed: int) -> tuple[Array, tuple[Occluder, ...]]:
     return paint(view, seed=seed, index=index)
 
 
-def _blend(picture: NDArray[Any], owner: NDArray[Any], sprite: Sprite, mark: int) -> None:
+def _blend(picture: Array, owner: Array, sprite: Sprite, mark: int) -> None:
     """Lay a sprite over the picture and mark the pixels it covers by more than half."""
     h, w = picture.shape[:2]
     sh, sw = sprite.image.shape[:2]
@@ -247,7 +246,7 @@ def _extent(sprite: Sprite) -> tuple[int, tuple[float, float, float, float]]:
     )
 
 
-def _shadow(picture: NDArray[Any], pose: Pose) -> None:
+def _shadow(picture: Array, pose: Pose) -> None:
     """A soft dark patch on the ground under a person."""
     h, w = picture.shape[:2]
     rx, ry = 0.27 * pose.scale, (0.03 + 0.1 * pose.tilt) * pose.scale

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tracklearn.types import Array
 from tracklearn.world.camera import Camera
 from tracklearn.world.look import Look
 
@@ -37,12 +36,12 @@ class Visit:
 
     pid: int
     start: int
-    x: NDArray[Any]
-    z: NDArray[Any]
-    hx: NDArray[Any]
-    hz: NDArray[Any]
-    phase: NDArray[Any]
-    amount: NDArray[Any]
+    x: Array
+    z: Array
+    hx: Array
+    hz: Array
+    phase: Array
+    amount: Array
 
     @property
     def end(self) -> int:
@@ -50,7 +49,7 @@ class Visit:
         return self.start + len(self.x)
 
 
-def _mean(values: NDArray[Any], window: int) -> NDArray[Any]:
+def _mean(values: Array, window: int) -> Array:
     """Moving average with the ends held."""
     padded = np.concatenate([np.repeat(values[:1], window), values, np.repeat(values[-1:], window)])
     kernel = np.full(2 * window + 1, 1 / (2 * window + 1))
@@ -248,8 +247,8 @@ def _free_slot(
     when: float,
     length: float,
     group: tuple[int, ...],
-    busy: dict[int, NDArray[Any]],
-    crowd: NDArray[Any],
+    busy: dict[int, Array],
+    crowd: Array,
     *,
     first: int,
 ) -> slice | None:

@@ -6,7 +6,6 @@ Training is given the path of a set alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +18,8 @@ from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
-from tracklearn.types import Array
+from tracklearn.types import Array, Progress
 
-Progress = Callable[[str, int, "int | None"], None]
 Scores = dict[str, Any]
 
 

@@ -18,10 +18,10 @@ from tracklearn.store.benchmarks import generated, stills, videos
 from tracklearn.store.benchmarks.parts import Benchmark, Part
 from tracklearn.store.benchmarks.subset import Subset, draw
 from tracklearn.store.images import ImageFiles
+from tracklearn.types import Progress
 
 __all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "Subset", "check", "draw", "find", "read"]
 
-Progress = Callable[[str, int, int | None], None]
 SLACK = 0.01  # a data set that lacks more than this share of anything published is not the data set
 
 
