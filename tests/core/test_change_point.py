@@ -6,10 +6,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from tracklearn.core import isolate as module
-from tracklearn.core import threads
+from tracklearn.core import frames, threads
 from tracklearn.core.change_point import REJOIN, typical_penalty
-from tracklearn.core.isolate import isolate, isolate_chunks
+from tracklearn.core.isolate import isolate
 
 A, B, C = np.eye(3)
 
@@ -235,19 +234,11 @@ class TestIndependence:
         features, tracklet = people(self.lengths, noise=0.9, seed=4)
         time = np.arange(len(tracklet)) / 25
         want = cut(features, 0.3, time, tracklet)
-        frame = np.arange(len(tracklet))
         for span in (64, 4000):
-            monkeypatch.setattr(module, "_SPAN", span)
+            monkeypatch.setattr(frames, "_SPAN", span)
             for n in (1, 2):
                 with threads.limit(n):
                     np.testing.assert_array_equal(cut(features, 0.3, time, tracklet), want)
-        for size in (7, 100, 2000):
-            pieces = [
-                (features[a : a + size], tracklet[a : a + size], frame[a : a + size], time[a : a + size])
-                for a in range(0, len(frame), size)
-            ]
-            got = np.concatenate(list(isolate_chunks(pieces, method="change-point", penalty=0.3)))
-            np.testing.assert_array_equal(got, want)
 
     def test_memory_does_not_grow_with_the_square(self):
         features, _ = people([[1500, 2000, 1500]], noise=0.6)
@@ -274,20 +265,6 @@ class TestRefusals:
     def test_penalty(self, penalty):
         with pytest.raises(ValueError, match="penalty is"):
             cut(np.eye(3), penalty)
-        with pytest.raises(ValueError, match="penalty is"):
-            isolate_chunks([], method="change-point", penalty=penalty)
-
-    def test_a_stream_needs_a_penalty(self):
-        with pytest.raises(ValueError, match="need a penalty"):
-            isolate_chunks([], method="change-point")
-
-    def test_times_of_some_pieces_only(self):
-        rows, zero = np.eye(3), np.zeros(3, int)
-        pieces = [(rows, zero, np.arange(3)), (rows, zero, np.arange(3, 6), np.arange(3.0))]
-        with pytest.raises(ValueError, match="chunk 1 and those before differ in having times"):
-            list(isolate_chunks(pieces, method="change-point", penalty=1))
-        with pytest.raises(ValueError, match=r"chunk 0: time has shape \(2,\)"):
-            list(isolate_chunks([(rows, zero, zero, np.zeros(2))], method="change-point", penalty=1))
 
     @pytest.mark.parametrize("value", [0, np.nan, np.inf])
     def test_rows_without_a_direction(self, value):

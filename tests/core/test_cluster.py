@@ -11,16 +11,9 @@ from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
 from tracklearn.core import cluster, neighbors
-from tracklearn.core.cluster import (
-    EPS_LIMIT,
-    adapt,
-    agreement,
-    associate,
-    data_dependent_eps,
-    dbscan,
-    select_clusters,
-)
+from tracklearn.core.cluster import EPS_LIMIT, adapt, associate, data_dependent_eps, dbscan
 from tracklearn.core.jaccard import encoding_distance, jaccard_distance
+from tracklearn.core.labels import agreement, select_clusters
 
 
 def unit(x):

@@ -3,17 +3,21 @@
 import subprocess
 import sys
 import warnings
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from tracklearn.core import device as module
 from tracklearn.core import neighbors, rank
 from tracklearn.core.cluster import associate
+from tracklearn.core.device import isolate as isolating
+from tracklearn.core.device import neighbors as proposing
+from tracklearn.core.device import rank as ranking
+from tracklearn.core.device.isolate import _decide
+from tracklearn.core.device.neighbors import candidates
+from tracklearn.core.device.tensors import float32_products
 from tracklearn.core.features import as_matrix, check_unit, is_tensor, on_host, unit_rows
-from tracklearn.core.isolate import adjacent_similarity, isolate, isolate_chunks
+from tracklearn.core.isolate import adjacent_similarity, isolate
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest, k_nearest_of
 
@@ -62,7 +66,7 @@ def test_neighbours_of_random_sets(monkeypatch, device):
         n, width, k = int(rng.integers(0, 150)), int(rng.integers(1, 20)), int(rng.integers(1, 40))
         x = unit(any_rows(rng, case, n, width))
         t = tensor(x, device)
-        monkeypatch.setattr(module, "_CELLS", int(rng.choice([1, 3000, 1 << 20])))
+        monkeypatch.setattr(proposing, "_CELLS", int(rng.choice([1, 3000, 1 << 20])))
         without = bool(case % 5 == 0)
         same(k_nearest(t, k, exclude_self=without), k_nearest(x, k, exclude_self=without))
         same(k_nearest_of(t[: n // 3], t[n // 3 :], k), k_nearest_of(x[: n // 3], x[n // 3 :], k))
@@ -87,7 +91,7 @@ def test_rows_with_too_many_candidates_are_compared_with_all(monkeypatch, device
     x = unit(np.concatenate([np.repeat(rng.normal(size=(1, 40)), 90, axis=0), rng.normal(size=(90, 40))]))
     x = x[rng.permutation(len(x))]
     t = tensor(x, device)
-    count, candidate, value = module.candidates(t, t, 6)
+    count, candidate, value = candidates(t, t, 6)
     assert candidate.shape == value.shape == (180, 2 * 6 + 32)
     overfull = int((count < 0).sum())
     assert 90 <= overfull < 120  # the duplicates, and rows that have them among their nearest
@@ -159,7 +163,7 @@ def test_settings_of_each_backend_are_put_back():
         places[0].fp32_precision, places[1].fp32_precision = "tf32", "bf16"
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with module._float32_products(torch.device("cpu")):
+            with float32_products(torch.device("cpu")):
                 assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
                 assert not torch.backends.cuda.matmul.allow_tf32
         assert [place.fp32_precision for place in places] == ["tf32", "bf16"]
@@ -212,7 +216,7 @@ def test_parts_of_random_tracklets(monkeypatch, device):
         x = any_rows(rng, case, n, width) * rng.uniform(0.1, 9, (n, 1) if case % 2 else (1, 1))
         x = x.astype(np.float32) if case % 4 < 2 else x
         tracklet, frame = np.sort(rng.integers(0, rng.choice([2, 9, 60]), n)), np.arange(n)
-        monkeypatch.setattr(module, "_NUMBERS", int(rng.choice([1, 3000, 1 << 20])))
+        monkeypatch.setattr(isolating, "_NUMBERS", int(rng.choice([1, 3000, 1 << 20])))
         # Integers have cosines of exactly ½ and 0: a distance of 1 and of √2 is on the border.
         for metric, eps in (("euclidean", 0.3), ("euclidean", 1.0), ("euclidean", 2**0.5), ("cosine", 0.5)):
             settings = {"frame": frame, "metric": metric, "eps": eps, "min_samples": int(rng.integers(1, 5))}
@@ -248,26 +252,8 @@ def test_open_pairs_are_decided_as_on_the_host():
     for i in range(70):
         wrong[0, i, i >> 3] &= ~np.uint8(1 << (i & 7))
     count = 1 + np.unpackbits(wrong, axis=2).sum(2).astype(np.int64)
-    module._decide(torch.from_numpy(x), np.array([0]), np.array([70]), least, pairs, wrong, count)
+    _decide(torch.from_numpy(x), np.array([0]), np.array([70]), least, pairs, wrong, count)
     same((wrong.view(np.uint64)[0], count[0]), (near, degree))
-
-
-@on_every_device
-@pytest.mark.parametrize("metric", ["euclidean", "jaccard"])
-def test_a_stream_of_tensors(device, metric):
-    rng = np.random.default_rng(12)
-    x = rng.normal(size=(200, 6)).astype(np.float32)
-    tracklet, frame = np.sort(rng.integers(0, 9, 200)), np.arange(200)
-    cut = np.r_[0, np.sort(rng.integers(0, 200, 12)), 200]
-    space = torch.empty(200, 6, device=device)
-
-    def chunks():
-        for lo, hi in pairwise(cut):
-            rows = space[: hi - lo].copy_(torch.from_numpy(x[lo:hi]))  # the caller's, used again
-            yield rows, tracklet[lo:hi], frame[lo:hi]
-
-    got = np.concatenate(list(isolate_chunks(chunks(), eps=0.8, metric=metric)))
-    same([got], [isolate(x, tracklet, frame=frame, eps=0.8, metric=metric)])
 
 
 @on_every_device
@@ -292,7 +278,7 @@ def test_scores_of_random_distances(monkeypatch, device):
         d = rng.integers(0, 6, (len(query), n)).astype(["f4", "f8", "i4", "f2", "u1", "?"][case % 6])
         if d.dtype.kind == "f":
             d[rng.random(d.shape) < 0.2] = np.inf
-        monkeypatch.setattr(module, "_SORTED", int(rng.choice([1, 200, 1 << 20])))
+        monkeypatch.setattr(ranking, "_SORTED", int(rng.choice([1, 200, 1 << 20])))
         for ap in rank.AP:
             settings = {"ap": ap, "protocol": rank.PROTOCOLS[case % 2], "same_camera": bool(case // 2 % 2)}
             got, name = scores_of(tensor(d, device), pid, camid, query, **settings)
@@ -319,7 +305,7 @@ def test_distance_and_search(monkeypatch, device):
     rng = np.random.default_rng(16)
     x, y = unit(rng.normal(size=(40, 12))), unit(rng.normal(size=(70, 12)))
     y[3] = x[5]
-    monkeypatch.setattr(module, "_COMPARED", 16)
+    monkeypatch.setattr(ranking, "_COMPARED", 16)
     got = rank.distance(tensor(x, device), tensor(y, device))
     np.testing.assert_allclose(on_host(got), rank.distance(x, y), atol=2e-7)
     assert got[5, 3] == 0
@@ -359,8 +345,6 @@ def test_bad_rows_are_named(device, change, message):
         rows = np.zeros(10, int), np.arange(10)
         with pytest.raises(ValueError, match=message):
             isolate(t, rows[0], frame=rows[1])
-        with pytest.raises(ValueError, match="chunk 0: .*" + message):
-            list(isolate_chunks([(t, *rows)]))
 
 
 def test_other_refusals():
@@ -400,7 +384,7 @@ def test_arrays_do_not_load_torch():
         "from tracklearn.core import cluster, isolate, jaccard, neighbors, rank\n"
         "x, i = np.eye(6, dtype=np.float32), np.arange(6)\n"
         "neighbors.k_nearest(x, 2), cluster.associate(x), isolate.isolate(x, 0 * i, frame=i)\n"
-        "list(isolate.isolate_chunks([(x, 0 * i, i)])), rank.evaluate((x, x), i, i, i, i)\n"
+        "rank.evaluate((x, x), i, i, i, i)\n"
         "rank.nearest(x, x, 2, distance=rank.rerank(x, x))\n"
         "print('torch' in sys.modules)"
     )

@@ -1,7 +1,6 @@
 """Isolation against scikit-learn's DBSCAN, tracklet by tracklet."""
 
 import tracemalloc
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
+from tracklearn.core import frames, threads
 from tracklearn.core import isolate as module
-from tracklearn.core import threads
-from tracklearn.core.isolate import adjacent_similarity, isolate, isolate_chunks, typical_step
+from tracklearn.core.isolate import adjacent_similarity, isolate, typical_step
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.types import Tracklets
 
@@ -175,7 +174,7 @@ def test_rows_of_any_size():
 @pytest.mark.parametrize("metric", module.METRICS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_without_a_direction_are_named(metric, dtype, monkeypatch):
-    monkeypatch.setattr(module, "_SPAN", 64)
+    monkeypatch.setattr(frames, "_SPAN", 64)
     features, tracklet, frame = tracklets_of([9, 1, 300, 4])
     features = features.astype(dtype)
     for value, word in ((np.nan, "finite"), (np.inf, "finite"), (0, "direction")):
@@ -293,15 +292,11 @@ def test_thousands_of_small_sets_against_the_textbook(monkeypatch):
         }
         want = reference(features, tracklet, **choice)
         spread = number % 5 == 0
-        monkeypatch.setattr(module, "_SPAN", 100 if spread else 1 << 20)  # 100: work for a pool of threads
+        monkeypatch.setattr(frames, "_SPAN", 100 if spread else 1 << 20)  # 100: work for a pool of threads
         for n in (1, 2) if spread else (1,):
             with threads.limit(n):
                 got = isolate(features, tracklet, frame=frame, **choice)
             np.testing.assert_array_equal(got, want, f"set {number}, {choice}, {n} threads")
-        borders = rng.integers(0, len(tracklet) + 1, rng.integers(0, 6))
-        pieces = pieces_of(features, tracklet, frame, borders.tolist())
-        streamed = np.concatenate(list(isolate_chunks(pieces, **choice)))
-        np.testing.assert_array_equal(streamed, want, f"set {number}, {choice}, cut at {borders}")
         parted += want.max(initial=0) > 0
         noise += want.min(initial=0) < 0
     assert parted > 500
@@ -328,7 +323,7 @@ def test_split_takes_it():
 
 def test_nothing_in_nothing_out():
     none = np.zeros(0, int)
-    assert isolate(np.zeros((0, 4)), none, frame=none, time=none, box=np.zeros((0, 4))).shape == (0,)
+    assert isolate(np.zeros((0, 4)), none, frame=none, time=none).shape == (0,)
     assert adjacent_similarity(np.zeros((0, 4)), none).shape == (0,)
 
 
@@ -350,7 +345,6 @@ def test_refusals_and_input_unchanged():
         ({"tracklet": tracklet[:5]}, r"tracklet has shape \(5,\), expected \(8,\)"),
         ({"frame": frame[:5]}, r"frame has shape \(5,\)"),
         ({"time": frame[:5]}, r"time has shape \(5,\)"),
-        ({"box": np.zeros((8, 2))}, r"box has shape \(8, 2\), expected \(8, 4\)"),
         ({"tracklet": tracklet[::-1]}, "tracklet decreases"),
         ({"tracklet": tracklet[::-1].astype(np.uint32)}, "tracklet decreases"),
         ({"frame": frame[::-1]}, "frame decreases inside a tracklet at row 1"),
@@ -400,98 +394,3 @@ def test_no_jaccard_distance_is_above_one():
 def test_typical_step_refuses_jaccard():
     with pytest.raises(ValueError, match="give eps a number for jaccard"):
         typical_step(np.zeros(2), metric="jaccard")
-
-
-def pieces_of(features, tracklet, frame, borders):
-    edge = [0, *sorted(borders), len(tracklet)]
-    return [(features[a:b], tracklet[a:b], frame[a:b]) for a, b in pairwise(edge)]
-
-
-class TestChunks:
-    @settings(max_examples=150, deadline=None)
-    @given(data=st.data(), metric=st.sampled_from(module.METRICS), seed=st.integers(0, 2**32 - 1))
-    def test_borders_do_not_show(self, data, metric, seed):
-        lengths = data.draw(st.lists(st.integers(1, 12), max_size=5))
-        n = sum(lengths)
-        borders = data.draw(st.lists(st.integers(0, n), max_size=8))  # equal borders: empty chunks
-        features, tracklet, frame = tracklets_of(lengths, width=3, spread=0.7, seed=seed)
-        choice = {"eps": data.draw(st.floats(0.05, 1.2)), "min_samples": data.draw(st.integers(1, 4))}
-        parts = list(
-            isolate_chunks(pieces_of(features, 3 * tracklet, frame, borders), metric=metric, **choice)
-        )
-        assert len(parts) == len(borders) + 2
-        want = isolate(features, tracklet, frame=frame, metric=metric, **choice)
-        np.testing.assert_array_equal(np.concatenate(parts), want)
-        assert all(part.dtype == np.int64 for part in parts)
-
-    @pytest.mark.parametrize("size", [1, 7, 32, 500])
-    def test_batches_of_a_fixed_size(self, size):
-        features, tracklet, frame = tracklets_of([1, 2, 61, 9, 100, 40])
-        features = features.astype(np.float32)
-        pieces = pieces_of(features, tracklet, frame, range(size, len(frame), size))
-        want = isolate(features, tracklet, frame=frame)
-        assert len(np.unique(want)) > 1
-        np.testing.assert_array_equal(np.concatenate(list(isolate_chunks(pieces))), want)
-
-    def test_parts_come_as_soon_as_their_tracklet_has_ended(self):
-        features, tracklet, frame = tracklets_of([3, 4, 2])
-        pieces = pieces_of(features, tracklet, frame, [2, 4, 8])
-        assert [len(part) for part in isolate_chunks(pieces)] == [0, 3, 4, 0, 2]
-
-    def test_one_array_may_be_filled_again_and_again(self):
-        features, tracklet, frame = tracklets_of([30, 30])
-
-        def one_buffer():
-            buffer = np.empty((7, features.shape[1]))
-            for x, t, f in pieces_of(features, tracklet, frame, range(7, 60, 7)):
-                buffer[: len(x)] = x
-                yield buffer[: len(x)], t, f
-                buffer[:] = np.nan
-
-        got = np.concatenate(list(isolate_chunks(one_buffer(), eps=0.7)))
-        np.testing.assert_array_equal(got, isolate(features, tracklet, frame=frame, eps=0.7))
-
-    def test_pulls_one_chunk_at_a_time(self):
-        features, tracklet, frame = tracklets_of([4, 4, 4])
-        pulled = []
-
-        def watched():
-            for piece in pieces_of(features, tracklet, frame, [4, 8]):
-                pulled.append(1)
-                yield piece
-
-        stream = isolate_chunks(watched())
-        assert not pulled
-        for count in (1, 2, 3):
-            next(stream)
-            assert len(pulled) == count
-
-    def test_nothing_in_nothing_out(self):
-        (only,) = isolate_chunks([])
-        assert only.shape == (0,)
-
-    def test_refusals(self):
-        features, tracklet, frame = tracklets_of([4, 4])
-        for change, message in (
-            ({"method": "hdbscan"}, 'method is "hdbscan"'),
-            ({"metric": "manhattan"}, 'metric is "manhattan"'),
-            ({"eps": 0}, "eps is 0"),
-            ({"min_samples": 0}, "min_samples is 0"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                isolate_chunks([], **change)  # at the call, before anything is asked for
-        first = (features[:4], tracklet[:4], frame[:4])
-        bad = features[4:].copy()
-        bad[1] = np.nan
-        for second, message in (
-            ((bad, tracklet[4:], frame[4:]), "chunk 1: features must be finite, but 1 row is not: 1"),
-            ((features[4:], tracklet[4:], frame[5:]), r"chunk 1: frame has shape \(3,\), expected \(4,\)"),
-            (
-                (features[4:], tracklet[4:] - 2, frame[4:]),
-                r"chunk 1 starts at \(.*\) \(-1, 0\) after \(0, 3\)",
-            ),
-            ((features[4:], tracklet[:4], frame[4:]), r"chunk 1 starts at .* \(0, 0\) after \(0, 3\)"),
-            ((features[4:, :5], tracklet[4:], frame[4:]), "chunk 1 has features of width 5, those before 32"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                list(isolate_chunks([first, second]))

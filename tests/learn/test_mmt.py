@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from tracklearn.core.cluster import agreement
+from tracklearn.core.labels import agreement
 from tracklearn.learn import embed, sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.method import Assignment, Target, View

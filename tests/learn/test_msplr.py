@@ -10,7 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tracklearn.core import cluster, normalise
+from tracklearn.core import normalise
+from tracklearn.core.labels import agreement, select_clusters
 from tracklearn.core.radius import mean_nearest
 from tracklearn.learn import embed, losses, train
 from tracklearn.learn.method import Material, Moment, Target, View
@@ -380,10 +381,10 @@ class TestGuess:
         from sklearn.cluster import DBSCAN
 
         found = DBSCAN(eps=made.eps, min_samples=2, metric="precomputed").fit(distance.clip(0)).labels_
-        chosen = cluster.select_clusters(found, tracklets.camid, min_size=3)
+        chosen = select_clusters(found, tracklets.camid, min_size=3)
         np.testing.assert_array_equal(made.labels.label, chosen.label)
         assert made.labels.n_clusters >= 6
-        assert cluster.agreement(made.labels.label, person) == 1
+        assert agreement(made.labels.label, person) == 1
         kept = int((chosen.label >= 0).sum())
         structure = made.record.pop("structure")
         assert 0 < structure < 0.7
@@ -429,7 +430,7 @@ class TestGuess:
         assert not second.diagnosis
         assert (second.record["step"], second.record["agreement"]) == (
             2,
-            cluster.agreement(first.labels.label, second.labels.label),
+            agreement(first.labels.label, second.labels.label),
         )
 
     def test_a_rescue_is_said_and_not_remembered(self):
@@ -453,7 +454,7 @@ class TestGuess:
         assert made.record["n_found"] == 8
         assert np.isnan(made.eps)
         assert "eps" not in made.record
-        assert cluster.agreement(made.labels.label, person) > 0.8
+        assert agreement(made.labels.label, person) > 0.8
         again = self.assign(x, tracklets, clustering="kmeans", per_cluster=6)
         np.testing.assert_array_equal(made.labels.label, again.labels.label)
         assert self.assign(x, tracklets, clustering="kmeans").record["n_found"] == 3  # ⌊48 / 15⌋

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tracklearn.core.cluster import agreement
+from tracklearn.core.labels import agreement
 from tracklearn.learn import backbone, deterministic, embed, losses, sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.method import Assignment

@@ -64,6 +64,8 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == _MEMORY
+    if isinstance(error, ImportError):  # of a compiled library that found no room
+        return "failed to map segment" in str(error) or "cannot allocate memory" in str(error)
     # RuntimeErrors of torch, and others of compiled libraries that are kinds of nothing in particular.
     foreign = type(error).__module__.partition(".")[0] in ("cv2", "onnxruntime", "torch")
     return (isinstance(error, RuntimeError) or foreign) and any(w in str(error) for w in _MEMORY_WORDS)

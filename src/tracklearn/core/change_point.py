@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tracklearn.core import threads
-from tracklearn.core.features import as_matrix, check_lengths, on_host
-from tracklearn.core.isolate import _check_rows, _exact, _spans
+from tracklearn.core.features import as_matrix, check_lengths, exact_dtype, on_host
+from tracklearn.core.frames import check_rows, spans_of
 from tracklearn.types import Array
 
 RATE = 10.0  # frames a second that count in full: of frames that follow faster, each counts for its time
@@ -51,7 +51,7 @@ def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None
     from tracklearn.core.kernels.change_point import steps
 
     features = on_host(as_matrix(features))
-    tracklet = _check_rows(features, tracklet, None, time, None)
+    tracklet = check_rows(features, tracklet, None, time)
     edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
     clock = np.cumsum(_seconds(time, len(tracklet)))
     length, out = np.ones(len(tracklet)), np.full(len(tracklet), np.nan)
@@ -60,7 +60,7 @@ def typical_penalty(features: Any, tracklet: Array, *, time: Array | None = None
         lo, hi = edge[span[0]], edge[span[1]]
         steps(_rows(features[lo:hi]), tracklet[lo:hi], clock[lo:hi], _LAG, length[lo:hi], out[lo:hi])
 
-    threads.each(measure, _spans(edge, features.shape[1]))
+    threads.each(measure, spans_of(edge, features.shape[1]))
     check_lengths(length)
     known = out[np.isfinite(out)]
     step = max(float(np.mean(known)), 0.0) if len(known) else 0.0
@@ -100,7 +100,7 @@ def parts(features: Any, edge: Array, time: Array | None, penalty: float) -> Arr
         lo, hi = edge[q], edge[q + 1]
         _label_blocks(_rows(features[lo:hi]), weight[lo:hi], penalty, part[lo:hi], length[lo:hi])
 
-    found = threads.each(label_span, _spans(edge, features.shape[1]))
+    found = threads.each(label_span, spans_of(edge, features.shape[1]))
     # Under `each` BLAS has one thread: its rounding, and so a cut, could depend on how many there are.
     threads.each(label_long, [q for left in found for q in left])
     check_lengths(length)
@@ -147,4 +147,4 @@ def _seconds(time: Array | None, n: int) -> Array:
 
 def _rows(features: Array) -> Array:
     """The rows in C order, float32 where that holds them and float64 otherwise."""
-    return np.ascontiguousarray(features, _exact(features.dtype))
+    return np.ascontiguousarray(features, exact_dtype(features.dtype))

@@ -163,3 +163,13 @@ def check_lengths(length: Array, name: str = "features") -> None:
 def _step(features: Array) -> int:
     """Rows to look at together."""
     return max(1, _BLOCK // max(1, features.shape[1]))
+
+
+def exact_dtype(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """The smaller of float32 and float64 that holds every number of `dtype`; float64 where none does."""
+    return np.float32 if np.can_cast(dtype, np.float32) else np.float64
+
+
+def product_error(width: int) -> float:
+    """How far a float32 product of unit rows can be from the true one, whatever the order of its sums."""
+    return 1.05 * (width + 2) * 2.0**-24 + 1e-9

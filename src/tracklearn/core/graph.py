@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from tracklearn.core.features import check_unit
-from tracklearn.core.neighbors import _rounding
+from tracklearn.core.features import check_unit, product_error
 from tracklearn.core.threads import each
 from tracklearn.types import Array
 
@@ -220,7 +219,7 @@ class _Search:
 
     def __init__(self, rows: Array, k: int, threshold: float) -> None:
         self.rows, self.k, self.threshold = rows, k, threshold
-        self.error = _rounding(rows.shape[1])
+        self.error = product_error(rows.shape[1])
         self.mine = local()  # each thread's space for a tile
 
     def tasks(self, edge: Array) -> Iterator[Callable[[], tuple[Array, Array]]]:

@@ -9,15 +9,15 @@ isolation).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from tracklearn.core import threads
 from tracklearn.core.cluster import dbscan
-from tracklearn.core.features import as_matrix, check_lengths, is_tensor, row_lengths, unit_rows
+from tracklearn.core.features import as_matrix, check_lengths, exact_dtype, is_tensor, row_lengths, unit_rows
+from tracklearn.core.frames import check_rows, spans_of
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.types import Array
 
@@ -30,7 +30,6 @@ METHODS: tuple[Method, ...] = ("dbscan", "change-point")
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
 _CELLS = 1 << 24  # float32 similarities of one long tracklet's frames held at a time: 64 MB
-_SPAN = 1 << 20  # numbers of short tracklets that one thread takes at a time: 4 MB
 
 
 class _Settings(NamedTuple):
@@ -49,7 +48,6 @@ def isolate(
     *,
     frame: Array,
     time: Array | None = None,
-    box: Array | None = None,
     method: Method = "dbscan",
     eps: float = 0.6,
     min_samples: int = 2,
@@ -69,7 +67,7 @@ def isolate(
         frame: (n,) int, non-decreasing inside a tracklet.
         time: (n,) seconds. A frame less than a tenth of a second after the one before tells less that is new,
             and change points count it for that time; where time does not go on, it is taken as unknown.
-            box: (n, 4) pixels, not used. DBSCAN uses neither.
+            DBSCAN does not use it.
         method: "dbscan" (the paper's) or "change-point".
         eps: greatest distance of neighbours, above 0. The paper's best values are 0.5 for tracklets of 1.2
             persons on average and 0.6 for 1.5; 0.7 joins everybody (on Euclidean distances).
@@ -113,153 +111,13 @@ def isolate(
     Source: TMC section 3.2; metric and min_samples are our choice where the paper is silent.
     """
     features = as_matrix(features)
-    tracklet = _check_rows(features, tracklet, frame, time, box)
+    tracklet = check_rows(features, tracklet, frame, time)
     given = _check_settings(_Settings(method, eps, min_samples, metric, penalty))
     if method == "change-point" and penalty is None:
         from tracklearn.core.change_point import typical_penalty
 
         given = given._replace(penalty=typical_penalty(features, tracklet, time=time))
     return _parts(features, tracklet, time, given)
-
-
-def isolate_chunks(
-    chunks: Iterable[tuple[Array | Tensor, Array, Array] | tuple[Array | Tensor, Array, Array, Array]],
-    *,
-    method: Method = "dbscan",
-    eps: float = 0.6,
-    min_samples: int = 2,
-    metric: Metric = "euclidean",
-    penalty: float | None = None,
-) -> Iterator[Array]:
-    """The parts that `isolate` finds, from rows that come in pieces, as a stream.
-
-    A piece may end anywhere, also inside a tracklet: the rows of the tracklet that is unfinished are kept
-    until another one begins. So features can be extracted in batches of a fixed size, and those of a whole
-    set need not be in memory at once.
-
-    Args:
-        chunks: (features (b, d), tracklet (b,), frame (b,)) or, with time (b,) as a fourth, of successive
-            rows, any b, sorted by (tracklet, frame) from one piece to the next too; all with time or none. An
-            array may be used again for the next piece. Features may be torch tensors, all of one device, as
-            for `isolate`.
-        method, eps, min_samples, metric, penalty: as for `isolate`, but change points need a penalty: a
-            stream has no whole to take it from.
-
-    Yields:
-        After each chunk the part (m,) int64 of the rows of every tracklet that has ended, m possibly 0, and
-        one array more for the last tracklet. Put together they are `isolate` of all rows put together.
-        Memory: one chunk, the unfinished tracklet twice, and what `isolate` needs for one tracklet.
-
-    Raises:
-        ValueError: a setting is wrong (at the call); while iterating, what `isolate` refuses, with the number
-            of the chunk, from 0, and the row in it; a tracklet or frame lower than in the chunk before; a
-            chunk of another width, or with time where one before had none.
-
-    Example:
-        >>> import numpy as np
-        >>> x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
-        >>> rows = [(x[:3], np.zeros(3, int), np.arange(3)), (x[3:], np.zeros(1, int), np.array([3]))]
-        >>> np.concatenate(list(isolate_chunks(rows)))
-        array([0, 0, 1, 1])
-    """
-    given = _check_settings(_Settings(method, eps, min_samples, metric, penalty))
-    if method == "change-point" and penalty is None:
-        raise ValueError(
-            "change points in a stream need a penalty: give them change_point.typical_penalty of a sample"
-        )
-    return _stream(chunks, given)
-
-
-class _Rows(NamedTuple):
-    """Successive rows: features (b, d), tracklet (b,), time (b,) or None."""
-
-    features: Array | Tensor
-    tracklet: Array
-    time: Array | None
-
-    def part(self, lo: int, hi: int) -> _Rows:
-        return _Rows(
-            self.features[lo:hi], self.tracklet[lo:hi], None if self.time is None else self.time[lo:hi]
-        )
-
-
-def _stream(chunks: Iterable[Sequence[Any]], given: _Settings) -> Iterator[Array]:
-    open_rows: list[_Rows] = []  # of the unfinished tracklet
-    last = (0, 0)  # tracklet and frame of the row before this chunk
-    for number, (features, tracklet, frame, *more) in enumerate(chunks):
-        time = np.asarray(more[0]) if more else None
-        try:
-            features = _checked(features)
-            tracklet = _check_rows(features, tracklet, frame, time, None)
-        except ValueError as error:
-            raise ValueError(f"chunk {number}: {error}") from error
-        if not len(tracklet):
-            yield np.zeros(0, np.int64)
-            continue
-        rows = _Rows(features, tracklet, time)
-        first = (int(tracklet[0]), int(frame[0]))
-        if open_rows:
-            _check_follows(number, rows, first, open_rows[-1], last)
-        last = (int(tracklet[-1]), int(frame[-1]))
-        # Rows before `head` go on with the unfinished tracklet, rows from `tail` on stay unfinished.
-        head = int(np.searchsorted(tracklet, open_rows[0].tracklet[0], side="right")) if open_rows else 0
-        tail = int(np.searchsorted(tracklet, tracklet[-1]))
-        done = []
-        if open_rows and head < len(tracklet):
-            done.append(_close([*open_rows, rows.part(0, head)], given))
-            open_rows = []
-        if head < tail:
-            done.append(_parts(*rows.part(head, tail), given))
-        # Copies: a view would keep the whole chunk alive, and the caller may fill it again.
-        open_rows.append(_joined([rows.part(tail, len(tracklet))]))
-        yield np.concatenate([np.zeros(0, np.int64), *done])
-    yield _close(open_rows, given)
-
-
-def _check_follows(
-    number: int, rows: _Rows, first: tuple[int, int], before: _Rows, last: tuple[int, int]
-) -> None:
-    """Refuses a chunk that cannot follow the rows `before`, which end at (tracklet, frame) `last`."""
-    if first < last:
-        raise ValueError(
-            f"chunk {number} starts at (tracklet, frame) {first} after {last}: "
-            "sort the rows by (tracklet, frame)"
-        )
-    if rows.features.shape[1] != before.features.shape[1]:
-        raise ValueError(
-            f"chunk {number} has features of width {rows.features.shape[1]}, those before "
-            f"{before.features.shape[1]}: features of two networks cannot be compared"
-        )
-    if (rows.time is None) != (before.time is None):
-        raise ValueError(f"chunk {number} and those before differ in having times: give all of them, or none")
-
-
-def _close(pieces: list[_Rows], given: _Settings) -> Array:
-    """Parts of the one tracklet that came in these pieces."""
-    return _parts(*_joined(pieces), given) if pieces else np.zeros(0, np.int64)
-
-
-def _checked(features: Array | Tensor) -> Array | Tensor:
-    """Features whose rows all have a direction."""
-    if not is_tensor(features):
-        return row_lengths(features)[0]
-
-    from tracklearn.core import device
-
-    device.lengths(features)
-    return features
-
-
-def _joined(pieces: list[_Rows]) -> _Rows:
-    """The pieces one below the other, in memory of their own."""
-    features, tracklet, time = zip(*pieces, strict=True)
-    together_time = None if time[0] is None else np.concatenate(time)
-    if not is_tensor(features[0]):
-        return _Rows(np.concatenate(features), np.concatenate(tracklet), together_time)
-
-    from tracklearn.core import device
-
-    return _Rows(device.joined(features), np.concatenate(tracklet), together_time)
 
 
 def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
@@ -276,7 +134,7 @@ def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
         ValueError: the lengths differ; `tracklet` decreases; features not finite or all zero (names rows).
     """
     features = unit_rows(features)
-    tracklet = _check_rows(features, tracklet, None, None, None)
+    tracklet = check_rows(features, tracklet, None, None)
     out = np.full(len(features), np.nan, np.float32)
     out[1:] = np.clip(np.einsum("ij,ij->i", features[1:], features[:-1]), -1, 1)
     out[1:][np.diff(tracklet) != 0] = np.nan
@@ -325,9 +183,9 @@ def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given:
     # Both metrics ask for a cosine of at least `least`; 1e-12 keeps the border inside against rounding.
     least = (1 - eps**2 / 2 if metric == "euclidean" else 1 - eps) - 1e-12
     if is_tensor(features):
-        from tracklearn.core import device
+        from tracklearn.core.device.isolate import parts
 
-        return device.parts(features, edge, least, min_samples)
+        return parts(features, edge, least, min_samples)
 
     from tracklearn.core.kernels.isolate import SHORT, label_short, lengths
 
@@ -337,7 +195,7 @@ def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given:
 
     def label_alone(q: int) -> None:
         lo, hi = edge[q], edge[q + 1]
-        rows = np.ascontiguousarray(features[lo:hi], _exact(features.dtype))
+        rows = np.ascontiguousarray(features[lo:hi], exact_dtype(features.dtype))
         lengths(rows, length[lo:hi])
         if hi - lo >= max(min_samples, 2) and length[lo:hi].min() > 0 and length[lo:hi].max() < np.inf:
             _label_blocks(rows, length[lo:hi], least, slack, min_samples, part[lo:hi])
@@ -346,7 +204,7 @@ def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given:
         first, last = span
         lo, hi = edge[first], edge[last]
         done = np.zeros(last - first, bool)
-        if _exact(features.dtype) == np.float32:
+        if exact_dtype(features.dtype) == np.float32:
             rows = np.ascontiguousarray(features[lo:hi], np.float32)
             label_short(
                 rows, edge[first : last + 1] - lo, least, slack, min_samples, part[lo:hi], length[lo:hi], done
@@ -357,7 +215,7 @@ def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given:
             label_alone(q)
         return list(left[long])
 
-    spans = _spans(edge, features.shape[1])
+    spans = spans_of(edge, features.shape[1])
     # One span needs no pool, whose start would take longer than the work on a small chunk of a stream.
     found = threads.each(label_span, spans) if len(spans) > 1 else map(label_span, spans)
     # Long tracklets come one after another, so that memory is needed for one; BLAS has all threads for it.
@@ -412,18 +270,6 @@ def _slack(width: int) -> float:
     return 2 * g / (1 - 2 * g) if g < 0.25 else math.inf
 
 
-def _exact(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    """The smaller of float32 and float64 that holds every number of `dtype`; float64 where none does."""
-    return np.float32 if np.can_cast(dtype, np.float32) else np.float64
-
-
-def _spans(edge: Array, width: int) -> list[tuple[int, int]]:
-    """First and last-plus-one tracklet of runs of about `_SPAN` numbers."""
-    group = edge[:-1] // max(1, _SPAN // max(1, width))
-    cut = np.r_[0, np.flatnonzero(np.diff(group)) + 1, len(group)]
-    return [(int(a), int(b)) for a, b in pairwise(cut) if b > a]
-
-
 def _check_settings(given: _Settings) -> _Settings:
     if given.method not in METHODS:
         raise ValueError(f'method is "{given.method}", expected one of {", ".join(METHODS)}')
@@ -436,29 +282,3 @@ def _check_settings(given: _Settings) -> _Settings:
     if given.penalty is not None and not 0 < given.penalty < math.inf:
         raise ValueError(f"penalty is {given.penalty}, expected a finite number above 0")
     return given
-
-
-def _check_rows(
-    features: Array | Tensor, tracklet: Array, frame: Array | None, time: Array | None, box: Array | None
-) -> Array:
-    n = len(features)
-    for name, value, shape in (
-        ("tracklet", tracklet, (n,)),
-        ("frame", frame, (n,)),
-        ("time", time, (n,)),
-        ("box", box, (n, 4)),
-    ):
-        if value is not None and np.shape(value) != shape:
-            raise ValueError(f"{name} has shape {np.shape(value)}, expected {shape}: one row per crop")
-    tracklet = np.asarray(tracklet)
-    # Compared, not subtracted: differences of unsigned numbers are never negative.
-    if (tracklet[1:] < tracklet[:-1]).any():
-        raise ValueError("tracklet decreases: sort the rows by (tracklet, frame)")
-    if frame is not None:
-        frame = np.asarray(frame)
-        back = np.flatnonzero((frame[1:] < frame[:-1]) & (tracklet[1:] == tracklet[:-1]))
-        if len(back):
-            raise ValueError(
-                f"frame decreases inside a tracklet at row {back[0] + 1}: sort the rows by (tracklet, frame)"
-            )
-    return tracklet

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tracklearn.core.features import check_unit, is_tensor
+from tracklearn.core.features import check_unit, is_tensor, product_error
 from tracklearn.core.threads import each, n_threads
 from tracklearn.types import Array
 
@@ -129,9 +129,9 @@ def k_nearest_of(query: Array | Tensor, gallery: Array | Tensor, k: int) -> tupl
         )
     k = _clip(k, len(others))
     if is_tensor(query) and rows.size and k:
-        from tracklearn.core import device
+        from tracklearn.core.device.neighbors import candidates
 
-        count, candidate, value = device.candidates(query, gallery, k)
+        count, candidate, value = candidates(query, gallery, k)
         return _settled(rows, others, _slack(rows), count, candidate, value, k)
     return _scan(rows, others, k)
 
@@ -157,7 +157,7 @@ def _scan(query: Array, gallery: Array, k: int, own: Array | None = None) -> tup
 
     from tracklearn.core.kernels.neighbors import select
 
-    slack = 2 * _rounding(gallery.shape[1])
+    slack = 2 * product_error(gallery.shape[1])
     step = max(1, min(-(-q // n_threads()), _CELLS // n_threads() // n))
 
     def block(lo: int) -> None:
@@ -234,10 +234,10 @@ def _on_device(
     if not len(rows) or not k:
         return np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
 
-    from tracklearn.core import device
+    from tracklearn.core.device.neighbors import candidates
 
     own = np.arange(len(rows)) if exclude_self else None
-    count, candidate, value = device.candidates(features, features, k, exclude_self=exclude_self, least=least)
+    count, candidate, value = candidates(features, features, k, exclude_self=exclude_self, least=least)
     return _settled(rows, rows, _slack(rows), count, candidate, value, k, own)
 
 
@@ -316,7 +316,7 @@ class _Float32:
 
     def __init__(self, features: Array) -> None:
         self.features = features
-        self.error = np.full(len(features), _rounding(features.shape[1]), np.float32)
+        self.error = np.full(len(features), product_error(features.shape[1]), np.float32)
 
     def __enter__(self) -> None: ...
 
@@ -403,9 +403,4 @@ class _Int8:
 
 def _slack(rows: Array) -> Array:
     """(n,) twice what the float32 products of these unit rows can be off."""
-    return np.full(len(rows), 2 * _rounding(rows.shape[1]), np.float32)
-
-
-def _rounding(width: int) -> float:
-    """How far a float32 product of unit rows can be from the true one, whatever the order of its sums."""
-    return 1.05 * (width + 2) * 2.0**-24 + 1e-9
+    return np.full(len(rows), 2 * product_error(rows.shape[1]), np.float32)

@@ -51,7 +51,7 @@ def distance(query: Array | Tensor, gallery: Array | Tensor) -> Any:
         [[0.0, 1.4140000343322754], [1.4140000343322754, 0.0]]
     """
     if is_tensor(query):
-        from tracklearn.core import device
+        from tracklearn.core.device import rank as device
 
         return device.distance(*device.check_pair(query, gallery))
     query, gallery = _check_pair(query, gallery)
@@ -180,9 +180,9 @@ def _put_together(given: tuple[Array | Tensor, Array | Tensor], features: Array)
     if not is_tensor(given[0]):
         return features
 
-    from tracklearn.core import device
+    from tracklearn.core.device.tensors import joined
 
-    return device.joined(given)
+    return joined(given)
 
 
 def _check_known(known: tuple[Array, Array, Array], n: int, wanted: int) -> None:
@@ -350,12 +350,12 @@ def evaluate(
         score(block(rows), hide, member, gallery_camid, *asked, *rule, precision[rows], ahead[rows])
 
     if _is_torch(distance):
-        from tracklearn.core import device
+        from tracklearn.core.device.rank import counts
 
         for low in range(0, q, step):  # one at a time: a device has memory for one, and threads of its own
             rows = slice(low, min(q, low + step))
             asked = first[rows], last[rows], query_pid[rows], query_camid[rows], own[rows]
-            counted = device.counts(block(rows), hidden, gallery_pid, gallery_camid, member, asked, rule[0])
+            counted = counts(block(rows), hidden, gallery_pid, gallery_camid, member, asked, rule[0])
             score_counted(*counted, rule[1], precision[rows], ahead[rows])
     else:
         threads.each(fill, range(0, q, step))
@@ -384,9 +384,9 @@ def _rows_of(
 ) -> tuple[Callable[[slice], Any], tuple[int, int], type, int]:
     """The distances of a range of queries, the shape of all, their type, and the range to take at a time."""
     if _is_torch(distance):
-        from tracklearn.core import device
+        from tracklearn.core.device.rank import rows_of
 
-        return device.rows_of(distance)
+        return rows_of(distance)
     if isinstance(distance, tuple):
         query, gallery = _check_pair(*distance)
         g = len(gallery)

@@ -16,7 +16,8 @@ import torch
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 from torch import Tensor, nn
 
-from tracklearn.core import cluster, isolate
+from tracklearn.core import isolate
+from tracklearn.core.labels import agreement as agreement_of
 from tracklearn.learn import allocator, deterministic, embed, sample, teacher
 from tracklearn.learn.events import (
     Prepared,
@@ -298,7 +299,7 @@ class _Training:
                 f"cluster(s), training needs at least 2. {'; '.join(assigned.diagnosis)}".rstrip()
             )
         people = assigned.people
-        agreement = cluster.agreement(self.labels.label, people.label) if self.labels else float("nan")
+        agreement = agreement_of(self.labels.label, people.label) if self.labels else float("nan")
         seconds["cluster"] = time.perf_counter() - began
         return Fit(stage, assigned, agreement, tracklets, features, self.pairs)
 

@@ -66,7 +66,7 @@ def tile(x, i, j, out):
 
 
 @kernel()
-def _near(x, y, least):
+def is_near(x, y, least):
     """Whether the cosine of two rows is at least `least`, in float64."""
     return dot(x, y) >= least * (np.sqrt(dot(x, x)) * np.sqrt(dot(y, y)))
 
@@ -85,7 +85,7 @@ def mark(product, scale, first, x, least, slack, near, degree):
         for j in range(i + 1, n):
             size = scale[i] * scale[j]
             if row[j - first] >= (least - slack) * size and (
-                row[j - first] >= (least + slack) * size or _near(x[i], x[j], least)
+                row[j - first] >= (least + slack) * size or is_near(x[i], x[j], least)
             ):
                 near[i, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
                 near[j, i >> 6] |= np.uint64(1) << np.uint64(i & 63)

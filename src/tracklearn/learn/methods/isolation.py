@@ -79,7 +79,6 @@ def parts(config: Config, features: Array | Tensor, tracklets: Tracklets) -> Arr
         tracklets.tracklet,
         frame=tracklets.frame,
         time=tracklets.time,
-        box=tracklets.box,
         method=config.isolation,
         eps=eps,
         min_samples=config.min_samples_intra,

@@ -29,6 +29,8 @@ from torch import Tensor, nn
 
 from tracklearn.core import cluster, normalise, radius
 from tracklearn.core.features import unit_rows
+from tracklearn.core.labels import Selection, select_clusters
+from tracklearn.core.labels import agreement as agreement_of
 from tracklearn.learn import losses, sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.method import Assignment, Material, Method, Moment, Stage, Target, View
@@ -446,7 +448,7 @@ def _assignment(
     step, still, agreement = 1, 0, float("nan")
     if memory:
         step = int(memory["step"].item()) + 1
-        agreement = cluster.agreement(memory["label"], label)
+        agreement = agreement_of(memory["label"], label)
         calm = (
             abs(share - float(memory["share"].item())) < config.stop_kept
             and abs(agreement - float(memory["agreement"].item())) < config.stop_agreement
@@ -531,14 +533,14 @@ def _trouble(config: Config, n: int, near: float, chance: float, *, first: bool)
     return ""
 
 
-def _selected(config: Config, label: Array, tracklets: Tracklets) -> cluster.Selection:
+def _selected(config: Config, label: Array, tracklets: Tracklets) -> Selection:
     """Cluster selection with every tracklet counted as often as it has crops; labels per tracklet."""
     own = tracklets.tracklet
-    by_crop = cluster.select_clusters(
+    by_crop = select_clusters(
         label[own], tracklets.camid[own], min_size=config.min_images, min_cameras=config.min_cameras
     )
     of_tracklet = by_crop.label[tracklets.start[:-1]]
-    return cluster.Selection(of_tracklet, by_crop.n_small, by_crop.n_few_cameras)
+    return Selection(of_tracklet, by_crop.n_small, by_crop.n_few_cameras)
 
 
 def _k_means(config: Config, rows: Array) -> Array:
