@@ -126,8 +126,8 @@ def load(name: str, folder: Path, data: Path, market: Path | None = None) -> Mat
 
 
 def _visits(folder: Path, data: Path) -> Material:
-    from tracklearn.store import ingest
-    from tracklearn.store.sources import Source
+    from tracklearn.store.ingest import ingest
+    from tracklearn.store.ingest.sources import Source
 
     video = data / "video" / "pets09-s2l1.mp4"
     folder.mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def _visits(folder: Path, data: Path) -> Material:
 
 
 def _video(folder: Path, data: Path, name: str, truth: str | None = None) -> Material:
-    from tracklearn.store import ingest
+    from tracklearn.store.ingest import ingest
 
     config = ingest.Config(detector=f"openvino:{data / DETECTOR}")
     source = f"camera={data / 'video' / name}"
@@ -157,7 +157,7 @@ def _video(folder: Path, data: Path, name: str, truth: str | None = None) -> Mat
 def _world(folder: Path, seed: int) -> Material:
     from tracklearn import world
     from tracklearn.app import demo
-    from tracklearn.store import ingest
+    from tracklearn.store.ingest import ingest
 
     films = folder / "films"
     config, _ = demo.worlds(seed)
@@ -173,7 +173,7 @@ def _world(folder: Path, seed: int) -> Material:
 def _market(folder: Path, data: Path, root: Path | None) -> Material:
     from tracklearn.store import benchmarks
     from tracklearn.store.benchmarks import Subset
-    from tracklearn.store.tracklets import read_truth
+    from tracklearn.store.sets.tracklets import read_truth
 
     if root is None:
         raise ValueError("Market-1501 is not kept yet: give its folder")
@@ -181,7 +181,7 @@ def _market(folder: Path, data: Path, root: Path | None) -> Material:
     read = benchmarks.read("market1501", root, subset=Subset(persons=MARKET_PERSONS, test_persons=1))
     set_path = read.write_train(folder / "set")
     made = _described(set_path, data / WEIGHTS, {})
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     return replace(made, pid=read_truth(set_path).pid[open_set(set_path).tracklets.crop])
 
@@ -192,8 +192,8 @@ def _described(set_path: Path, weights: Path | None, truth: dict[str, Path]) -> 
     from tracklearn.app.plan import starting_networks
     from tracklearn.learn import embed
     from tracklearn.learn.backbone import Config
-    from tracklearn.store.mot import read_truth
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.film.mot import read_truth
+    from tracklearn.store.sets.tracklets import open_set
 
     opened = open_set(set_path)
     tracklets = opened.tracklets

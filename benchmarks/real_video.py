@@ -26,12 +26,12 @@ import numpy as np
 from benchmarks import measure
 from tracklearn.app import evaluate, pipeline
 from tracklearn.core import noise
-from tracklearn.store import ingest
 from tracklearn.store.files import read_json
-from tracklearn.store.mot import read_truth
+from tracklearn.store.film.mot import read_truth
+from tracklearn.store.ingest import ingest
+from tracklearn.store.ingest.sources import Source
 from tracklearn.store.runs import Run
-from tracklearn.store.sources import Source
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array, Tracklets
 
 

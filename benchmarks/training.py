@@ -57,7 +57,7 @@ from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
 from tracklearn.learn.train import PRECISIONS
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import ArrayCrops, Crops, PseudoLabels
 
 Array = NDArray[Any]

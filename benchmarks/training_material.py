@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.setwriter import SetWriter
+from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.sets.setwriter import SetWriter
 from tracklearn.types import Tracklets
 
 Array = NDArray[Any]

@@ -15,13 +15,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "ingest": "tracklearn.store.ingest:ingest",
+    "ingest": "tracklearn.store.ingest.ingest:ingest",
     "train": "tracklearn.app.api:train",
     "index": "tracklearn.app.pipeline:index",
     "run": "tracklearn.app.api:run",
     "report": "tracklearn.app.pipeline:report",
     "demo": "tracklearn.app.demo:demo",
-    "open_set": "tracklearn.store.tracklets:open_set",
+    "open_set": "tracklearn.store.sets.tracklets:open_set",
     "open_run": "tracklearn.store.runs:Run",
     "load_network": "tracklearn.app.pipeline:load_network",
     "tmc": "tracklearn.learn.methods.tmc:",

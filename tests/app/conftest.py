@@ -35,7 +35,7 @@ def sources(films):
 @pytest.fixture(scope="session")
 def done(films, sources, tmp_path_factory):
     """A finished `run`: its result, and the arguments that made it."""
-    from tracklearn.store.ingest import Config
+    from tracklearn.store.ingest.ingest import Config
 
     out = tmp_path_factory.mktemp("done") / "work"
 

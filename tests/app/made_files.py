@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tracklearn.store.crops import encode_jpeg, resize
-from tracklearn.store.pictures import decode
+from tracklearn.store.picture.crops import encode_jpeg, resize
+from tracklearn.store.picture.pictures import decode
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 COLOURS = np.random.default_rng(3).integers(40, 216, (64, 3))

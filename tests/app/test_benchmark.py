@@ -17,11 +17,12 @@ from tracklearn.app import benchmark as module
 from tracklearn.app import evaluate, extract, figures, pipeline
 from tracklearn.app.model import Model, TrainedOn, open_model
 from tracklearn.core import rank
-from tracklearn.store import benchmarks, referenced
-from tracklearn.store.pictures import decode
+from tracklearn.store import benchmarks
+from tracklearn.store.picture.pictures import decode
 from tracklearn.store.runs import RunWriter
 from tracklearn.store.sealed import write_sealed
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets import referenced
+from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Scores
 
 KEYS = {"mAP", "rank1", "rank5", "rank10", "rank20", "n_valid", "n_skipped", "protocol"}

@@ -90,7 +90,7 @@ def test_run_does_it_all_and_only_once(call, sources, tmp_path):
 
 def test_every_section_may_be_set_and_options_win(call, sources, tmp_path):
     """One file serves ingest and training; --detector beats it; --set reaches ingest in run."""
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     file = tmp_path / "s.toml"
     file.write_text('[ingest]\ndetector = "hog"\nmin_length = 9\n[tmc]\nepochs = 1\niterations = 1\n')
@@ -191,7 +191,7 @@ def test_a_query_that_is_no_picture_is_one_line(call, done, tmp_path):
 def video_without_people(path):
     import numpy as np
 
-    from tracklearn.store.video_writer import VideoWriter
+    from tracklearn.store.film.video_writer import VideoWriter
 
     with VideoWriter(path, width=160, height=120, fps=10) as writer:
         for _ in range(30):
@@ -242,7 +242,7 @@ def test_an_existing_out_is_refused(call, sources, tmp_path, command):
 def test_a_full_disk_is_one_line(call, sources, monkeypatch):
     import errno
 
-    from tracklearn.store import ingest
+    from tracklearn.store.ingest import ingest
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "set.partial")
@@ -270,7 +270,7 @@ def test_imagenet_weights_offline_name_three_ways_out(call, done, tmp_path, monk
 
 
 def test_stopping_says_how_to_go_on(call, monkeypatch, sources):
-    from tracklearn.store import ingest
+    from tracklearn.store.ingest import ingest
 
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -5,8 +5,8 @@ import pytest
 
 from tracklearn.app.datasets import LABELS, prepare
 from tracklearn.store import benchmarks
-from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 
 NAMES = [
     "bounding_box_train/0002_c1s1_000100_01.jpg",

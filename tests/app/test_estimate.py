@@ -17,8 +17,8 @@ from tracklearn.learn.method import Assignment, Method
 from tracklearn.learn.methods import tmc
 from tracklearn.learn.network import Network
 from tracklearn.store import weights as weight_store
-from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.tracklets import SetWriter, open_set
+from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.sets.tracklets import SetWriter, open_set
 from tracklearn.types import PseudoLabels
 
 LENGTHS = [3, 9, 5, 12, 4, 8, 7, 6, 10, 5, 20, 3]

@@ -11,9 +11,9 @@ from tracklearn import world
 from tracklearn.app import demo, experiment, noise, pipeline
 from tracklearn.app.experiments import files, sources, table
 from tracklearn.store.benchmarks import stills, videos
-from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.runs import Run
-from tracklearn.store.tracklets import open_set, read_truth, truth_path, write_truth
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path, write_truth
 
 SMALL = """
 title = "Isolation in small"

@@ -13,7 +13,7 @@ from tracklearn.app import extract
 from tracklearn.app.exported import ExportedModel
 from tracklearn.app.model import open_model
 from tracklearn.store import benchmarks
-from tracklearn.store.crops import resize
+from tracklearn.store.picture.crops import resize
 from tracklearn.types import ArrayCrops
 
 

@@ -13,7 +13,7 @@ from tracklearn.app.formats import percent
 from tracklearn.app.plan import starting_networks
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
-from tracklearn.store.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 
 SIZE = [setting for setting in QUICK if setting.startswith("network")]
 
@@ -162,7 +162,7 @@ def test_msplr_with_another_truth_of_the_source_is_another_run(done, labelled):
     before = digest()
     assert digest() == before
     truth = read_truth(labelled)
-    from tracklearn.store.tracklets import write_truth
+    from tracklearn.store.sets.tracklets import write_truth
 
     try:
         write_truth(labelled, np.roll(truth.pid, 60))

@@ -12,8 +12,8 @@ from PIL import Image
 from tracklearn.app import bars, noise
 from tracklearn.app.pipeline import labels_used
 from tracklearn.core.simulate import OBSERVED, Simulated
-from tracklearn.store import referenced
-from tracklearn.store.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.sets import referenced
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 from tracklearn.types import NoiseRates, Tracklets
 
 COMMAND = ["noise"]

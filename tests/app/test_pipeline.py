@@ -9,9 +9,9 @@ from tracklearn.app import evaluate, pipeline
 from tracklearn.app.plan import starting_networks
 from tracklearn.app.search import Searcher
 from tracklearn.app.stages import Stages
-from tracklearn.store.mot import read_results
+from tracklearn.store.film.mot import read_results
 from tracklearn.store.runs import Run
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets.tracklets import open_set
 
 
 def test_run_leaves_set_run_gallery_and_report(done):

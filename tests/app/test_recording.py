@@ -13,12 +13,12 @@ from benchmarks.live_servers import Connection, RtspServer, encode
 from tracklearn.app.commands import main_job
 from tracklearn.app.commands.options import command_line
 from tracklearn.app.commands.recording import ended_by_ctrl_c, live_of, parsed, seconds_of, starts_of
-from tracklearn.store.cut import Cutter
-from tracklearn.store.live import Live
-from tracklearn.store.mot import Boxes, write_results
-from tracklearn.store.sources import parse_sources
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.live import Live
+from tracklearn.store.film.mot import Boxes, write_results
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest.cut import Cutter
+from tracklearn.store.ingest.sources import parse_sources
+from tracklearn.store.sets.tracklets import open_set
 
 PICTURES = [np.full((48, 64, 3), 40 + 2 * i, np.uint8) for i in range(50)]
 

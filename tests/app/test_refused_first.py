@@ -20,7 +20,7 @@ def tiny_weights(path, **change):
 
 @pytest.fixture
 def never_ingested(monkeypatch):
-    from tracklearn.store import ingest
+    from tracklearn.store.ingest import ingest
 
     def ingested(*args, **options):
         raise AssertionError("video was read before everything was checked")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tracklearn.app import search
-from tracklearn.store import gallery
+from tracklearn.store.gallery import folder as gallery
 from tracklearn.types import Tracklets
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tracklearn.app.cli import main
-from tracklearn.store.ingest import Config, check, ingest
-from tracklearn.store.sequence import read_seqinfo
-from tracklearn.store.sources import parse_source, parse_sources
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.sequence import read_seqinfo
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest.ingest import Config, check, ingest
+from tracklearn.store.ingest.sources import parse_source, parse_sources
+from tracklearn.store.sets.tracklets import open_set
 
 WIDTH, HEIGHT, N = 160, 120, 40
 LEFT = (5, 60, 110)

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.live_servers import Connection, RtspServer, encode
 
 from tests.store.test_live import film, picture
-from tracklearn.store.mot import Boxes, write_results
+from tracklearn.store.film.mot import Boxes, write_results
 
 
 def boxes(path, n=200):

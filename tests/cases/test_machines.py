@@ -19,7 +19,7 @@ from tests.app.made_files import put
 from tracklearn.app import cli
 from tracklearn.store import cache, files, weights
 from tracklearn.store.files import beside, cannot_map, read_arrays, write_arrays
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets.tracklets import open_set
 
 SETTINGS = ["--weights", "none", "--preset", "cpu", *(p for s in QUICK for p in ("--set", s))]
 

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from tracklearn.store import mot_text
-from tracklearn.store.mot import Boxes, read_detections, read_results, read_truth, write_results
+from tracklearn.store.film import mot_text
+from tracklearn.store.film.mot import Boxes, read_detections, read_results, read_truth, write_results
 
 ROWS = [(f, i, 5 + 50 * i, 40, 24, 60.5, 0.5) for f in range(1, 6) for i in range(3)]
 

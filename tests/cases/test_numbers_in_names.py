@@ -9,9 +9,9 @@ from scipy.io import savemat
 from tests.store.benchmark_folders import touch
 from tests.store.test_benchmarks import make_mars, make_pairs
 from tracklearn.store import benchmarks
-from tracklearn.store.folders import scan_folder
-from tracklearn.store.listing import MAX_NUMBER, OVERLONG, read_number
-from tracklearn.store.sources import parse_source
+from tracklearn.store.ingest.folders import scan_folder
+from tracklearn.store.ingest.sources import parse_source
+from tracklearn.store.picture.listing import MAX_NUMBER, OVERLONG, read_number
 
 LONG = "9" * 25
 GOOD = ["0001_c1s1_000001_01.jpg", "0001_c2s1_000002_01.jpg"]

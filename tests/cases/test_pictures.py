@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.store.made_pictures import chunk, core_bmp, encoded, noise, palette_png, png, tiff
-from tracklearn.store import pictures
-from tracklearn.store.ingest import Config, ingest
-from tracklearn.store.pictures import BrokenPicture, Series, decode
-from tracklearn.store.samples import GREY
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.picture import pictures
+from tracklearn.store.picture.pictures import BrokenPicture, Series, decode
+from tracklearn.store.picture.samples import GREY
+from tracklearn.store.sets.tracklets import open_set
 
 # Red seen, hidden, half seen: magenta lies under what is clear.
 RGB = np.array([[[200, 10, 30], [255, 0, 255], [200, 100, 50]]], np.uint8)
@@ -243,7 +243,7 @@ def test_a_query_is_as_bright_as_its_folder(night):
 
 
 def test_referenced_sets_follow_the_same_rule(night):
-    from tracklearn.store.images import ImageFiles
+    from tracklearn.store.picture.images import ImageFiles
 
     folder, expected = night
     files = ImageFiles(folder, [f"{i:03}.png" for i in range(20)])

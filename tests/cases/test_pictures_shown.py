@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.cases.films import HEIGHT, WIDTH, boxes_text, display_matrix, film, scene
-from tracklearn.store.frames import LargerPicture
-from tracklearn.store.ingest import ingest
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.frames import LargerPicture
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest.ingest import ingest
+from tracklearn.store.sets.tracklets import open_set
 
 # What a player shows of a stored picture, by (a, b, c, d) of its matrix: (p, q) -> (a p + c q, b p + d q).
 TURNS = {

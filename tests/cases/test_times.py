@@ -9,10 +9,10 @@ import pytest
 
 from tests.cases.films import FPS, boxes_text, film, scene, stamped_anew, with_b_frames
 from tracklearn.learn.methods import uga
-from tracklearn.store.ingest import Config, ingest
-from tracklearn.store.track import NAMES
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
+from tracklearn.store.film.track import NAMES
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.sets.tracklets import open_set
 
 N = 24
 

@@ -34,10 +34,10 @@ _WARM = (
     *(
         "tracklearn.learn.train",
         "tracklearn.learn.embed",
-        "tracklearn.store.ingest",
-        "tracklearn.store.gallery",
+        "tracklearn.store.ingest.ingest",
+        "tracklearn.store.gallery.folder",
     ),
-    *("tracklearn.store.benchmarks", "tracklearn.store.detect_motion", "tracklearn.store.track"),
+    *("tracklearn.store.benchmarks", "tracklearn.store.detect.motion", "tracklearn.store.film.track"),
     *(f"tracklearn.learn.methods.{name}" for name in ("tmc", "mmt", "uga", "msplr")),
     *(
         f"tracklearn.core.kernels.{name}"

@@ -115,7 +115,7 @@ class Sum:
 
 
 def _tracklets(folder: Path, found: Sum) -> None:
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     opened = open_set(folder / "whole/set")
     found.add(opened.manifest, vars(opened.tracklets), opened.file, opened.continues)
@@ -124,7 +124,7 @@ def _tracklets(folder: Path, found: Sum) -> None:
 
 
 def _truth(folder: Path, found: Sum) -> None:
-    from tracklearn.store.tracklets import read_truth
+    from tracklearn.store.sets.tracklets import read_truth
 
     found.add(read_truth(folder / "whole/set").pid)
 
@@ -148,7 +148,7 @@ def _times(folder: Path, found: Sum) -> None:
 
 
 def _gallery(folder: Path, found: Sum) -> None:
-    from tracklearn.store.gallery import open_gallery
+    from tracklearn.store.gallery.folder import open_gallery
 
     gallery = open_gallery(folder / "whole/run/gallery")
     matches = gallery.search(gallery.rows(0, len(gallery)), 5)
@@ -241,7 +241,7 @@ def leave_unfinished(set_path: str, out: str) -> None:
 
 def write_truth(set_path: str) -> None:
     """Name somebody in every tracklet of a set."""
-    from tracklearn.store import tracklets
+    from tracklearn.store.sets import tracklets
 
     tracklets.write_truth(set_path, tracklets.open_set(set_path).tracklets.tracklet % 5)
 

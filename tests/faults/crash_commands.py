@@ -243,7 +243,7 @@ def shrink_demo() -> None:
 
     Ingest takes the times at which its sources changed into account, and here those are made anew each time.
     """
-    from tracklearn.store import jobs
+    from tracklearn.store.ingest import jobs
 
     def write_videos(config: world.Config, folder: Path, *, progress: object = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

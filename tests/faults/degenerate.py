@@ -16,7 +16,7 @@ import numpy as np
 from tests.faults import material
 from tests.faults.children import Children
 from tests.faults.table import Row, table
-from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.types import Array
 
 METHODS = ("tmc", "mmt", "uga", "msplr")
@@ -37,7 +37,7 @@ def _person(tracklet: int, crop: int) -> Array:
 
 def write_set(path: Path, cameras: Sequence[int], lengths: Sequence[int], show: Show) -> Path:
     """A set with a tracklet for each camera and length, and the truth that a labelled source needs."""
-    from tracklearn.store.tracklets import SetWriter, write_truth
+    from tracklearn.store.sets.tracklets import SetWriter, write_truth
 
     with SetWriter(path) as writer:
         part = writer.part("d" * 64)

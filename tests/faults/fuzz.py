@@ -39,13 +39,13 @@ class Parser(NamedTuple):
 
 
 def _results(path: Path) -> object:
-    from tracklearn.store import mot
+    from tracklearn.store.film import mot
 
     return [read(path) for read in (mot.read_results, mot.read_detections, mot.read_truth)]
 
 
 def _sources(path: Path) -> object:
-    from tracklearn.store.sources import parse_sources
+    from tracklearn.store.ingest.sources import parse_sources
 
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     with contextlib.chdir(path.parent):
@@ -65,7 +65,7 @@ def _sources(path: Path) -> object:
 
 
 def _seqinfo(path: Path) -> object:
-    from tracklearn.store.sequence import seqinfo_of
+    from tracklearn.store.film.sequence import seqinfo_of
 
     return seqinfo_of(path.parent / "img1")
 
@@ -83,9 +83,9 @@ def _weights(path: Path) -> object:
 
 
 def _manifest(path: Path) -> object:
-    from tracklearn.store.gallery import open_gallery
+    from tracklearn.store.gallery.folder import open_gallery
     from tracklearn.store.runs import Run
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     for read in (open_set, Run, open_gallery):
         try:
@@ -96,7 +96,7 @@ def _manifest(path: Path) -> object:
 
 
 def _picture(path: Path) -> object:
-    from tracklearn.store.folders import read_crop
+    from tracklearn.store.ingest.folders import read_crop
 
     return read_crop(path, quality=90)
 

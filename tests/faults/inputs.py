@@ -166,7 +166,7 @@ def start_from(set_path: str, file: str) -> None:
     from tracklearn.app import pipeline
     from tracklearn.app.plan import starting_networks
     from tracklearn.app.refusals import refusal
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     try:
         plan = pipeline.plan_training(
@@ -208,7 +208,7 @@ def networks(children: Children, work: Path, sample: int | None) -> Row:
 
 def _market(root: Path) -> Path:
     """A benchmark of a few images in Market-1501's layout."""
-    from tracklearn.store.crops import encode_jpeg
+    from tracklearn.store.picture.crops import encode_jpeg
 
     for folder in ("bounding_box_train", "query", "bounding_box_test"):
         (root / folder).mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.types import Array
 
 # The least that walks every path of a method: it is not to learn anything.
@@ -47,7 +47,7 @@ def film(
     path: Path, *, people: Sequence[int] = range(5), seconds: float = 1.6, size: int = 160, seed: int = 0
 ) -> Path:
     """A film of figures walking across the picture, and beside it NAME.txt, their true tracks."""
-    from tracklearn.store.video_writer import VideoWriter
+    from tracklearn.store.film.video_writer import VideoWriter
 
     fps, height, width = 10, size * 3 // 4, size
     lines = []

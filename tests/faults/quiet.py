@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 
 from tests.faults import quiet_guard
-from tracklearn.store.video import open_frames
+from tracklearn.store.film.video import open_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("TRACKLEARN_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tracklearn.core import rank
-from tracklearn.store.crops import encode_jpeg
+from tracklearn.store.picture.crops import encode_jpeg
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (64, 3))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tracklearn.store import addresses
-from tracklearn.store.addresses import check, hide, host, is_address, opened_with, showable, variable
+from tracklearn.store.film import addresses
+from tracklearn.store.film.addresses import check, hide, host, is_address, opened_with, showable, variable
 
 
 @pytest.mark.parametrize(

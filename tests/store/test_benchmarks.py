@@ -18,8 +18,8 @@ from tests.store.benchmark_folders import (
 from tracklearn.store import benchmarks
 from tracklearn.store.benchmarks import videos
 from tracklearn.store.benchmarks.parts import by_person_and_camera
-from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
+from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.sets.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
 
 MARS_TRAIN = [(1, 2, 1, 1), (3, 5, 1, 2), (6, 6, 3, 6)]
 MARS_TEST = [(1, 2, -1, 1), (3, 3, 0, 4), (4, 5, 2, 1), (6, 6, 2, 3), (7, 8, 2, 3), (9, 9, 4, 5)]

@@ -7,7 +7,7 @@ from tests.store.benchmark_folders import MARKET, images_of, make_market, perfec
 
 from tracklearn.store import benchmarks
 from tracklearn.store.benchmarks import Subset
-from tracklearn.store.tracklets import open_set, read_truth
+from tracklearn.store.sets.tracklets import open_set, read_truth
 
 
 def test_market1501(tmp_path):

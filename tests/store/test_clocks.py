@@ -5,8 +5,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from tracklearn.store.clocks import begin_record, clock_columns, clocks_of
-from tracklearn.store.promises import start_time
+from tracklearn.store.film.clocks import begin_record, clock_columns, clocks_of
+from tracklearn.store.film.promises import start_time
 from tracklearn.types import Tracklets
 
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.store import crops as module
-from tracklearn.store.crops import GREY, StoredCrops, encode_jpeg, resize
-from tracklearn.store.pictures import decode
+from tracklearn.store.picture import crops as module
+from tracklearn.store.picture.crops import GREY, StoredCrops, encode_jpeg, resize
+from tracklearn.store.picture.pictures import decode
 from tracklearn.types import Crops
 
 

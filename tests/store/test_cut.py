@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tracklearn.store.cut import Cutter
-from tracklearn.store.frames import Frame
+from tracklearn.store.film.frames import Frame
+from tracklearn.store.ingest.cut import Cutter
 
 
 class Kept:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from tests.optional import needs
 
-from tracklearn.store import detect, detect_models
-from tracklearn.store.detect import open_detector, suppress, tidy
-from tracklearn.store.detect_motion import MotionDetector
-from tracklearn.store.mot import Boxes, detection_f1, read_truth
-from tracklearn.store.video import open_frames
+from tracklearn.store.detect import detector as detect
+from tracklearn.store.detect import models as detect_models
+from tracklearn.store.detect.boxes import suppress, tidy
+from tracklearn.store.detect.detector import open_detector
+from tracklearn.store.detect.motion import MotionDetector
+from tracklearn.store.film.mot import Boxes, detection_f1, read_truth
+from tracklearn.store.film.video import open_frames
 
 RETAIL = "person-detection-retail-0013-FP16.xml"
 
@@ -433,7 +435,8 @@ def test_module_import_loads_no_runtime():
     import subprocess
 
     code = (
-        "import sys, tracklearn.store.detect, tracklearn.store.detect_models, tracklearn.store.track\n"
+        "import sys, tracklearn.store.detect.detector, tracklearn.store.detect.models\n"
+        "import tracklearn.store.film.track\n"
         "heavy = ('torch', 'transformers', 'openvino', 'onnxruntime', 'trackers')\n"
         "print([m for m in heavy if m in sys.modules])"
     )

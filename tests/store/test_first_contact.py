@@ -9,8 +9,8 @@ from tests.app.made_files import _field, _value, write_loop, write_onnx
 from tests.optional import needs
 
 from tracklearn.app.exported import ExportedModel
-from tracklearn.store import first_contact, model_files
-from tracklearn.store.detect import open_detector
+from tracklearn.store.detect import first_contact, model_files
+from tracklearn.store.detect.detector import open_detector
 from tracklearn.types import ArrayCrops
 
 FOR_EVER = 2**62

@@ -2,10 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.store.folders import MAX_LISTED, read_crop, scan_folder, shorten, skip
-from tracklearn.store.ingest import Config, ingest
-from tracklearn.store.pictures import BrokenPicture
-from tracklearn.store.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.ingest.folders import read_crop, scan_folder
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.picture.pictures import BrokenPicture
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.skipped import MAX_LISTED, shorten, skip
 
 
 def image(path, grey=100, *, height=40, width=20):

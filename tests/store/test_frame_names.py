@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracklearn.store.frame_names import COMPANION, OTHER_KIND, UNLIKE, first_number, number_frames
-from tracklearn.store.listing import natural_key
+from tracklearn.store.film.frame_names import COMPANION, OTHER_KIND, UNLIKE, first_number, number_frames
+from tracklearn.store.picture.listing import natural_key
 
 
 def numbered(*names, suffix=""):

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tracklearn.store import gallery
 from tracklearn.store.files import DamagedError
+from tracklearn.store.gallery import folder as gallery
 from tracklearn.store.sealed import write_sealed
 from tracklearn.types import Tracklets
 

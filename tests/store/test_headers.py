@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.store.made_pictures import every_format, tiff
 
-from tracklearn.store.headers import MAX_SCANS, BrokenPicture, read_header
+from tracklearn.store.picture.headers import MAX_SCANS, BrokenPicture, read_header
 
 SIDES = st.integers(1, 70)
 SMALL = dict(every_format(13, 21))

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tracklearn.store import jobs, reader, shards
-from tracklearn.store.detect import open_detector
-from tracklearn.store.frames import Frame, VideoInfo
-from tracklearn.store.ingest import Config, Source, check, ingest, request_digest
-from tracklearn.store.mot import Boxes, write_results
-from tracklearn.store.shards import HashedFile
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.detect.detector import open_detector
+from tracklearn.store.film.frames import Frame, VideoInfo
+from tracklearn.store.film.mot import Boxes, write_results
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest import jobs, reader
+from tracklearn.store.ingest.ingest import Config, Source, check, ingest, request_digest
+from tracklearn.store.sets import shards
+from tracklearn.store.sets.shards import HashedFile
+from tracklearn.store.sets.tracklets import open_set
 
 WIDTH, HEIGHT, FPS = 96, 64, 10
 COLOURS = np.array([[200, 40, 40], [40, 200, 40]])

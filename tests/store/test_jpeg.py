@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.store.made_pictures import encoded, noise
 
-from tracklearn.store.folders import read_crop
-from tracklearn.store.ingest import ingest
-from tracklearn.store.jpeg import segments, stripped
-from tracklearn.store.pictures import decode
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.ingest.folders import read_crop
+from tracklearn.store.ingest.ingest import ingest
+from tracklearn.store.picture.jpeg import segments, stripped
+from tracklearn.store.picture.pictures import decode
+from tracklearn.store.sets.tracklets import open_set
 
 SECRETS = (
     b"48 deg north",

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.store.made_pictures import encoded, noise
 
-from tracklearn.store.folders import MAX_LISTED, scan_folder, shorten, skip
-from tracklearn.store.frame_names import number_frames
-from tracklearn.store.ingest import Config, ingest
-from tracklearn.store.listing import count_files, list_folder
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.film.frame_names import number_frames
+from tracklearn.store.ingest.folders import scan_folder
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.picture.listing import count_files, list_folder
+from tracklearn.store.sets.tracklets import open_set
+from tracklearn.store.skipped import MAX_LISTED, shorten, skip
 
 JPEG = encoded(".jpg", noise(16, 8))
 # name -> content; None is a link that leads nowhere

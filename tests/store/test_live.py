@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from benchmarks.live_servers import Connection, Page, RtspServer, WebServer, encode, mjpeg
 
-from tracklearn.store.ingest import Config, check, ingest, request_digest
-from tracklearn.store.live import CameraError, Live, LiveFrames
-from tracklearn.store.mot import Boxes, write_results
-from tracklearn.store.sources import parse_sources
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.live import CameraError, Live, LiveFrames
+from tracklearn.store.film.mot import Boxes, write_results
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest.ingest import Config, check, ingest, request_digest
+from tracklearn.store.ingest.sources import parse_sources
+from tracklearn.store.sets.tracklets import open_set
 
 MOMENT = datetime(2026, 5, 1, 8, tzinfo=UTC)
 
@@ -443,7 +443,7 @@ def test_resume_keeps_a_finished_recording_and_makes_a_broken_one_anew(live, tmp
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as broken:
-            broken.setattr("tracklearn.store.cut.encode_jpeg", fail)
+            broken.setattr("tracklearn.store.ingest.cut.encode_jpeg", fail)
             with pytest.raises(OSError, match="No space"):
                 ingest(source, tmp_path / "set", config=boxes, live=live())
         path = ingest(source, tmp_path / "set", config=boxes, live=live(), resume=True)

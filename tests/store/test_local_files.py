@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tests.store.made_pictures import encoded, noise
 
-from tracklearn.store.ingest import Config, ingest
-from tracklearn.store.mot import Boxes, write_results
-from tracklearn.store.sources import parse_source
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.mot import Boxes, write_results
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.ingest.sources import parse_source
+from tracklearn.store.sets.tracklets import open_set
 
 NAMES = (
     "2024-01-01T12:00:00.mp4",

@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tracklearn.store import mot_text
-from tracklearn.store.mot import (
+from tracklearn.store.film import mot_text
+from tracklearn.store.film.mot import (
     Boxes,
     detection_f1,
     iou,

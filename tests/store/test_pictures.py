@@ -19,14 +19,15 @@ from tests.store.made_pictures import (
     tiff,
 )
 
-from tracklearn.store import pictures
-from tracklearn.store.crops import GREY, MAX_SIDE, StoredCrops, encode_jpeg
-from tracklearn.store.folders import read_crop
-from tracklearn.store.images import ImageFiles
-from tracklearn.store.ingest import ingest
-from tracklearn.store.pictures import BrokenPicture, decode, load
-from tracklearn.store.tracklets import open_set
-from tracklearn.store.video import open_frames
+import tracklearn
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.ingest.folders import read_crop
+from tracklearn.store.ingest.ingest import ingest
+from tracklearn.store.picture import pictures
+from tracklearn.store.picture.crops import GREY, MAX_SIDE, StoredCrops, encode_jpeg
+from tracklearn.store.picture.images import ImageFiles
+from tracklearn.store.picture.pictures import BrokenPicture, decode, load
+from tracklearn.store.sets.tracklets import open_set
 
 CLAIMS = {
     "jpeg": claiming_jpeg(65_500, 65_500),
@@ -56,7 +57,7 @@ def test_every_claim_together_takes_no_memory(tmp_path):
         (tmp_path / f"{i}.jpg").write_bytes(data)
     (tmp_path / "large.jpg").write_bytes(claiming_jpeg(8192, 8192, progressive=True))
     code = (
-        "import sys, resource; from pathlib import Path; from tracklearn.store import pictures\n"
+        "import sys, resource; from pathlib import Path; from tracklearn.store.picture import pictures\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for file in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try: print(pictures.read(file).shape)\n"
@@ -221,10 +222,10 @@ def test_a_side_that_jpeg_cannot_hold_is_shrunk(tmp_path):
 
 
 def test_pictures_and_videos_have_one_door_each():
-    package = Path(pictures.__file__).parent.parent
+    package = Path(tracklearn.__file__).parent
     doors = {
-        r"\bcv2\.(imdecode|imread|VideoCapture)\b|Image\.open\(|plt\.imread": ["store/pictures.py"],
-        r"\bav\.open\(": ["store/live.py", "store/video_file.py", "store/video_writer.py"],
+        r"\bcv2\.(imdecode|imread|VideoCapture)\b|Image\.open\(|plt\.imread": ["store/picture/pictures.py"],
+        r"\bav\.open\(": ["store/film/live.py", "store/film/video_file.py", "store/film/video_writer.py"],
     }
     for pattern, expected in doors.items():
         found = [file for file in package.rglob("*.py") if re.search(pattern, file.read_text())]

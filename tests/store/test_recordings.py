@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tracklearn.store import recordings
-from tracklearn.store.sources import Source, parse_source, parse_sources
+from tracklearn.store.film import recordings
+from tracklearn.store.ingest.sources import Source, parse_source, parse_sources
 
 
 @pytest.fixture

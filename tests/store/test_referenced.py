@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tracklearn.store import referenced, shards
-from tracklearn.store.crops import GREY, encode_jpeg
-from tracklearn.store.images import ImageFiles
-from tracklearn.store.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
+from tracklearn.store.picture.crops import GREY, encode_jpeg
+from tracklearn.store.picture.images import ImageFiles
+from tracklearn.store.sets import referenced, shards
+from tracklearn.store.sets.tracklets import SetWriter, open_set, read_truth, truth_path, write_truth
 from tracklearn.types import Tracklets
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracklearn.store import sources
-from tracklearn.store.sources import Source, changed, fingerprint, fixed_cameras, parse_source, parse_sources
+from tracklearn.store.ingest import sources
+from tracklearn.store.ingest.sources import (
+    Source,
+    changed,
+    fingerprint,
+    fixed_cameras,
+    parse_source,
+    parse_sources,
+)
 
 
 @pytest.fixture

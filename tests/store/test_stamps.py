@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracklearn.store.stamps import MPEG_WRAP, Clock, Survey, rate_of, survey
+from tracklearn.store.film.stamps import MPEG_WRAP, Clock, Survey, rate_of, survey
 
 
 def _times(stamps, rate=10.0):

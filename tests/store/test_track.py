@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tracklearn.store.mot import read_detections
-from tracklearn.store.track import NAMES, open_tracker
+from tracklearn.store.film.mot import read_detections
+from tracklearn.store.film.track import NAMES, open_tracker
 
 
 def _walk(tracker, frames, *, speed=3.0, score=0.9, people=2, fps=25):

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tracklearn.store import setwriter, shards
-from tracklearn.store.crops import encode_jpeg
-from tracklearn.store.pictures import BrokenPicture, decode
+from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.picture.pictures import BrokenPicture, decode
 from tracklearn.store.sealed import write_sealed
-from tracklearn.store.shards import HashedFile, ShardReader, ShardWriter
-from tracklearn.store.tracklets import (
+from tracklearn.store.sets import setwriter, shards
+from tracklearn.store.sets.shards import HashedFile, ShardReader, ShardWriter
+from tracklearn.store.sets.tracklets import (
     SetWriter,
     number_cameras,
     open_set,

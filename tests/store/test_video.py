@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.store.listing import natural_key
-from tracklearn.store.video import open_frames
-from tracklearn.store.video_writer import VideoWriter
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video_writer import VideoWriter
+from tracklearn.store.picture.listing import natural_key
 
 
 def _picture(i, height=48, width=64):

@@ -13,9 +13,9 @@ from tracklearn.app import pipeline
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.train import Round
-    from tracklearn.store.clocks import Start
-    from tracklearn.store.ingest import Config as IngestConfig
-    from tracklearn.store.live import Live
+    from tracklearn.store.film.clocks import Start
+    from tracklearn.store.film.live import Live
+    from tracklearn.store.ingest.ingest import Config as IngestConfig
 
 
 def train(
@@ -96,7 +96,7 @@ def run(
     Returns:
         Paths of `set`, `run` and `report`, and `seconds` per stage.
     """
-    from tracklearn.store.ingest import Config
+    from tracklearn.store.ingest.ingest import Config
 
     method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
 

@@ -196,7 +196,7 @@ def read_tests(
 
 def problems_of(benchmark: Benchmark) -> list[str]:
     """What is missing of a benchmark's test part, a line each; no image is opened."""
-    from tracklearn.store.images import ImageFiles
+    from tracklearn.store.picture.images import ImageFiles
 
     lines = []
     for name, published in benchmark.published.items():
@@ -402,7 +402,7 @@ def _write_pictures(
 
 def _portraits(part: Part, unreadable: set[int]) -> Callable[[int], Array]:
     """The picture of an item: its representative one, or the first that can be read."""
-    from tracklearn.store.gallery import representative
+    from tracklearn.store.gallery.folder import representative
 
     tracklets = part.tracklets
     best, start = tracklets.crop[representative(tracklets)], tracklets.start

@@ -64,9 +64,9 @@ def _found(path: Path) -> Iterator[Checked]:
 
 
 def _checked(path: Path) -> Checked:
-    from tracklearn.store.gallery import open_gallery
+    from tracklearn.store.gallery.folder import open_gallery
     from tracklearn.store.runs import Run
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     kind = "folder"
     try:

@@ -94,8 +94,8 @@ def prepare(
         FileNotFoundError, FileExistsError: as there.
     """
     from tracklearn.store import benchmarks
-    from tracklearn.store.referenced import CHECKS, require_free
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.referenced import CHECKS, require_free
+    from tracklearn.store.sets.tracklets import open_set
 
     if check not in CHECKS:
         raise ValueError(f"--check {check} is unknown: use one of {', '.join(CHECKS)}")

@@ -27,7 +27,7 @@ from tracklearn.types import Array, Scores
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
-    from tracklearn.store.tracklets import TrackletSet
+    from tracklearn.store.sets.tracklets import TrackletSet
 
 # Settings of the demo over those of the CPU preset: a small network from random weights that meets about
 # thirty people in a few minutes. Chosen on worlds of other seeds than the demo's own.
@@ -79,8 +79,8 @@ def write_videos(config: world.Config, folder: Path, *, progress: pipeline.Progr
 
 
 def _film(config: world.Config, camera: int, stem: Path) -> None:
-    from tracklearn.store.mot import Boxes, write_results
-    from tracklearn.store.video_writer import VideoWriter
+    from tracklearn.store.film.mot import Boxes, write_results
+    from tracklearn.store.film.video_writer import VideoWriter
 
     scene = world.make(config)
     frame, pid, box = [], [], []
@@ -134,8 +134,8 @@ def demo(
         FileExistsError: `out` exists and `resume` is off.
     """
     from tracklearn.app.report import SearchExample
-    from tracklearn.store.ingest import Config as IngestConfig
-    from tracklearn.store.tracklets import open_set, read_truth
+    from tracklearn.store.ingest.ingest import Config as IngestConfig
+    from tracklearn.store.sets.tracklets import open_set, read_truth
 
     out = Path(out)
     pipeline.method_module(method)
@@ -223,8 +223,8 @@ def judge_run(
     out: Path, names: tuple[str, ...], *, device: str | None, progress: pipeline.Progress | None
 ) -> dict[str, Any]:
     """Scores on the other people and noise rates of the training tracklets, from the ground truth."""
-    from tracklearn.store.mot import read_results
-    from tracklearn.store.tracklets import open_set, read_truth, write_truth
+    from tracklearn.store.film.mot import read_results
+    from tracklearn.store.sets.tracklets import open_set, read_truth, write_truth
 
     run = Run(out / "run")
     tracklet_set = open_set(out / "set")
@@ -282,9 +282,9 @@ def judge_run(
 
 def cut(films: Path, out: Path, *, progress: pipeline.Progress | None = None) -> TrackletSet:
     """Cut films of a world along their true boxes into the set `out`, and write who is in it beside it."""
-    from tracklearn.store import ingest
-    from tracklearn.store.mot import read_results
-    from tracklearn.store.tracklets import open_set, write_truth
+    from tracklearn.store.film.mot import read_results
+    from tracklearn.store.ingest import ingest
+    from tracklearn.store.sets.tracklets import open_set, write_truth
 
     names = sorted(path.stem for path in films.glob("*.mp4"))
     sources = [f"{name}={films / name}.gt.txt+{films / name}.mp4" for name in names]
@@ -316,7 +316,7 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Searches for n tracklets drawn at random, in other cameras; rows are of the judged set's pictures."""
     from tracklearn.core import rank
-    from tracklearn.store.gallery import representative
+    from tracklearn.store.gallery.folder import representative
 
     camid = judge_set.tracklets.camid
     picture = judge_set.tracklets.crop[representative(judge_set.tracklets)]

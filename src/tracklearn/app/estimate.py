@@ -27,12 +27,12 @@ from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
 from tracklearn.store import memory as machine
-from tracklearn.store.tracklets import open_set
+from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array, Crops, Progress, PseudoLabels, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
-    from tracklearn.store.crops import StoredCrops
+    from tracklearn.store.picture.crops import StoredCrops
     from tracklearn.store.weights import WeightsInfo
 
 

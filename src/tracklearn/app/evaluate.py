@@ -14,8 +14,8 @@ import numpy as np
 from tracklearn.types import Array, Crops, NoiseRates, Scores, Tracklets, Truth
 
 if TYPE_CHECKING:
-    from tracklearn.store.mot import Boxes
-    from tracklearn.store.tracklets import TrackletSet
+    from tracklearn.store.film.mot import Boxes
+    from tracklearn.store.sets.tracklets import TrackletSet
 
 
 def match_truth(tracklet_set: TrackletSet, truths: Mapping[str, Boxes], *, min_iou: float = 0.5) -> Truth:

@@ -182,7 +182,7 @@ def run_cell(
         `scores`, by the names of `table.METRICS` and more; `seconds` by stage; `threads` of the training.
     """
     from tracklearn.app import noise
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     source.prepare(progress)
     stages, set_path, run_path = Stages(folder), source.train, folder / "run"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tracklearn.core import threads
-from tracklearn.store import first_contact, model_files
+from tracklearn.store.detect import first_contact, model_files
 from tracklearn.types import Array, Crops
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -44,8 +44,8 @@ class ExportedModel:
     Raises:
         FileNotFoundError: no such file.
         ValueError: onnxruntime is not installed, the file is none it can load and run in bounds (see
-            `store/first_contact.py`), the input is of another form, mean and std are not three numbers each
-            of 0-1, std above 0, or the interpolation is unknown.
+            `store/detect/first_contact.py`), the input is of another form, mean and std are not three numbers
+            each of 0-1, std above 0, or the interpolation is unknown.
     """
 
     def __init__(

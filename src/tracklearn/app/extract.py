@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.store.crops import GREY, resize
+from tracklearn.store.picture.crops import GREY, resize
 from tracklearn.types import Array, Progress
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class _Count:
 
 def _identities(part: Part, items: Array) -> list[Any]:
     """What tells an item from those of other splits: its first image and its length."""
-    from tracklearn.store.images import ImageFiles
+    from tracklearn.store.picture.images import ImageFiles
 
     if not isinstance(part.images, ImageFiles):
         return items.tolist()
@@ -222,7 +222,7 @@ def _stream(model: Model, part: Part, items: Array, pictures: Pictures) -> Itera
 
 
 def _name_of(part: Part, row: int) -> str:
-    from tracklearn.store.images import ImageFiles
+    from tracklearn.store.picture.images import ImageFiles
 
     images = part.images
     return images.paths[row].as_py() if isinstance(images, ImageFiles) else f"crop {row}"

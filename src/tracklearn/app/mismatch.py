@@ -12,7 +12,7 @@ import numpy as np
 from tracklearn.types import Array, NoiseRates
 
 if TYPE_CHECKING:
-    from tracklearn.store.mot import Boxes
+    from tracklearn.store.film.mot import Boxes
 
 HARDLY = 0.25  # share of matched boxes below which rates say little
 _DOUBTFUL = 0.5  # share below which other readings of the boxes are tried

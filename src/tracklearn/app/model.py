@@ -174,7 +174,7 @@ def _exported(
 
 def _trained_on(run: Run) -> TrainedOn | None:
     """What a run's training set says of its origin; None where it is not a benchmark's, or has gone."""
-    from tracklearn.store.tracklets import open_set, read_truth, truth_path
+    from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 
     where = run.path / run.manifest["set"]["path"]
     if not (where / "manifest.json").is_file():

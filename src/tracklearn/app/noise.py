@@ -186,7 +186,7 @@ def measure(
     from tracklearn.app import mismatch
     from tracklearn.app.bars import stretches
     from tracklearn.core import noise
-    from tracklearn.store import mot
+    from tracklearn.store.film import mot
 
     rates, bars, rows, n_persons = {}, {}, [], 0
     warnings: list[str] = []
@@ -320,8 +320,8 @@ def simulate(
         ValueError: the rates cannot be reached.
     """
     from tracklearn.core import simulate as core
-    from tracklearn.store import referenced
-    from tracklearn.store.tracklets import open_set, read_truth
+    from tracklearn.store.sets import referenced
+    from tracklearn.store.sets.tracklets import open_set, read_truth
 
     base, truth = open_set(set_path), read_truth(set_path)
     settings = base.manifest["settings"]

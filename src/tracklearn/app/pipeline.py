@@ -6,6 +6,7 @@ interface call nothing else.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from tracklearn.app.search import Searcher
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Round
-    from tracklearn.store.clocks import Start
-    from tracklearn.store.ingest import Config as IngestConfig
-    from tracklearn.store.live import Live
-    from tracklearn.store.tracklets import TrackletSet
+    from tracklearn.store.film.clocks import Start
+    from tracklearn.store.film.live import Live
+    from tracklearn.store.ingest.ingest import Config as IngestConfig
+    from tracklearn.store.sets.tracklets import TrackletSet
 
 
 # ---------------------------------------------------------------------------------- features and index
@@ -94,8 +95,8 @@ def index(
         FileExistsError: there is a gallery already and `resume` is off.
     """
     from tracklearn.app.search import Searcher
-    from tracklearn.store import gallery
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.gallery import folder as gallery
+    from tracklearn.store.sets.tracklets import open_set
 
     opened, tracklet_set = Run(run), open_set(tracklets)
     path = opened.path / "gallery"
@@ -144,7 +145,7 @@ def report(
         FileNotFoundError: no such run, or its tracklet set has gone.
     """
     from tracklearn.app.report import ReportData, build_report
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     opened = Run(run)
     path = Path(out) if out is not None else opened.path / "report.html"
@@ -162,7 +163,11 @@ def report(
     owner = tracklets.tracklet[arrays["row"]]
     order = list(dict.fromkeys(owner.tolist()))
     labels = opened.labels
-    manifest, lost = opened.manifest, opened.lost_times
+    manifest = opened.manifest
+    notes = [line[0].upper() + line[1:] for line in manifest.get("labels_used", [])]
+    if lost := opened.lost_times:
+        notes.append(f"{lost} damaged lines of times.jsonl are left out of the seconds")
+        warnings.warn(f"{opened.path}: {notes[-1]}", stacklevel=1)
     data = ReportData(
         title=title or "Tracklearn report",
         command=command,
@@ -177,10 +182,7 @@ def report(
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
         film=_films(tracklet_set),
-        warnings=[
-            *(line[0].upper() + line[1:] for line in manifest.get("labels_used", [])),
-            *([f"{lost} damaged lines of times.jsonl are left out of the seconds"] if lost else []),
-        ],
+        warnings=notes,
         settings={
             "method": manifest["method"],
             "preset": manifest["preset"],
@@ -235,8 +237,8 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
     Empty where there is no gallery yet, or its tracklet set has gone.
     """
     from tracklearn.app.report import SearchExample
-    from tracklearn.store.gallery import open_gallery
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.sets.tracklets import open_set
 
     path = run.path / "gallery"
     if not path.is_dir():
@@ -267,7 +269,7 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
 
 def _gallery_is_of(run: Run, set_digest: str) -> bool:
     """Whether the gallery in a run's folder was made with this run from this set."""
-    from tracklearn.store.gallery import open_gallery
+    from tracklearn.store.gallery.folder import open_gallery
 
     path = run.path / "gallery"
     try:
@@ -322,8 +324,8 @@ def run(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
     """
-    from tracklearn.store import ingest as ingest_store
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.ingest import ingest as ingest_store
+    from tracklearn.store.sets.tracklets import open_set
 
     out = Path(out)
     with locked(out):

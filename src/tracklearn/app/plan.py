@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
     from tracklearn.learn.train import Config as ComputeConfig
-    from tracklearn.store.crops import StoredCrops
-    from tracklearn.store.tracklets import TrackletSet
+    from tracklearn.store.picture.crops import StoredCrops
+    from tracklearn.store.sets.tracklets import TrackletSet
     from tracklearn.store.weights import WeightsInfo
 
 
@@ -80,7 +80,7 @@ def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
     """The settings models by section name: ingest, network, train, and one section a method."""
     from tracklearn.learn.backbone import Config as NetworkConfig
     from tracklearn.learn.train import Config as ComputeConfig
-    from tracklearn.store.ingest import Config as IngestConfig
+    from tracklearn.store.ingest.ingest import Config as IngestConfig
 
     models: dict[str, type[BaseModel]] = {
         "ingest": IngestConfig,
@@ -141,7 +141,7 @@ class TrainPlan:
     @property
     def digest(self) -> str:
         """Same digest, same result (at the same number of threads and processes)."""
-        from tracklearn.store.tracklets import open_set
+        from tracklearn.store.sets.tracklets import open_set
 
         compute = self.compute.model_dump(mode="json", include={"precision", "compile"})
         return settings_store.digest(
@@ -159,7 +159,7 @@ class TrainPlan:
         )
 
     def _source_digest(self) -> str:
-        from tracklearn.store.tracklets import open_set, read_truth
+        from tracklearn.store.sets.tracklets import open_set, read_truth
 
         assert self.source is not None
         return settings_store.digest([open_set(self.source).digest, read_truth(self.source).pid.tolist()])
@@ -174,7 +174,7 @@ class TrainPlan:
         """The source's tracklets and crops, and the person of each tracklet."""
         from tracklearn.app.evaluate import tracklet_pid
         from tracklearn.learn.method import Material
-        from tracklearn.store.tracklets import open_set, read_truth
+        from tracklearn.store.sets.tracklets import open_set, read_truth
 
         if self.source is None:
             return ()

@@ -12,11 +12,11 @@ import numpy as np
 
 from tracklearn.app import drawn
 from tracklearn.store.files import make_folder, replacing
-from tracklearn.store.folders import readable
-from tracklearn.store.gallery import Gallery, open_gallery
-from tracklearn.store.listing import read_number
+from tracklearn.store.gallery.folder import Gallery, open_gallery
+from tracklearn.store.picture.listing import read_number
 from tracklearn.store.runs import Run
-from tracklearn.store.tracklets import TrackletSet, open_set
+from tracklearn.store.sets.tracklets import TrackletSet, open_set
+from tracklearn.store.skipped import readable
 from tracklearn.types import Array, Matches
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class Searcher:
     def _embed(self, picture: Array) -> Array:
         from tracklearn.app.pipeline import load_network
         from tracklearn.learn import embed
-        from tracklearn.store.crops import resize
+        from tracklearn.store.picture.crops import resize
         from tracklearn.types import ArrayCrops
 
         if self._network is None:
@@ -327,8 +327,8 @@ def _tracklet_number(query: str | Path | int) -> int | None:
 
 
 def _read_picture(path: Path) -> Array:
-    from tracklearn.store import pictures
-    from tracklearn.store.listing import list_folder
+    from tracklearn.store.picture import pictures
+    from tracklearn.store.picture.listing import list_folder
 
     # What its neighbours need tells how bright a picture of 16 bits is, as where they were taken into a set.
     series = pictures.Series(lambda: [path, *pictures.spread(list_folder(path.parent).images)])

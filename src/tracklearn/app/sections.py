@@ -17,7 +17,7 @@ from tracklearn.app import covered, figures, links, records
 from tracklearn.app.formats import duration, flat, known, number, percent
 from tracklearn.app.search import clock, fit
 from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
-from tracklearn.store.gallery import representative
+from tracklearn.store.gallery.folder import representative
 from tracklearn.types import Array
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tracklearn.learn.network import Network
     from tracklearn.learn.ranks import Ranks
     from tracklearn.learn.train import Prepared, Round, State
-    from tracklearn.store.tracklets import TrackletSet
+    from tracklearn.store.sets.tracklets import TrackletSet
 
 Tell = Callable[[str], None]
 
@@ -52,7 +52,7 @@ def train(
             leaves no folder.
     """
     from tracklearn.learn.ranks import joined
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
         tracklet_set, writer = open_set(plan.set_path), None

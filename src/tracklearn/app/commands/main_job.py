@@ -56,8 +56,8 @@ def ingest(
 ) -> None:
     """Turn camera files, tracker results or folders of crops into a tracklet set."""
     from tracklearn.app import pipeline
-    from tracklearn.store import ingest as store
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.ingest import ingest as store
+    from tracklearn.store.sets.tracklets import open_set
 
     overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
     chosen = ingest_config(config, overrides)
@@ -111,7 +111,7 @@ def train(
 ) -> None:
     """Learn a re-ID model from a tracklet set, without labels."""
     from tracklearn.app import pipeline
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     open_set(tracklets)  # a mistyped path should not wait for weights to be downloaded
     with Bars() as bars:
@@ -229,7 +229,7 @@ def run(
 ) -> None:
     """From camera files to a trained model, a gallery and a report, in one go."""
     from tracklearn.app import pipeline
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     overrides = overridden(
         settings,
@@ -288,7 +288,7 @@ def demo(
     """See it work: generate a small camera network, learn from its videos, judge on other people."""
     from tracklearn.app.demo import demo as show
     from tracklearn.store.runs import Run
-    from tracklearn.store.tracklets import open_set
+    from tracklearn.store.sets.tracklets import open_set
 
     with Bars() as bars:
         result = show(

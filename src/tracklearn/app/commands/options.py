@@ -221,6 +221,6 @@ def tell_losses(bars: Bars, manifest: Mapping[str, Any], run: Mapping[str, Any] 
 
 def command_line() -> str:
     """The command as it was called, for a report: without the passwords of addresses."""
-    from tracklearn.store.addresses import hide
+    from tracklearn.store.film.addresses import hide
 
     return shlex.join(["tracklearn", *map(hide, sys.argv[1:])])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tracklearn.store.live import Live
-    from tracklearn.store.sources import Source
+    from tracklearn.store.film.live import Live
+    from tracklearn.store.ingest.sources import Source
 
 For = Annotated[
     str | None,
@@ -80,7 +80,7 @@ def parsed(texts: Sequence[str], tell: Callable[[str], None]) -> list[Source]:
     Raises:
         FileNotFoundError, ValueError: as `parse_sources`.
     """
-    from tracklearn.store.sources import parse_sources
+    from tracklearn.store.ingest.sources import parse_sources
 
     sources = parse_sources(texts)
     for source in sources:
@@ -95,7 +95,7 @@ def live_of(sources: Sequence[Source], duration: str | None, tell: Callable[[str
     Raises:
         ValueError: --for is no duration, or there is no camera.
     """
-    from tracklearn.store.live import Live
+    from tracklearn.store.film.live import Live
 
     seconds = None if duration is None else seconds_of(duration)
     cameras = [source for source in sources if source.address]

@@ -65,7 +65,7 @@ class World:
 
     @property
     def judging(self) -> dict[str, Any]:
-        from tracklearn.store.tracklets import open_set
+        from tracklearn.store.sets.tracklets import open_set
 
         return {"judge": open_set(self.folder / "judge").digest}
 
@@ -74,7 +74,7 @@ class World:
             _film_and_cut(config, self.folder, name, progress)
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
-        from tracklearn.store.tracklets import open_set, read_truth
+        from tracklearn.store.sets.tracklets import open_set, read_truth
 
         if rerank:
             raise ValueError("rerank: the generated world is judged without, give it to benchmarks alone")
@@ -194,7 +194,7 @@ def purity(run: Run, set_path: Path) -> Scores:
         round: `linked`, `transitivity`, `link_precision`, `link_recall`; and `links`, the latter two of all.
     """
     from tracklearn.core import noise
-    from tracklearn.store.tracklets import open_set, read_truth
+    from tracklearn.store.sets.tracklets import open_set, read_truth
 
     opened = open_set(set_path)
     truth, given, parts = read_truth(set_path), opened.tracklets, pipeline.isolated(run, opened)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store.benchmarks import generated, stills, videos
-from tracklearn.store.benchmarks.parts import Benchmark, Part
-from tracklearn.store.benchmarks.subset import Subset, draw
-from tracklearn.store.images import ImageFiles
+from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
+from tracklearn.store.benchmarks.subset import draw
+from tracklearn.store.picture.images import ImageFiles
 from tracklearn.types import Progress
 
 __all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "Subset", "check", "draw", "find", "read"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tracklearn.store.benchmarks.parts import Benchmark, Part, locate
-from tracklearn.store.tracklets import open_set, read_truth, truth_path
+from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 
 
 def read_world(root: Path) -> Benchmark:

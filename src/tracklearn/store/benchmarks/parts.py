@@ -6,18 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tracklearn.store import referenced
-from tracklearn.store.frames import DEFAULT_FPS
-from tracklearn.store.images import ImageFiles
-from tracklearn.store.tracklets import TrackletSet
+from tracklearn.store.film.frames import DEFAULT_FPS
+from tracklearn.store.picture.images import ImageFiles
+from tracklearn.store.sets import referenced
+from tracklearn.store.sets.tracklets import TrackletSet
 from tracklearn.types import Array, Crops, Tracklets, Truth
-
-if TYPE_CHECKING:
-    from tracklearn.store.benchmarks.subset import Subset
 
 # Files are not opened to learn their size; this is that of Market-1501, PRID 2011 and iLIDS-VID.
 NOMINAL_BOX = (0, 0, 64, 128)
@@ -251,3 +248,23 @@ def locate(root: str | Path, title: str, needed: Sequence[str], nested: Sequence
     if most == 0:
         raise FileNotFoundError(f"{root} is not {title}: it has no {missing}; see `tracklearn datasets`")
     raise FileNotFoundError(f"only a part of {title} is in {best}: there is no {missing}")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """How many persons, and the seed that draws them; nothing else decides who they are.
+
+    Args:
+        persons: of the training part.
+        test_persons: of those that queries show.
+        seed: of both draws. With the same seed, fewer persons are some of the more.
+    """
+
+    persons: int
+    test_persons: int
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """As a part of a file name."""
+        return f"{self.persons}-{self.test_persons}-seed{self.seed}"

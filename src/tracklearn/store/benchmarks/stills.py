@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tracklearn.store.benchmarks.parts import (
-    Benchmark,
-    Part,
-    by_person_and_camera,
-    items,
-    locate,
+from tracklearn.store.benchmarks.parts import Benchmark, Part, by_person_and_camera, items, locate
+from tracklearn.store.picture.images import ImageFiles
+from tracklearn.store.picture.listing import (
+    MAX_CAMID,
+    MAX_NUMBER,
+    OVERLONG,
+    SEQUENCE,
+    list_folder,
+    read_number,
 )
-from tracklearn.store.folders import skip
-from tracklearn.store.images import ImageFiles
-from tracklearn.store.listing import MAX_CAMID, MAX_NUMBER, OVERLONG, SEQUENCE, list_folder, read_number
+from tracklearn.store.skipped import skip
 from tracklearn.store.text import read_lines
 from tracklearn.types import Array, Truth
 

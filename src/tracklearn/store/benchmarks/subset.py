@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from tracklearn.store.benchmarks.parts import Benchmark, Part
+from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
 from tracklearn.types import Array
-
-
-@dataclass(frozen=True)
-class Subset:
-    """How many persons, and the seed that draws them; nothing else decides who they are.
-
-    Args:
-        persons: of the training part.
-        test_persons: of those that queries show.
-        seed: of both draws. With the same seed, fewer persons are some of the more.
-    """
-
-    persons: int
-    test_persons: int
-    seed: int = 0
-
-    @property
-    def label(self) -> str:
-        """As a part of a file name."""
-        return f"{self.persons}-{self.test_persons}-seed{self.seed}"
 
 
 def draw(benchmark: Benchmark, subset: Subset) -> Benchmark:

@@ -17,9 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
-from tracklearn.store.folders import skip
-from tracklearn.store.images import ImageFiles
-from tracklearn.store.listing import IMAGE_SUFFIXES, MAX_CAMID, MAX_NUMBER, OVERLONG, natural_key, read_number
+from tracklearn.store.picture.images import ImageFiles
+from tracklearn.store.picture.listing import (
+    IMAGE_SUFFIXES,
+    MAX_CAMID,
+    MAX_NUMBER,
+    OVERLONG,
+    natural_key,
+    read_number,
+)
+from tracklearn.store.skipped import skip
 from tracklearn.store.text import read_lines
 from tracklearn.types import Array, Truth
 

@@ -1,0 +1,1 @@
+"""Who finds people in a picture."""

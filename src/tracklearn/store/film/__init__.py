@@ -1,0 +1,1 @@
+"""What moves: videos, folders of frames, cameras, and the boxes that belong to their frames."""

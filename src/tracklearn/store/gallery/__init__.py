@@ -1,0 +1,1 @@
+"""Features of people, to be searched."""

@@ -1,0 +1,213 @@
+"""What ingest has to do: its settings, and each source with all that its part of the set depends on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tracklearn.store.config import digest
+from tracklearn.store.detect.detector import Detector, open_detector
+from tracklearn.store.film.clocks import Start, begin_times
+from tracklearn.store.film.frames import Frames
+from tracklearn.store.film.live import Live, LiveFrames
+from tracklearn.store.film.sequence import seqinfo_of
+from tracklearn.store.film.video import open_frames
+from tracklearn.store.ingest.folders import FolderPlan, scan_folder
+from tracklearn.store.ingest.sources import Source, changed, fingerprint, parse_sources, seen_from
+from tracklearn.store.picture.pictures import MAX_PIXELS, max_pixels
+from tracklearn.store.sets import setwriter
+from tracklearn.store.skipped import readable
+
+
+class Config(BaseModel):
+    """Settings of ingest.
+
+    `stride`, `min_length`, `min_box_height`, `margin` and `max_gap` concern tracks on video; folders of crops
+    are taken as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector: str = Field(
+        default="motion",
+        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}, {video}: names)",
+    )
+    tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
+    threshold: float | None = Field(
+        default=None, description="least detection score; the detector's own if None"
+    )
+    label: int | None = Field(
+        default=None, ge=0, description="class of a person in an openvino: or onnx: model; its usual if None"
+    )
+    stride: int = Field(default=1, ge=1, description="use every stride-th frame")
+    fps: float | None = Field(
+        default=None,
+        gt=0,
+        description="frame rate of sources without times; their codec's, or 25, if None",
+    )
+    min_length: int = Field(default=6, ge=1, description="crops; shorter tracks are dropped and counted")
+    max_length: int = Field(default=1000, ge=1, description="crops; longer tracks go on as a new tracklet")
+    min_box_height: float = Field(default=24, ge=1, description="pixels; lower boxes are skipped and counted")
+    margin: float = Field(
+        default=0.0, ge=0, le=1, description="added to a crop on each side, fraction of its box"
+    )
+    max_gap: float = Field(default=5.0, gt=0, description="seconds; a track unseen for longer is over")
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Config:
+        if self.max_length < self.min_length:
+            raise ValueError(f"max_length {self.max_length} is below min_length {self.min_length}")
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """One source, and how it is to be read.
+
+    Args:
+        source: what to read.
+        config: settings.
+        detector: its spec with the camera's name in it; "" where none is needed.
+        plan: what a folder of crops holds; None for anything else.
+        fault: why a folder of crops has no plan.
+        start: when it began.
+        after: when the camera's first file began, and that file.
+        live: how a camera is recorded.
+    """
+
+    source: Source
+    config: Config
+    detector: str
+    plan: FolderPlan | None
+    fault: str | None = None
+    start: datetime | None = None
+    after: tuple[datetime, Path] | None = None
+    live: Live = field(default_factory=Live)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files and folders that its content comes from; none of a camera."""
+        source = self.source
+        if source.address:
+            return []
+        info = seqinfo_of(source.path) if source.kind != "crops" and source.path.is_dir() else None
+        found = (source.results, source.path, info.path if info else None)
+        return [file for file in found if file is not None]
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of what the source holds; of a camera, of what may be shown of its address."""
+        if self.source.address:
+            return digest([str(self.source), self.live.seconds])
+        return digest([fingerprint(file) for file in self.files])
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything its part of the set depends on."""
+        settings = {
+            **self.config.model_dump(),
+            "detector": self.detector,
+            "model": _model_digest(self.detector),
+        }
+        if (limit := max_pixels()) != MAX_PIXELS:
+            settings["max_pixels"] = limit
+        if self.start or self.after:
+            settings["start"] = [str(self.start), str(self.after and self.after[0])]
+        source, when = self.source, [changed(file) for file in self.files]
+        return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
+
+    def record(self, out: Path) -> dict[str, Any]:
+        """What the manifest says of any source; places are relative to the set `out`."""
+        source = self.source
+        results = None if source.results is None else readable(seen_from(source.results, out))
+        return {
+            "camera": source.camera,
+            "path": str(source) if source.address else readable(seen_from(source.path, out)),
+            "results": results,
+            "kind": source.kind if self.plan is None else self.plan.kind,
+            "digest": self.content,
+        }
+
+    def unread(self, out: Path, why: str) -> dict[str, Any]:
+        """The record of a source that cannot be read."""
+        for file in self.files:
+            why = why.replace(str(file), file.name)  # the message is for the screen, the set may be handed on
+        return self.record(out) | {
+            "status": "skipped",
+            "reason": readable(why),
+            "counts": {},
+            "skipped": [],
+            "seconds": 0.0,
+            "per_second": 0.0,
+        }
+
+    def open_frames(self, size: tuple[int, int] | None = None) -> Frames:
+        """The source's frames, of a video at `size` (width, height); see `video.open_frames`."""
+        source, config = self.source, self.config
+        if source.address:
+            return LiveFrames(
+                source.address, camera=source.camera, live=self.live, stride=config.stride, fps=config.fps
+            )
+        return open_frames(source.path, stride=config.stride, fps=config.fps, size=size)
+
+    def open_detector(self, device: str) -> Detector:
+        """A detector of its own on a torch device; see `detect.open_detector`."""
+        config = self.config
+        label = None if self.source.detections else config.label
+        return open_detector(self.detector, threshold=config.threshold, label=label, device=device)
+
+
+def jobs_of(
+    sources: Sequence[str | Path | Source],
+    config: Config,
+    start: Start | None = None,
+    live: Live | None = None,
+) -> list[Job]:
+    """The jobs of `ingest`'s arguments, in order; a folder of recordings is one for each file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ingest`, as far as names tell.
+    """
+    jobs, live = [], live or Live()
+    parsed = parse_sources(sources)
+    begins = begin_times(parsed, start or {})
+    for source, (begin, after) in zip(parsed, begins, strict=True):
+        detector = _named(config.detector, source) if source.kind == "video" else ""
+        if source.detections is not None:
+            detector = f"file:{source.detections}"
+        plan, fault = None, None
+        if source.kind == "crops":
+            try:
+                plan = scan_folder(source.path)
+            except (ValueError, PermissionError) as error:
+                fault = str(error)
+        jobs.append(Job(source, config, detector, plan, fault, begin, after, live))
+    films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
+    if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
+        raise ValueError(
+            f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
+            "put {camera} into its path, which stands for the name of the camera, or {video}, for the name "
+            "of the file without its ending"
+        )
+    return jobs
+
+
+def _named(detector: str, source: Source) -> str:
+    names = {"{camera}": source.camera, "{video}": source.path.stem}
+    return re.sub(r"{camera}|{video}", lambda found: names[found[0]], detector)
+
+
+def _model_digest(detector: str) -> list[str]:
+    """Digests of the files behind a detector such as openvino:PATH (.xml and .bin), if any."""
+    path = Path(detector.partition(":")[2])
+    if not path.is_file():
+        return []
+    return [fingerprint(file) for file in sorted({path, path.with_suffix(".bin")}) if file.is_file()]

@@ -1,0 +1,1 @@
+"""Pictures in and out: headers, decoding, JPEG crops, images that stay where they are."""

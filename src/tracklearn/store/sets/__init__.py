@@ -1,0 +1,1 @@
+"""Tracklet sets on disk."""

@@ -1,0 +1,463 @@
+"""Writing a tracklet set: one part a source, each finished on its own, joined and renamed at the end.
+
+Memory is bounded by a shard's batch and a table's row group, whatever the length of a video. The layout is
+described in `tracklearn.store.sets.tracklets`.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import tracklearn
+from tracklearn.store.config import digest
+from tracklearn.store.files import (
+    DamagedError,
+    beside,
+    hash_file,
+    make_folder,
+    put_folder,
+    remove_folder,
+)
+from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
+from tracklearn.store.sets.shards import HashedFile, ShardWriter, plain
+from tracklearn.types import Array
+
+SCHEMA = 1
+KIND = "tracklet set"
+ROW_GROUP = 1 << 16  # crop rows held back before they are written
+
+# A batch of one row takes kilobytes and a while: short pieces are joined before they become one.
+_SHORT, _PIECES = 64, 512
+
+CROPS = pa.schema(
+    {"tracklet": pa.int64(), "frame": pa.int64(), "time": pa.float64()}
+    | dict.fromkeys(("x1", "y1", "x2", "y2", "score"), pa.float32())
+    | {"shard": pa.int32(), "row": pa.int32()}
+)
+TRACKLETS = pa.schema(
+    {"tracklet": pa.int64(), "camid": pa.int64(), "camera": pa.string(), "source": pa.int64()}
+    | {"file": pa.int32(), "continues": pa.int64()}
+)
+_PART_TRACKLETS = pa.schema({"camera": pa.string(), "continues": pa.int64()})
+TRUTH = pa.schema({"pid": pa.int64()})
+
+
+class TableWriter:
+    """A parquet file written in row groups of about `ROW_GROUP` rows from pieces of any length."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.rows = 0
+        self._schema = schema
+        self._file = HashedFile(path)
+        self._writer: pq.ParquetWriter | None = None
+        self._pieces: list[list[Any]] = []  # short ones, not yet a batch
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0  # those of the pieces too
+        self._crc32 = 0
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Append rows: a value sequence for every field of the schema, not changed afterwards."""
+        values = [columns[f.name] for f in self._schema]
+        rows = len(values[0])
+        if rows < _SHORT and all(isinstance(v, (np.ndarray, list)) for v in values):
+            self._pieces.append(values)
+            if len(self._pieces) >= _PIECES:
+                self._join()
+        else:
+            self._join()
+            self._hold(values)
+        self._held_rows += rows
+        self.rows += rows
+        if self._held_rows >= ROW_GROUP:
+            self._flush()
+
+    def _join(self) -> None:
+        """Make one batch of the pieces."""
+        if self._pieces:
+            columns = list(zip(*self._pieces, strict=True))
+            self._pieces = []
+            self._hold([_joined(pieces) for pieces in columns])
+
+    def _hold(self, values: Sequence[Any]) -> None:
+        arrays = [pa.array(v, f.type) for v, f in zip(values, self._schema, strict=True)]
+        batch = pa.record_batch(arrays, schema=self._schema)
+        self._crc32 = column_crc32(batch.column(0), self._crc32)
+        self._held.append(batch)
+
+    def _flush(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+        self._join()
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held, self._schema).combine_chunks())
+        self._held, self._held_rows = [], 0
+        return self._writer
+
+    def close(self, metadata: Mapping[str, str] | None = None) -> str:
+        """Finish the file, with `metadata` and the sum of its first column in its footer; its sha256.
+
+        Without `metadata` there is neither: the manifest of a set sums the tables that it names.
+        """
+        writer = self._flush()
+        writer.add_key_value_metadata({**metadata, "crc32": str(self._crc32)} if metadata else {})
+        writer.close()
+        self._file.sync()
+        self._file.close()
+        return self._file.sha256.hexdigest()
+
+    def abandon(self) -> None:
+        """Let go of the file without finishing it."""
+        if not self._file.closed:
+            self._file.abandoned = True
+            if self._writer is not None:
+                self._writer.close()
+            self._file.close()
+
+
+def _joined(pieces: Sequence[Any]) -> Any:
+    """Value sequences one after the other."""
+    if all(isinstance(piece, np.ndarray) for piece in pieces):
+        return np.concatenate(pieces)
+    return [value for piece in pieces for value in piece]
+
+
+def column_crc32(column: pa.Array, before: int = 0) -> int:
+    """crc32 of a column's numbers, going on from those before; 0 for a column of anything else."""
+    if not pa.types.is_primitive(column.type):
+        return 0
+    return zlib.crc32(memoryview(column.to_numpy(zero_copy_only=False)).cast("B"), before)
+
+
+class PartWriter:
+    """Writes the tracklets of one source; made by `SetWriter.part`."""
+
+    def __init__(self, folder: Path, *, key: str, truth: bool, shard_bytes: int) -> None:
+        self.folder = folder
+        self.key = key
+        self._labelled, self._shard_bytes = truth, shard_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        folder = self.folder
+        self.n_tracklets = 0
+        self.n_crops = 0
+        folder.mkdir()
+        self._shards = ShardWriter(folder, shard_bytes=self._shard_bytes)
+        self._crops = TableWriter(folder / "crops.parquet", CROPS)
+        self._tracklets = TableWriter(folder / "tracklets.parquet", _PART_TRACKLETS)
+        self._truth = TableWriter(folder / "truth.parquet", TRUTH) if self._labelled else None
+
+    def restart(self) -> None:
+        """Drop all that was added."""
+        self.abandon()
+        remove_folder(self.folder)
+        self._begin()
+
+    def add(
+        self,
+        jpeg: Sequence[bytes],
+        *,
+        camera: str,
+        frame: Sequence[int] | Array,
+        time: Sequence[float] | Array,
+        box: Sequence[Sequence[float]] | Array,
+        score: Sequence[float] | Array,
+        continues: int = -1,
+        pid: int | Sequence[int] | Array = -1,
+    ) -> int:
+        """Append one whole tracklet.
+
+        Args:
+            jpeg: the m crops, m ≥ 1, as JPEG bytes in the order of frames.
+            camera: name of the camera.
+            frame, time, box, score: (m,) from 0, (m,) seconds, (m, 4) pixels, (m,) 0-1, as in `Tracklets`.
+            continues: the earlier tracklet of this part whose continuation this is, −1 for none.
+            pid: who is in it, one value or (m,); kept only in a part opened with `truth`.
+
+        Returns:
+            Its number within the part, from 0.
+
+        Raises:
+            ValueError: shapes or the order of frames are wrong.
+            OSError: the disk is full or failing.
+        """
+        m = len(jpeg)
+        number, time_, score_ = np.asarray(frame, np.int64), np.asarray(time, float), np.asarray(score, float)
+        box_ = np.asarray(box, np.float32).reshape(-1, 4)
+        if not m or not (m == len(number) == len(time_) == len(score_) == len(box_)):
+            raise ValueError(
+                f"a tracklet of {m} crops with {len(number)} frames, {len(time_)} times, {len(box_)} boxes "
+                f"and {len(score_)} scores: one of each per crop, at least one crop"
+            )
+        if (np.diff(number) < 0).any():
+            raise ValueError("frame decreases inside a tracklet: add crops in the order of frames")
+        shard, row = self._shards.add(jpeg)
+        x1, y1, x2, y2 = box_.T
+        self._crops.add(
+            {"tracklet": np.full(m, self.n_tracklets), "frame": number, "time": time_, "score": score_}
+            | {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "shard": shard, "row": row}
+        )
+        self._tracklets.add({"camera": [camera], "continues": [continues]})
+        if self._truth is not None:
+            self._truth.add({"pid": np.broadcast_to(np.asarray(pid, np.int64), (m,))})
+        self.n_tracklets += 1
+        self.n_crops += m
+        return self.n_tracklets - 1
+
+    def abandon(self) -> None:
+        """Let go of the open files; the part is not finished."""
+        self._shards.abandon()
+        for table in (self._crops, self._tracklets, self._truth):
+            if table is not None:
+                table.abandon()
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Close the part and mark it as done; `record` goes into the manifest's list of sources."""
+        self._shards.close()
+        files = {"crops": self._crops.close(), "tracklets": self._tracklets.close()}
+        if self._truth is not None:
+            files["truth"] = self._truth.close()
+        done = {
+            "key": self.key,
+            "shards": self._shards.done,
+            "files": files,
+            "record": {**record, "n_tracklets": self.n_tracklets, "n_crops": self.n_crops},
+        }
+        write_sealed(self.folder / "done.json", done)
+
+
+class SetWriter:
+    """Writes a tracklet set part by part (a part is one source), then joins the parts.
+
+    Args:
+        path: the set to write.
+        resume: keep the finished parts of an interrupted earlier writing.
+        shard_bytes: size of a shard, about.
+
+    Raises:
+        FileExistsError: `path` exists, or `path.partial` does and `resume` is off.
+
+    Used as a context manager it keeps the finished parts in `path.partial` on failure, for `resume`.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = False, shard_bytes: int = 64 << 20) -> None:
+        self.path = Path(path)
+        self.partial = beside(self.path, after=".partial")
+        self.shard_bytes = shard_bytes
+        self._parts: list[Path] = []
+        self._open: list[PartWriter] = []  # several cameras are recorded at one time
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} exists: choose another --out, or remove it")
+        if self.partial.exists() and not resume:
+            raise FileExistsError(
+                f"{self.partial} holds an unfinished set: go on with --resume or another --out, or remove it"
+            )
+        make_folder(self.partial)
+
+    def __enter__(self) -> SetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._open:
+            writer.abandon()
+        if not self.partial.is_dir():
+            return
+        # What cannot be used again goes: it would only take space. Without a finished part, all of it.
+        for part in self.partial.iterdir():
+            if not (part / "done.json").is_file():
+                remove_folder(part) if part.is_dir() else part.unlink()
+        if not any(self.partial.iterdir()):
+            self.partial.rmdir()
+
+    def part(self, key: str, *, truth: bool = False) -> PartWriter | None:
+        """A writer for the next source, or None where an earlier, interrupted writing has finished it.
+
+        Args:
+            key: digest of everything the part depends on (the source's content and the settings).
+            truth: the part carries pids; they go to the truth file, never into the set.
+        """
+        folder = self.partial / f"part-{key[:24]}"
+        if folder in self._parts:
+            raise ValueError(f"part {key[:24]} is written twice: every source needs a key of its own")
+        self._parts.append(folder)
+        if _finished(folder, key):
+            return None
+        if folder.exists():
+            remove_folder(folder)
+        writer = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
+        self._open = [p for p in self._open if not (p.folder / "done.json").is_file()] + [writer]
+        return writer
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the parts so far, as given to `PartWriter.finish`."""
+        return [_done(part)["record"] for part in self._parts]
+
+    def finish(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        camid: Mapping[str, int] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Join the parts in the order they were asked for and put the set in its place.
+
+        Args:
+            settings: what the set was made with, for the manifest.
+            camid: fixed camera numbers by name; other cameras take the free ones in order of appearance.
+            extra: more entries of the manifest.
+
+        Returns:
+            The set's path.
+
+        Raises:
+            OSError: the disk is full or failing; everything needed for `resume` is still there.
+        """
+        done = [_done(part) for part in self._parts]
+        joined = self.partial / "joined"
+        if joined.exists():
+            remove_folder(joined)
+        joined.mkdir()
+        names = [
+            pq.read_table(plain(part / "tracklets.parquet"))["camera"].unique().to_pylist()
+            for part in self._parts
+        ]
+        cameras = number_cameras((name for part in names for name in part), camid or {})
+        shards = self._link_shards(done, joined)
+        files, truth = self._join_tables(done, joined, cameras)
+        content = {"schema": SCHEMA, "cameras": cameras, "shards": without_blocks(shards), "files": files}
+        manifest = {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "tracklearn": tracklearn.__version__,
+            "digest": digest(content),
+            "settings": dict(settings),
+            "cameras": cameras,
+            "n_tracklets": sum(d["record"]["n_tracklets"] for d in done),
+            "n_crops": sum(d["record"]["n_crops"] for d in done),
+            **(extra or {}),
+            "sources": [d["record"] for d in done],
+            "files": files,
+            "shards": shards,
+        }
+        write_sealed(joined / MANIFEST, manifest)
+        if truth is not None:
+            truth.close({"set": str(manifest["digest"])})
+            (self.partial / "truth.parquet").replace(truth_path(self.path))
+        put_folder(joined, self.path)
+        remove_folder(self.partial)
+        return self.path
+
+    def _link_shards(self, done: list[dict[str, Any]], joined: Path) -> list[dict[str, Any]]:
+        """The parts' shards under their final numbers in `joined`, as links: the parts stay whole."""
+        out: list[dict[str, Any]] = []
+        for part, entry in zip(self._parts, done, strict=True):
+            for shard in entry["shards"]:
+                name = f"shard-{len(out):05d}.arrow"
+                try:
+                    os.link(part / shard["name"], joined / name)
+                except OSError:
+                    # A file system without hard links: interrupted right here, the part is done again.
+                    (part / shard["name"]).rename(joined / name)
+                out.append({**shard, "name": name})
+        return out
+
+    def _join_tables(
+        self, done: list[dict[str, Any]], joined: Path, cameras: list[str]
+    ) -> tuple[dict[str, str], TableWriter | None]:
+        """Stream the parts' tables into one each, with tracklet and shard numbers moved on.
+
+        Returns the files' sha256, and the writer of the truth, still open, where a part has one.
+        """
+        crops = TableWriter(joined / "crops.parquet", CROPS)
+        tracklets = TableWriter(joined / "tracklets.parquet", TRACKLETS)
+        truth = None
+        if any("truth" in entry["files"] for entry in done):
+            truth = TableWriter(self.partial / "truth.parquet", TRUTH)
+        camid = {name: i for i, name in enumerate(cameras)}
+        n_tracklets = n_shards = 0
+        for file, (part, entry) in enumerate(zip(self._parts, done, strict=True)):
+            for batch in pq.ParquetFile(plain(part / "crops.parquet"), pre_buffer=False).iter_batches(
+                ROW_GROUP
+            ):
+                column = {name: batch.column(name) for name in batch.schema.names}
+                column["tracklet"] = column["tracklet"].to_numpy() + n_tracklets
+                column["shard"] = column["shard"].to_numpy() + np.int32(n_shards)
+                crops.add(column)
+            own = pq.read_table(plain(part / "tracklets.parquet"))
+            camera, continues = own["camera"].to_pylist(), own["continues"].to_numpy()
+            number = n_tracklets + np.arange(len(camera))
+            tracklets.add(
+                {"tracklet": number, "source": number, "camera": camera, "file": np.full(len(camera), file)}
+                | {"camid": [camid[name] for name in camera]}
+                | {"continues": np.where(continues >= 0, continues + n_tracklets, -1)}
+            )
+            if truth is not None and "truth" in entry["files"]:
+                for batch in pq.ParquetFile(plain(part / "truth.parquet"), pre_buffer=False).iter_batches(
+                    ROW_GROUP
+                ):
+                    truth.add({"pid": batch.column("pid")})
+            elif truth is not None:
+                truth.add({"pid": np.full(entry["record"]["n_crops"], -1)})
+            n_tracklets += len(camera)
+            n_shards += len(entry["shards"])
+        return {"crops.parquet": crops.close(), "tracklets.parquet": tracklets.close()}, truth
+
+
+def number_cameras(names: Iterable[str], fixed: Mapping[str, int]) -> list[str]:
+    """Camera names by camid: `fixed` ones at their number, the rest at the free numbers in order.
+
+    Numbers below the highest fixed one that nobody takes are "".
+
+    >>> number_cameras(["door", "hall", "door", "yard"], {"hall": 0})
+    ['hall', 'door', 'yard']
+    """
+    present = list(dict.fromkeys(names))
+    at = {number: name for name, number in fixed.items() if name in present}
+    free = (i for i in range(len(present) + len(at) + 1) if i not in at)
+    for name in present:
+        if name not in fixed:
+            at[next(free)] = name
+    return [at.get(i, "") for i in range(max(at) + 1)] if at else []
+
+
+def without_blocks(shards: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a set's digest covers of its shards; the sums of blocks say no more than a shard's own."""
+    return [{key: value for key, value in shard.items() if key != "crc32"} for shard in shards]
+
+
+def truth_path(path: str | Path) -> Path:
+    """Where the ground truth of the set at `path` lies: beside it, never inside."""
+    path = Path(path)
+    return beside(path, after=".truth.parquet")
+
+
+def _done(part: Path) -> dict[str, Any]:
+    """The record of a finished part."""
+    return read_sealed(part / "done.json", remedy=f"remove {part} and go on with --resume")
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether `folder` is a complete part made from `key`, every byte of it as it was written."""
+    if not (folder / "done.json").is_file():
+        return False
+    try:
+        done = _done(folder)
+        files = {f"{name}.parquet": sha256 for name, sha256 in done["files"].items()}
+        files |= {shard["name"]: shard["sha256"] for shard in done["shards"]}
+    except DamagedError:
+        return False
+    return done["key"] == key and all(
+        (folder / name).is_file() and hash_file(folder / name) == sha256 for name, sha256 in files.items()
+    )
