@@ -13,6 +13,7 @@ from tests.faults.crash_journal import Tree, read_tree, write_tree
 from tests.faults.crash_server import Server
 from tracklearn import world
 from tracklearn.app import demo
+from tracklearn.store.files import make_folder
 
 _WORLD = {"n_people": 6, "n_cameras": 2, "seconds": 20, "fps": 4.0, "width": 320, "height": 180}
 _SIZE = ["network.height=64", "network.width=32", "train.checkpoint_every=1"]
@@ -246,7 +247,7 @@ def shrink_demo() -> None:
     from tracklearn.store.ingest import jobs
 
     def write_videos(config: world.Config, folder: Path, *, progress: object = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for camera, name in enumerate(world.make(config).cameras):
             demo._film(config, camera, folder / name)
 

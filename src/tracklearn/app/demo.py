@@ -20,7 +20,7 @@ from tracklearn import world
 from tracklearn.app import evaluate, pipeline
 from tracklearn.app.formats import percent
 from tracklearn.store import config as settings_store
-from tracklearn.store.files import beside, read_json, remove_folder, write_json
+from tracklearn.store.files import beside, make_folder, read_json, remove_folder, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Scores
@@ -63,7 +63,7 @@ def write_videos(config: world.Config, folder: Path, *, progress: pipeline.Progr
 
     The cameras are rendered in parallel, one process each, as many as there are processors.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names = world.make(config).cameras
     workers = min(len(names), os.cpu_count() or 1)
     # The workers leave Ctrl-C to this process, which stops them.

@@ -20,7 +20,7 @@ from tracklearn.app.refusals import out_of_memory, refusal
 from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
-from tracklearn.store.files import read_json, write_json
+from tracklearn.store.files import make_folder, read_json, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress
@@ -275,7 +275,7 @@ def _write(grid: Grid, results: list[dict[str, Any]], out: Path) -> dict[str, An
         "cells": results,
         "table": text,
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_atomic(out / "table.md", text.encode())
     write_json(out / "table.json", record)
     return record
