@@ -217,7 +217,10 @@ def guided(name: str, seconds: float) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["tracklearn.store"]):
-        for module in ("mot", "sources", "sequence", "weights", "gallery", "runs", "tracklets", "folders"):
+        for module in (
+            *("film.mot", "film.sequence", "ingest.sources", "ingest.folders", "weights", "runs"),
+            *("gallery.folder", "sets.tracklets", "benchmarks.videos"),
+        ):
             importlib.import_module(f"tracklearn.store.{module}")
     parser = parsers()[name]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name_:
