@@ -156,14 +156,14 @@ def _video(folder: Path, data: Path, name: str, truth: str | None = None) -> Mat
 
 def _world(folder: Path, seed: int) -> Material:
     from tracklearn import world
-    from tracklearn.app import demo
+    from tracklearn.app.demo.films import worlds, write_videos
     from tracklearn.store.ingest import ingest
 
     films = folder / "films"
-    config, _ = demo.worlds(seed)
+    config, _ = worlds(seed)
     names = world.make(config).cameras
     if not films.exists():
-        demo.write_videos(config, films.with_suffix(".partial"))
+        write_videos(config, films.with_suffix(".partial"))
         films.with_suffix(".partial").rename(films)
     sources = [f"{name}={films / name}.mp4" for name in names]
     set_path = ingest.ingest(sources, folder / "set", resume=True)
@@ -188,8 +188,9 @@ def _market(folder: Path, data: Path, root: Path | None) -> Material:
 
 def _described(set_path: Path, weights: Path | None, truth: dict[str, Path]) -> Material:
     """Features of a set by MobileNetV2 at 256×128, or by the demo's starting network for None."""
-    from tracklearn.app import demo, evaluate, pipeline
-    from tracklearn.app.plan import starting_networks
+    from tracklearn.app.demo import run as demo
+    from tracklearn.app.judge import rates
+    from tracklearn.app.pipeline.plan import plan_training, starting_networks
     from tracklearn.learn import embed
     from tracklearn.learn.backbone import Config
     from tracklearn.store.film.mot import read_truth
@@ -197,7 +198,7 @@ def _described(set_path: Path, weights: Path | None, truth: dict[str, Path]) -> 
 
     opened = open_set(set_path)
     tracklets = opened.tracklets
-    plan = pipeline.plan_training(
+    plan = plan_training(
         set_path,
         weights="none" if weights is None else str(weights),
         network=None if weights is None else Config(backbone="mobilenet_v2", height=256, width=128),
@@ -208,7 +209,7 @@ def _described(set_path: Path, weights: Path | None, truth: dict[str, Path]) -> 
     crops = opened.crops(plan.network.height, plan.network.width)
     network = starting_networks(plan, crops, tracklets)[0]
     boxes = {name: read_truth(path) for name, path in truth.items()}
-    pid = evaluate.match_truth(opened, boxes).pid[tracklets.crop]
+    pid = rates.match_truth(opened, boxes).pid[tracklets.crop]
     return Material(
         features=embed.extract(network, crops, tracklets.crop, device="cpu"),
         tracklet=tracklets.tracklet,

@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from tracklearn.app import evaluate, pipeline
+from tracklearn.app.judge.rates import colour_histogram, match_truth, noise_rates, retrieval
+from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
 from tracklearn.core import noise
+from tracklearn.core.noise import tracklet_pid
 from tracklearn.store.files import read_json
 from tracklearn.store.film.mot import read_truth
 from tracklearn.store.ingest import ingest
@@ -49,23 +51,21 @@ def visits(run: Run, set_path: Path, person: dict[int, int], device: str) -> dic
     visit_set = open_set(set_path)
     tracklets = visit_set.tracklets
     truth = {name: read_truth(set_path.parent / "visits.txt") for name in visit_set.cameras}
-    visit = evaluate.tracklet_pid(tracklets, evaluate.match_truth(visit_set, truth))
+    visit = tracklet_pid(tracklets, match_truth(visit_set, truth))
     pid = np.array([person[v] for v in visit])
     network = {
-        name: pipeline.load_network(run, which)
-        for name, which in (("untrained", "start"), ("trained", "weights"))
+        name: load_network(run, which) for name, which in (("untrained", "start"), ("trained", "weights"))
     }
     features = {
-        name: pipeline.tracklet_features(net, visit_set, tracklets, device=device)
-        for name, net in network.items()
+        name: tracklet_features(net, visit_set, tracklets, device=device) for name, net in network.items()
     }
     size = run.manifest["network"]
-    features["histogram"] = evaluate.colour_histogram(
+    features["histogram"] = colour_histogram(
         visit_set.crops(size["height"], size["width"], cache_bytes=0), tracklets
     )
     out: dict[str, Any] = {"n_visits": len(pid)}
     for name, rows in features.items():
-        scores = evaluate.retrieval(rows, pid, tracklets.camid, same_camera=True)
+        scores = retrieval(rows, pid, tracklets.camid, same_camera=True)
         out[name] = {"mAP": scores.mAP, "rank1": scores.rank(1), "n_valid": scores.n_valid}
     return out
 
@@ -92,8 +92,8 @@ def judge(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str 
     run, tracklet_set = Run(folder / "run"), open_set(folder / "set")
     video, person = data / "video", read_persons(data / "video" / "pets09-s2l1.persons.txt")
     truth_boxes = read_truth(video / "pets09-s2l1.gt.txt")
-    truth = evaluate.match_truth(tracklet_set, {camera: truth_boxes})
-    parts = pipeline.isolated(run, tracklet_set)
+    truth = match_truth(tracklet_set, {camera: truth_boxes})
+    parts = isolated(run, tracklet_set)
     manifest = run.manifest
     result: dict[str, Any] = {
         "run": {
@@ -109,12 +109,12 @@ def judge(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str 
         "tracklets": {},
     }
     for name, tracklets in (("before", tracklet_set.tracklets), ("after", parts)):
-        rates = evaluate.noise_rates(tracklets, truth, truth_pairs=len(np.unique(truth_boxes.track)))
+        rates = noise_rates(tracklets, truth, truth_pairs=len(np.unique(truth_boxes.track)))
         impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
         result["noise"][name] = {**rates.to_dict(), "impure_frames": impure}
         result["tracklets"][name] = len(tracklets)
     result["isolation"] = run.manifest["isolation"]
-    matched = evaluate.tracklet_pid(parts, truth)
+    matched = tracklet_pid(parts, truth)
     known = np.array([person.get(int(v), int(v)) if v >= 0 else -1 for v in matched])
     result["clusters"] = {
         "n_clusters": run.rounds[-1]["n_clusters"],

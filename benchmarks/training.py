@@ -51,7 +51,7 @@ from benchmarks.training_material import (
     make_tracklets,
     write_set,
 )
-from tracklearn.app.presets import PRESETS
+from tracklearn.app.pipeline.presets import PRESETS
 from tracklearn.learn import augment, backbone, deterministic, embed, network, sample, teacher
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment

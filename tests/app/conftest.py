@@ -7,7 +7,9 @@ import pytest
 from tests.app.made_files import put, write_onnx
 from tests.optional import needs
 from tracklearn import world
-from tracklearn.app import demo, pipeline
+from tracklearn.app.demo.films import write_videos
+from tracklearn.app.pipeline import run as pipeline
+from tracklearn.app.pipeline.plan import plan_training
 
 # One epoch of a few batches: enough to walk every path, not to learn.
 QUICK = [
@@ -23,7 +25,7 @@ QUICK = [
 def films(tmp_path_factory):
     """Two cameras' videos with ground truth beside them."""
     folder = tmp_path_factory.mktemp("films")
-    demo.write_videos(world.Config(n_people=6, n_cameras=2, seconds=20, people_seed=4), folder)
+    write_videos(world.Config(n_people=6, n_cameras=2, seconds=20, people_seed=4), folder)
     return folder
 
 
@@ -40,7 +42,7 @@ def done(films, sources, tmp_path_factory):
     out = tmp_path_factory.mktemp("done") / "work"
 
     def plan(set_path):
-        return pipeline.plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=QUICK)
+        return plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=QUICK)
 
     rounds = []
     arguments = {"ingest_config": Config(), "plan": plan}

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tracklearn.app import covered, pipeline
+from tracklearn.app.report import covered
+from tracklearn.app.report.of_run import _films
 from tracklearn.types import Tracklets
 
 
@@ -84,6 +85,6 @@ def test_only_films_tell_who_covers_whom():
     kinds = ("video", "folders", "results", "market")
     manifest = {"settings": {}, "sources": [{"kind": kind} for kind in kinds]}
     made = SimpleNamespace(manifest=manifest, file=np.array([0, 1, 2, 2, 3]))
-    assert pipeline._films(made).tolist() == [0, -1, 2, 2, -1]
+    assert _films(made).tolist() == [0, -1, 2, 2, -1]
     manifest["settings"]["noise"] = {"seed": 0}
-    assert pipeline._films(made) is None
+    assert _films(made) is None

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tracklearn.app.datasets import LABELS, prepare
+from tracklearn.app.judge.datasets import LABELS, prepare
 from tracklearn.store import benchmarks
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path

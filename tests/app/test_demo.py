@@ -3,9 +3,10 @@ import json
 import pytest
 
 from tracklearn import world
-from tracklearn.app import demo as module
+from tracklearn.app.demo import run as module
+from tracklearn.app.demo.films import worlds
 
-WHOLE = {"worlds": module.worlds, "SETTINGS": module.SETTINGS}
+WHOLE = {"worlds": worlds, "SETTINGS": module.SETTINGS}
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tracklearn.app import estimate as module
-from tracklearn.app import plan as planning
-from tracklearn.app.estimate import estimate
+from tracklearn.app.pipeline import estimate as module
+from tracklearn.app.pipeline import plan as planning
+from tracklearn.app.pipeline.estimate import estimate
 from tracklearn.learn import backbone, train
 from tracklearn.learn.method import Assignment, Method
 from tracklearn.learn.methods import tmc

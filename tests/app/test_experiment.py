@@ -8,8 +8,14 @@ import pytest
 
 from tests.app.conftest import QUICK
 from tracklearn import world
-from tracklearn.app import demo, experiment, noise, pipeline
+from tracklearn.app.demo import run as demo
 from tracklearn.app.experiments import files, sources, table
+from tracklearn.app.experiments import run as experiment
+from tracklearn.app.model.of_run import isolated
+from tracklearn.app.noise.simulate import level as noise_level
+from tracklearn.app.noise.simulate import simulate
+from tracklearn.app.pipeline.plan import plan_training
+from tracklearn.app.pipeline.training import train
 from tracklearn.store.benchmarks import stills, videos
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.runs import Run
@@ -248,7 +254,7 @@ def test_purity_counts_what_lies_with_another_person(finished):
     """Against a count by hand, crop by crop."""
     out, _, found = finished
     cell = out / "cells" / "world-1.5_1.2-with-seed3"
-    tracklets = pipeline.isolated(Run(cell / "run"), open_set(cell / "set"))
+    tracklets = isolated(Run(cell / "run"), open_set(cell / "set"))
     pid = read_truth(cell / "set").pid
     held = defaultdict(Counter)
     for tracklet, row in zip(tracklets.tracklet.tolist(), tracklets.crop.tolist(), strict=True):
@@ -345,21 +351,21 @@ def test_training_is_the_same_with_the_truth_shuffled_or_gone(finished, tmp_path
     """Clean and noisy sets: truth beside the set, shuffled, deleted; three times the same weights."""
     whole, _, _ = finished
     base = whole / "data" / "world0" / "train"
-    for level in (None, noise.level(fragmentation=1.5, switch=1.2)):
+    for level in (None, noise_level(fragmentation=1.5, switch=1.2)):
         name = "clean" if level is None else "noisy"
         path = tmp_path / name
-        noise.simulate(base, path, level or noise.level(fragmentation=1.0, switch=1.0), seed=1)
+        simulate(base, path, level or noise_level(fragmentation=1.0, switch=1.0), seed=1)
         sums = {}
         for state in ("present", "shuffled", "deleted"):
             if state == "shuffled":
                 write_truth(path, np.random.default_rng(0).permutation(read_truth(path).pid))
             if state == "deleted":
                 truth_path(path).unlink()
-            plan = pipeline.plan_training(
+            plan = plan_training(
                 path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, "tmc.epochs=1"]
             )
             run = tmp_path / f"{name}-{state}"
-            assert len(list(pipeline.train(plan, run))) == 1
+            assert len(list(train(plan, run))) == 1
             sums[state] = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
         assert len(set(sums.values())) == 1, sums
         assert not truth_path(path).exists()

@@ -8,10 +8,10 @@ import pytest
 
 from tests.app.made_files import write_onnx
 from tests.optional import needs
-from tracklearn.app import benchmark as module
-from tracklearn.app import extract
-from tracklearn.app.exported import ExportedModel
-from tracklearn.app.model import open_model
+from tracklearn.app.judge import benchmark as module
+from tracklearn.app.judge import extract
+from tracklearn.app.model.onnx import ExportedModel
+from tracklearn.app.model.open import open_model
 from tracklearn.store import benchmarks
 from tracklearn.store.picture.crops import resize
 from tracklearn.types import ArrayCrops

@@ -13,7 +13,9 @@ import pytest
 from tests.app.conftest import QUICK
 from tests.faults.crash_journal import OPEN, RENAME, UNLINK, Disk, read_journal, read_tree, write_tree
 from tests.faults.crash_server import KILL, Server, why_not
-from tracklearn.app import pipeline
+from tracklearn.app.model.of_run import load_network
+from tracklearn.app.pipeline.plan import plan_training
+from tracklearn.app.pipeline.training import train
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 
@@ -119,7 +121,7 @@ def test_killed_before_any_call_and_resumed_it_is_the_same_run(kill, whole):
         ended = kill(out)
         assert ended.code == 0, f"killed before call {n}, {calls[n - 1]}: {ended.err}"
         assert files(out) == want, f"killed before call {n}, {calls[n - 1]}"
-        pipeline.load_network(Run(out))  # weights that nothing loads would be of no use, whatever their bytes
+        load_network(Run(out))  # weights that nothing loads would be of no use, whatever their bytes
     assert len(states) >= 2  # before the first state and after it
 
 
@@ -170,8 +172,8 @@ def test_two_processes_of_torchrun_train_the_run_of_one(done, tmp_path):
     two = Run(out)
     assert json.loads(line)["rounds"] == two.rounds
     assert two.manifest["processes"] == 2
-    plan = pipeline.plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=settings)
-    for _ in pipeline.train(plan, tmp_path / "one"):
+    plan = plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=settings)
+    for _ in train(plan, tmp_path / "one"):
         pass
     one = Run(tmp_path / "one")
     assert one.manifest["digest"] == two.manifest["digest"]

@@ -7,10 +7,13 @@ import pytest
 
 from tests.app.conftest import QUICK
 from tracklearn import world
-from tracklearn.app import demo, evaluate, pipeline
-from tracklearn.app.estimate import estimate
+from tracklearn.app.demo.films import cut, write_videos
 from tracklearn.app.formats import percent
-from tracklearn.app.plan import starting_networks
+from tracklearn.app.judge.rates import label_rates, link_rates
+from tracklearn.app.model.of_run import isolated, load_network
+from tracklearn.app.pipeline.estimate import estimate
+from tracklearn.app.pipeline.plan import plan_training, starting_networks
+from tracklearn.app.report.of_run import report
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
@@ -29,8 +32,8 @@ def labelled(tmp_path_factory):
     config = world.Config(
         n_people=6, n_cameras=2, seconds=20, seed=7, people_seed=8, first_pid=50, clothes="dark"
     )
-    demo.write_videos(config, folder / "films")
-    demo.cut(folder / "films", folder / "set")
+    write_videos(config, folder / "films")
+    cut(folder / "films", folder / "set")
     return folder / "set"
 
 
@@ -50,7 +53,7 @@ def test_mmt_writes_both_teachers(done, call):
 
 def test_mmt_takes_a_file_for_each_student_and_tmc_does_not(done, call):
     file = done["out"] / "run" / "weights.safetensors"
-    plan = pipeline.plan_training(
+    plan = plan_training(
         done["out"] / "set", method="mmt", weights=f"{file},none", device="cpu", overrides=SIZE
     )
     assert plan.weights["name"] == "weights.safetensors,none"
@@ -92,20 +95,20 @@ def test_uga_keeps_its_graphs_and_the_first_stages_weights(done, linked):
     assert result["isolation"]["n_after"] > result["isolation"]["n_before"]
     assert list(run.kept()) == [2, 3]
     assert list(run.stages) == [(1, "intra")]
-    middle = pipeline.load_network(run, run.stages[1, "intra"]).arrays()
-    last = pipeline.load_network(run).arrays()
+    middle = load_network(run, run.stages[1, "intra"]).arrays()
+    last = load_network(run).arrays()
     assert any((middle[name] != last[name]).any() for name in middle)
     opened = open_set(done["out"] / "set")
-    parts = pipeline.isolated(run, opened)
+    parts = isolated(run, opened)
     assert len(run.kept()[3]["start"]) == len(parts) + 1
     if truth_path(opened.path).is_file():
-        rates = evaluate.link_rates(run.kept(), parts, read_truth(opened.path))
+        rates = link_rates(run.kept(), parts, read_truth(opened.path))
         assert [r["round"] for r in rates] == [2, 3]
 
 
 def test_the_report_of_uga_shows_its_links(linked):
     _, run = linked
-    page = pipeline.report(run.path).read_text()
+    page = report(run.path).read_text()
     assert "Links between cameras" in page
     assert 'id="links"' in page
     assert "n edges" in page  # the record of each graph
@@ -140,7 +143,7 @@ def test_msplr_learns_from_the_source_and_then_in_steps(done, call, labelled):
     assert run.labels.shape == (len(stages), run.manifest["isolation"]["n_after"])
     assert "kept_fraction" in run.rounds[2]["record"]
     assert run.manifest["source"] is not None
-    page = pipeline.report(
+    page = report(
         run.path, steps=[{"index": 2, "purity": 0.75, "mAP": 0.5}], out=run.path / "judged.html"
     ).read_text()
     assert "purity *" in page
@@ -150,7 +153,7 @@ def test_msplr_learns_from_the_source_and_then_in_steps(done, call, labelled):
 
 def test_msplr_with_another_truth_of_the_source_is_another_run(done, labelled):
     def digest():
-        return pipeline.plan_training(
+        return plan_training(
             done["out"] / "set",
             method="msplr",
             source=labelled,
@@ -172,7 +175,7 @@ def test_msplr_with_another_truth_of_the_source_is_another_run(done, labelled):
 
 
 def test_msplr_keeps_crops_of_both_sets(done, labelled):
-    plan = pipeline.plan_training(
+    plan = plan_training(
         done["out"] / "set", method="msplr", source=labelled, weights="none", device="cpu", overrides=SIZE
     )
     found = estimate(plan)
@@ -202,10 +205,10 @@ def test_refusals(done, call, labelled, method, options, message):
 def test_labels_are_judged_by_hand():
     label = np.array([0, 0, 0, 1, 1, -1, 2])
     pid = np.array([5, 5, 6, 6, 6, 5, -1])
-    rates = evaluate.label_rates(label, pid)
+    rates = label_rates(label, pid)
     assert rates["purity"] == pytest.approx(4 / 5)
     # pairs of one person: 3 of person 5, 3 of person 6; held by one cluster: one and one
     assert rates["recall"] == pytest.approx(2 / 6)
-    nothing = evaluate.label_rates(np.full(3, -1), np.arange(3))
+    nothing = label_rates(np.full(3, -1), np.arange(3))
     assert np.isnan(nothing["purity"])
     assert np.isnan(nothing["recall"])

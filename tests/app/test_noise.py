@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracklearn.app import bars, noise
-from tracklearn.app.pipeline import labels_used
+from tracklearn.app.noise import bars, simulate
+from tracklearn.app.noise import measure as noise
+from tracklearn.app.noise.simulate import Level, rearranged
+from tracklearn.app.pipeline.training import labels_used
 from tracklearn.core.simulate import OBSERVED, Simulated
 from tracklearn.store.sets import referenced
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
@@ -283,7 +285,7 @@ class TestSimulate:
             settings={"benchmark": benchmark},
             check="none",
         )
-        noise.simulate(tmp_path / "few", tmp_path / "made", noise.level(fragmentation=1, switch=1))
+        simulate.simulate(tmp_path / "few", tmp_path / "made", simulate.level(fragmentation=1, switch=1))
         assert open_set(tmp_path / "made").place["path"].to_pylist() == [f"{i}.jpg" for i in then]
 
     def test_rates_of_one_make_one_tracklet_per_person_and_camera_and_say_so(self, clean, call):
@@ -332,7 +334,7 @@ class TestSimulate:
             "simulate", "clean", "--like", "like.json", "--switch", "1", "--out", "n2", "--json"
         )
         assert json.loads(out)["achieved"]["r_SW"] == 1
-        wanted = noise.level(preset="MARS_2.5_1.5", like=tmp_path / "like.json")
+        wanted = simulate.level(preset="MARS_2.5_1.5", like=tmp_path / "like.json")
         assert (wanted.r_FM, wanted.r_SW, wanted.histogram) == (2.5, 1.5, {1: 2, 2: 1})
 
     def test_market_may_be_cut_into_single_images(self, clean, tmp_path):
@@ -340,12 +342,12 @@ class TestSimulate:
         market = referenced.regroup(
             base, base.tracklets, tmp_path / "m", settings={"benchmark": "market1501"}
         )
-        level = noise.Level(20, 1.5)
-        assert noise.simulate(market, tmp_path / "out", level)["achieved"]["r_FM"] == 20
+        level = Level(20, 1.5)
+        assert simulate.simulate(market, tmp_path / "out", level)["achieved"]["r_FM"] == 20
         with pytest.raises(ValueError, match="r_FM 20 cannot be reached: at most 12,"):
-            noise.simulate(market, tmp_path / "out2", level, min_segment=2)
+            simulate.simulate(market, tmp_path / "out2", level, min_segment=2)
         with pytest.raises(ValueError, match="r_FM 20 cannot be reached"):
-            noise.simulate(clean, tmp_path / "out2", level)
+            simulate.simulate(clean, tmp_path / "out2", level)
 
     def test_refusals(self, clean, call, tmp_path):
         rates = ("--fragmentation", "2", "--switch", "1.2")
@@ -391,7 +393,7 @@ def test_rearranged_keeps_the_rows_of_nobody_together():
     )
     rates = NoiseRates(1, 1, 1, {1: 1}, 1, 1, 1)
     made = Simulated(np.array([-1, 0, 0, -1, -1]), np.array([-1, 1, 0, -1, -1]), np.array([0]), rates)
-    new = noise.rearranged(tracklets, made)
+    new = rearranged(tracklets, made)
     assert new.tracklet.tolist() == [0, 0, 1, 2, 2]
     assert new.frame.tolist() == [0, 1, 7, 0, 4]
     assert new.crop.tolist() == [2, 3, 4, 1, 0]

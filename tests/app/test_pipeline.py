@@ -5,10 +5,16 @@ import pytest
 
 import tracklearn as tl
 from tests.app.conftest import QUICK
-from tracklearn.app import evaluate, pipeline
-from tracklearn.app.plan import starting_networks
-from tracklearn.app.search import Searcher
-from tracklearn.app.stages import Stages
+from tracklearn.app.judge import rates
+from tracklearn.app.model.of_run import isolated, load_network
+from tracklearn.app.pipeline import run as pipeline
+from tracklearn.app.pipeline.plan import plan_training, starting_networks
+from tracklearn.app.pipeline.stages import Stages
+from tracklearn.app.pipeline.training import train
+from tracklearn.app.report.of_run import report
+from tracklearn.app.search.index import index
+from tracklearn.app.search.searcher import Searcher
+from tracklearn.core.noise import tracklet_pid
 from tracklearn.store.film.mot import read_results
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
@@ -22,7 +28,7 @@ def test_run_leaves_set_run_gallery_and_report(done):
     assert [r.index for r in done["rounds"]] == [0, 1]
     assert [r["index"] for r in run.rounds] == [0, 1]
     assert set(run.rounds[0]["losses"]) >= {"id", "sid", "tri", "stri"}
-    parts = pipeline.isolated(run, tracklet_set)
+    parts = isolated(run, tracklet_set)
     assert len(parts) == run.manifest["isolation"]["n_after"]
     assert run.labels.shape == (2, len(parts))
     page = (out / "report.html").read_text()
@@ -47,7 +53,7 @@ def test_changed_settings_redo_training_but_not_ingest(done, sources, tmp_path):
     ingested = (out / "set" / "manifest.json").stat().st_mtime_ns
 
     def plan(set_path):
-        return pipeline.plan_training(
+        return plan_training(
             set_path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, "tmc.epochs=1"]
         )
 
@@ -59,19 +65,19 @@ def test_changed_settings_redo_training_but_not_ingest(done, sources, tmp_path):
 def test_an_interrupted_training_goes_on_to_the_same_bytes(done, tmp_path):
     out = tmp_path / "run"
     plan = done["arguments"]["plan"](done["out"] / "set")
-    events = pipeline.train(plan, out)
+    events = train(plan, out)
     next(events)
     next(events)  # the state of the first round is written, that of the second not yet
     events.close()
     assert not Run(out).finished
     with pytest.raises(FileExistsError):
-        list(pipeline.train(plan, out))
+        list(train(plan, out))
     # As if killed in the second round: the record is ahead of the state.
-    assert [r.index for r in pipeline.train(plan, out, resume=True)] == [1]
+    assert [r.index for r in train(plan, out, resume=True)] == [1]
     assert Run(out).finished
     for name in ("weights.safetensors", "labels.safetensors", "rounds.jsonl", "start.safetensors"):
         assert (out / name).read_bytes() == (done["out"] / "run" / name).read_bytes(), name
-    assert list(pipeline.train(plan, out, resume=True)) == []
+    assert list(train(plan, out, resume=True)) == []
 
 
 def test_python_in_ten_lines(sources, tmp_path):
@@ -109,9 +115,9 @@ def test_search_by_tracklet_leaves_it_out_and_by_its_picture_finds_it(done, tmp_
 
 def test_trained_weights_start_another_run(done):
     weights = str(done["out"] / "run" / "weights.safetensors")
-    plan = pipeline.plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
+    plan = plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
     assert plan.network.backbone == "tiny"
-    network = pipeline.load_network(Run(done["out"] / "run"))
+    network = load_network(Run(done["out"] / "run"))
     (again,) = starting_networks(
         plan, open_set(plan.set_path).crops(64, 32), open_set(plan.set_path).tracklets
     )
@@ -122,34 +128,34 @@ def test_trained_weights_start_another_run(done):
 def test_truth_is_matched_after_training_and_gives_noise_and_scores(done, films):
     tracklet_set, run = open_set(done["out"] / "set"), Run(done["out"] / "run")
     truths = {name: read_results(films / f"{name}.gt.txt") for name in tracklet_set.cameras}
-    truth = evaluate.match_truth(tracklet_set, truths)
+    truth = rates.match_truth(tracklet_set, truths)
     assert (truth.pid >= 0).mean() > 0.6
-    before = evaluate.noise_rates(tracklet_set.tracklets, truth)
+    before = rates.noise_rates(tracklet_set.tracklets, truth)
     assert before.n_persons * before.r_FM == pytest.approx(before.n_tracklets * before.r_SW)
-    pid = evaluate.tracklet_pid(tracklet_set.tracklets, truth)
+    pid = tracklet_pid(tracklet_set.tracklets, truth)
     owner = truth.pid[tracklet_set.tracklets.crop]
     for i in np.flatnonzero(pid >= 0):
         rows = owner[tracklet_set.tracklets.tracklet == i]
         assert (rows == pid[i]).sum() == np.bincount(rows[rows >= 0]).max()
-    parts = pipeline.isolated(run, tracklet_set)
-    histogram = evaluate.colour_histogram(tracklet_set.crops(64, 32), parts)
+    parts = isolated(run, tracklet_set)
+    histogram = rates.colour_histogram(tracklet_set.crops(64, 32), parts)
     np.testing.assert_allclose(np.linalg.norm(histogram, axis=1), 1, rtol=1e-5)
-    scores = evaluate.retrieval(histogram, evaluate.tracklet_pid(parts, truth), parts.camid, same_camera=True)
+    scores = rates.retrieval(histogram, tracklet_pid(parts, truth), parts.camid, same_camera=True)
     assert 0 < scores.mAP <= 1
     with pytest.raises(ValueError, match="the set has no camera 'cellar'"):
-        evaluate.match_truth(tracklet_set, {"cellar": next(iter(truths.values()))})
+        rates.match_truth(tracklet_set, {"cellar": next(iter(truths.values()))})
 
 
 def test_plan_names_what_is_wrong(done):
     where = done["out"] / "set"
     with pytest.raises(ValueError, match="method 'tcm' is unknown"):
-        pipeline.plan_training(where, method="tcm", weights="none", device="cpu")
+        plan_training(where, method="tcm", weights="none", device="cpu")
     with pytest.raises(ValueError, match="no preset is called 'fast'"):
-        pipeline.plan_training(where, weights="none", device="cpu", preset="fast")
+        plan_training(where, weights="none", device="cpu", preset="fast")
     with pytest.raises(ValueError, match=r"tmc\.epoch is unknown: did you mean 'epochs'"):
-        pipeline.plan_training(where, weights="none", device="cpu", overrides=["tmc.epoch=1"])
+        plan_training(where, weights="none", device="cpu", overrides=["tmc.epoch=1"])
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        pipeline.plan_training(where, weights="/nowhere.safetensors", device="cpu")
+        plan_training(where, weights="/nowhere.safetensors", device="cpu")
 
 
 def test_a_gallery_of_another_set_is_shown_as_such_and_not_taken_for_its_own(done, sources, tmp_path):
@@ -157,10 +163,10 @@ def test_a_gallery_of_another_set_is_shown_as_such_and_not_taken_for_its_own(don
     shutil.copytree(done["out"], out)
     other = tl.ingest(sources[:1], tmp_path / "other")
     with pytest.raises(FileExistsError, match="replace it with --resume"):
-        pipeline.index(out / "run", other, device="cpu")
-    searcher = pipeline.index(out / "run", other, device="cpu", resume=True)
+        index(out / "run", other, device="cpu")
+    searcher = index(out / "run", other, device="cpu", resume=True)
     assert searcher.tracklet_set.digest == open_set(other).digest
-    assert pipeline.report(out / "run", resume=True).is_file()
+    assert report(out / "run", resume=True).is_file()
     pipeline.run(sources, out, **done["arguments"], resume=True)
     assert Searcher(out / "run").tracklet_set.digest == open_set(out / "set").digest
 
@@ -168,7 +174,7 @@ def test_a_gallery_of_another_set_is_shown_as_such_and_not_taken_for_its_own(don
 def test_a_run_may_lie_behind_a_link_and_move_with_its_set(done, tmp_path):
     shutil.copytree(done["out"], tmp_path / "deep" / "er" / "work")
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
-    assert pipeline.report(tmp_path / "link" / "work" / "run").is_file()
+    assert report(tmp_path / "link" / "work" / "run").is_file()
     assert Searcher(tmp_path / "link" / "work" / "run").search(0, k=2).hits
 
 
@@ -176,9 +182,7 @@ def test_other_settings_after_a_stop_start_anew(done, sources, tmp_path):
     out = tmp_path / "work"
 
     def plan(set_path, *more):
-        return pipeline.plan_training(
-            set_path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, *more]
-        )
+        return plan_training(set_path, weights="none", device="cpu", preset="cpu", overrides=[*QUICK, *more])
 
     def stop(_):
         raise KeyboardInterrupt
@@ -275,7 +279,7 @@ class Killed(BaseException):
 
 def test_killed_at_any_step_a_stage_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """Every note, renaming and removal on the way from A by B, stopped, back to A, and to C."""
-    from tracklearn.app import stages as module
+    from tracklearn.app.pipeline import stages as module
 
     def way(stages, product):
         finished(stages, "A", product)

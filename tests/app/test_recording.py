@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.live_servers import Connection, RtspServer, encode
 
-from tracklearn.app.commands import main_job
+from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.options import command_line
 from tracklearn.app.commands.recording import ended_by_ctrl_c, live_of, parsed, seconds_of, starts_of
 from tracklearn.store.film.live import Live
@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_a_whole_set(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(Cutter, "add", counted)
     with RtspServer([Connection(units), Connection(units, then="stall")]) as server:
-        main_job.ingest(
+        ingest(
             [f"hall={server.address}"],
             out=tmp_path / "set",
             detector=_boxes(tmp_path / "boxes.txt"),
@@ -154,7 +154,7 @@ def test_a_recording_for_a_while_from_the_command_line(tmp_path, monkeypatch, ca
     script = [Connection(units), Connection(units, then="stall")]
     with RtspServer(script, user="me", password="s3cret") as server:
         address = server.address.replace("//", "//me@")
-        main_job.ingest(
+        ingest(
             [f"hall={address}"],
             out=tmp_path / "set",
             duration="1s",
@@ -178,7 +178,7 @@ def test_starts_reach_the_manifest(tmp_path):
                 writer.write(picture)
         _boxes(tmp_path / f"{name}.txt")
     sources = [f"{name}={tmp_path}/{name}.txt+{tmp_path}/{name}.mp4" for name in ("a", "b")]
-    main_job.ingest(sources, out=tmp_path / "set", start=["a=2026-05-01T08:00:00+02:00"], device="cpu")
+    ingest(sources, out=tmp_path / "set", start=["a=2026-05-01T08:00:00+02:00"], device="cpu")
     noted = open_set(tmp_path / "set").manifest["sources"]
     assert datetime.fromisoformat(noted[0]["start"]) == datetime(2026, 5, 1, 6, tzinfo=UTC)
     assert noted[1].get("start") is None

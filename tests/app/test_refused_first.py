@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.app.conftest import QUICK
-from tracklearn.app import pipeline
+from tracklearn.app.model.of_run import load_network
+from tracklearn.app.pipeline import run as pipeline
 from tracklearn.learn import backbone
 from tracklearn.store import weights
 
@@ -121,4 +122,4 @@ def test_a_damaged_run_s_weights_are_named(done, tmp_path):
     path = tiny_weights(tmp_path / "other.safetensors", **{"conv1.weight": state.numpy()})
     opened.weights_path = lambda which: path
     with pytest.raises(ValueError, match=r"other\.safetensors: weights do not fit tiny"):
-        pipeline.load_network(opened)
+        load_network(opened)

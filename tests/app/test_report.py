@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tracklearn.app import figures
-from tracklearn.app.report import ReportData, SearchExample, build_report, worst_mixed
+from tracklearn.app.report import charts
+from tracklearn.app.report.data import ReportData, SearchExample
+from tracklearn.app.report.page import build_report
+from tracklearn.core.shown import worst_mixed
 from tracklearn.types import Tracklets
 
 COLOURS = np.random.default_rng(7).integers(30, 226, (12, 3, 3)).astype(np.uint8)
@@ -423,18 +425,18 @@ def test_too_few_camera_names():
 def test_projection_is_pca_for_few_rows_tsne_for_many_and_repeatable():
     rng = np.random.default_rng(0)
     few, many = rng.normal(size=(9, 16)), rng.normal(size=(40, 16))
-    point, method = figures.project(few)
+    point, method = charts.project(few)
     assert method == "PCA"
     centred = few - few.mean(0)
     assert np.allclose(np.abs(point), np.abs(centred @ np.linalg.svd(centred)[2][:2].T))
-    point, method = figures.project(many)
+    point, method = charts.project(many)
     assert method == "t-SNE"
-    assert np.array_equal(point, figures.project(many)[0])
+    assert np.array_equal(point, charts.project(many)[0])
 
 
 @pytest.mark.parametrize("features", [np.ones((20, 4)), np.ones((3, 1)), np.outer(np.arange(20), [1.0, 2.0])])
 def test_projection_of_degenerate_features_is_finite(features):
-    point, method = figures.project(features)
+    point, method = charts.project(features)
     assert method == "PCA"
     assert point.shape == (len(features), 2)
     assert np.isfinite(point).all()
@@ -442,7 +444,7 @@ def test_projection_of_degenerate_features_is_finite(features):
 
 def test_charts_take_their_colours_from_the_page():
     series = {"a<b": (np.arange(3), np.array([0.1, np.nan, 0.3])), "$x_": (np.arange(3), np.arange(3.0))}
-    svg = figures.lines(series, x_label="round", alt='say "x" & y')
+    svg = charts.lines(series, x_label="round", alt='say "x" & y')
     assert "a&lt;b" in svg
     assert "$x_" in svg
     assert "var(--c0)" in svg

@@ -4,7 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.app import search
+from tracklearn.app.formats import clock
+from tracklearn.app.pictures import fit
+from tracklearn.app.search.hits import HEADER, captions, hits, table
+from tracklearn.app.search.sheet import contact_sheet
 from tracklearn.store.gallery import folder as gallery
 from tracklearn.types import Tracklets
 
@@ -44,18 +47,18 @@ def opened(tmp_path):
     ],
 )
 def test_clock(seconds, text):
-    assert search.clock(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_table(opened):
     matches = opened.search(np.eye(6, 8, dtype=np.float32)[2:4], 9, exclude=np.array([2, -1]))
-    first = search.hits(opened, matches)
+    first = hits(opened, matches)
     assert [h.tracklet for h in first] == [0, 1, 3, 4, 5]  # no row for the four empty places
-    rows = search.table(search.hits(opened, matches, query=1))
-    assert len(rows[0]) == len(search.HEADER)
+    rows = table(hits(opened, matches, query=1))
+    assert len(rows[0]) == len(HEADER)
     assert rows[0] == ("1", "3", "stairs", "0:32:30.8 – 0:41:11.0", "0.000")
     assert rows[1] == ("2", "0", "hall", "0:00:00.0 – 0:08:40.2", "1.414")
-    assert search.captions(first)[0] == "1 · 1.414\nhall · #0\n0:00:00.0"
+    assert captions(first)[0] == "1 · 1.414\nhall · #0\n0:00:00.0"
     assert first[0].to_dict()["crop"] == 52
 
 
@@ -68,7 +71,7 @@ def test_contact_sheet(tmp_path, n):
     results = [
         (colour((0, 160, 20 * i), (200, 30 + 30 * i)), f"{i + 1} · 0.5\ncam $1_ · #{i}") for i in range(n)
     ]
-    out = search.contact_sheet(colour((200, 10, 10)), results, tmp_path / "deep" / "sheet.png")
+    out = contact_sheet(colour((200, 10, 10)), results, tmp_path / "deep" / "sheet.png")
     assert [f.name for f in out.parent.iterdir()] == ["sheet.png"]
     image = cv2.cvtColor(cv2.imread(str(out)), cv2.COLOR_BGR2RGB).reshape(-1, 3)
     red = (np.abs(image.astype(int) - (200, 10, 10)) < 4).all(1)
@@ -80,8 +83,8 @@ def test_contact_sheet(tmp_path, n):
 
 def test_contact_sheet_is_the_same_each_time(tmp_path):
     results = [(colour((0, 160, 20)), "1")]
-    first = search.contact_sheet(colour((1, 2, 3)), results, tmp_path / "a.png").read_bytes()
-    assert search.contact_sheet(colour((1, 2, 3)), results, tmp_path / "b.png").read_bytes() == first
+    first = contact_sheet(colour((1, 2, 3)), results, tmp_path / "a.png").read_bytes()
+    assert contact_sheet(colour((1, 2, 3)), results, tmp_path / "b.png").read_bytes() == first
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (300, 20), (20, 300), (64, 32), (500, 260), (100, 40)])
@@ -89,7 +92,7 @@ def test_fit_keeps_the_shape_of_the_picture(shape):
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 99, (*shape, 3)).astype(np.uint8)
     kept = picture.copy()
-    tile = search.fit(picture, 64, 128)
+    tile = fit(picture, 64, 128)
     assert tile.shape == (128, 64, 3)
     assert np.array_equal(picture, kept)
     ground = (tile == 142).all(2)
@@ -103,4 +106,4 @@ def test_fit_keeps_the_shape_of_the_picture(shape):
 )
 def test_fit_refuses_what_is_no_picture(bad):
     with pytest.raises(ValueError, match=r"expected uint8 \(h, w, 3\) RGB"):
-        search.fit(bad, 64, 128)
+        fit(bad, 64, 128)

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tracklearn.app import demo, pipeline, records
+from tracklearn.app.demo.table import _links
+from tracklearn.app.report import records
+from tracklearn.app.report.of_run import report
 from tracklearn.store.runs import Run, RunWriter
 
 MANIFEST = {"digest": "d1", "method": "uga", "versions": {"torch": "1"}}
@@ -51,13 +53,13 @@ def test_a_finished_run_keeps_the_record_of_what_made_it(tmp_path):
 def test_a_report_before_the_first_round_says_how_to_go_on(tmp_path):
     begun(tmp_path / "run", 0)
     with pytest.raises(ValueError, match=r"has not come to its first round: go on with tracklearn train"):
-        pipeline.report(tmp_path / "run")
+        report(tmp_path / "run")
 
 
 def test_links_that_cannot_be_counted_are_shown_as_none():
-    lines = demo._links([{"round": 10, "precision": None, "recall": None}])
+    lines = _links([{"round": 10, "precision": None, "recall": None}])
     assert "–" in lines[1]
-    assert demo._links([]) == []
+    assert _links([]) == []
 
 
 def test_judged_steps_without_a_row_of_their_own_give_no_column():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.app.conftest import QUICK
 from tests.app.made_files import put
-from tracklearn.app.left_out import MAX_LINES, lines, losses
+from tracklearn.app.report.left_out import MAX_LINES, lines, losses
 from tracklearn.store.sets.tracklets import open_set
 
 BROKEN = "the image cannot be decoded (an empty file)"

@@ -217,7 +217,7 @@ def test_an_output_that_cannot_show_a_sign_stops_nothing(tmp_path, call, monkeyp
 
 
 def test_bars_are_drawn_on_a_terminal_that_knows_ascii_alone(monkeypatch):
-    from tracklearn.app.commands.options import Bars
+    from tracklearn.app.commands.bars import Bars
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracklearn.app import bars, noise
 from tracklearn.app.cli import main
+from tracklearn.app.noise import bars
+from tracklearn.app.noise import measure as noise
 
 N_FRAMES = 40
 

@@ -236,7 +236,7 @@ def test_one_rule_for_all_pictures_of_a_source(night, tmp_path, call):
 
 
 def test_a_query_is_as_bright_as_its_folder(night):
-    from tracklearn.app.search import _read_picture
+    from tracklearn.app.search.searcher import _read_picture
 
     folder, expected = night
     assert np.array_equal(_read_picture(folder / "000.png"), expected)

@@ -29,8 +29,13 @@ MEMORY = 3 << 30  # address space beyond what the warmed-up process has
 ASLEEP = 15  # looks in a row, a second apart, at which no thread of a child had run or wanted to
 _STEP = 0.02
 _WARM = (
-    *("tracklearn.app.cli", "tracklearn.app.demo", "tracklearn.app.search", "tracklearn.app.report"),
-    *("tracklearn.app.training", "tracklearn.app.experiment", "tracklearn.app.benchmark"),
+    *(
+        "tracklearn.app.cli",
+        "tracklearn.app.demo.run",
+        "tracklearn.app.search.searcher",
+        "tracklearn.app.report.page",
+    ),
+    *("tracklearn.app.pipeline.training", "tracklearn.app.experiments.run", "tracklearn.app.judge.benchmark"),
     *(
         "tracklearn.learn.train",
         "tracklearn.learn.embed",

@@ -130,13 +130,13 @@ def _truth(folder: Path, found: Sum) -> None:
 
 
 def _of_run(path: Path, found: Sum) -> None:
-    from tracklearn.app import pipeline
+    from tracklearn.app.model.of_run import load_network
     from tracklearn.store.runs import Run
 
     run = Run(path)
     found.add(run.manifest, run.rounds, run.labels, *run.isolation(), run.kept())
     for which in ("start", "weights", *run.stages.values()):
-        found.add(pipeline.load_network(run, which).arrays())
+        found.add(load_network(run, which).arrays())
 
 
 def _times(folder: Path, found: Sum) -> None:
@@ -166,13 +166,13 @@ def _state(folder: Path, found: Sum) -> None:
 
 
 def _stages(path: Path, found: Sum) -> None:
-    from tracklearn.app.stages import Stages
+    from tracklearn.app.pipeline.stages import Stages
 
     found.add(Stages(path, tell=_tell).entries)
 
 
 def _scores(folder: Path, found: Sum) -> None:
-    from tracklearn.app.stages import Stages
+    from tracklearn.app.pipeline.stages import Stages
     from tracklearn.store.files import read_json
 
     # The demo makes a product again that is no longer what its stage has left.
@@ -213,7 +213,8 @@ def read(reader: str, folder: str) -> None:
 
 def leave_unfinished(set_path: str, out: str) -> None:
     """Train until several states are there and no further, as a killed training leaves its folder."""
-    from tracklearn.app import pipeline
+    from tracklearn.app.pipeline.plan import plan_training
+    from tracklearn.app.pipeline.training import train
     from tracklearn.store.runs import RunWriter
 
     class Killed(BaseException):
@@ -228,11 +229,9 @@ def leave_unfinished(set_path: str, out: str) -> None:
 
     RunWriter.write_state = count  # type: ignore[method-assign]
     settings = [*material.SIZE, *material.QUICK["tmc"], *UNFINISHED]
-    plan = pipeline.plan_training(
-        Path(set_path), weights="none", device="cpu", preset="cpu", overrides=settings
-    )
+    plan = plan_training(Path(set_path), weights="none", device="cpu", preset="cpu", overrides=settings)
     try:
-        for _ in pipeline.train(plan, Path(out)):
+        for _ in train(plan, Path(out)):
             pass
     except Killed:
         return
@@ -249,7 +248,7 @@ def write_truth(set_path: str) -> None:
 def small_demo(out: str) -> None:
     """The demo on a small world, or what is left to do of it."""
     from tracklearn import world
-    from tracklearn.app import demo
+    from tracklearn.app.demo import run as demo
 
     size: dict[str, Any] = {"n_people": 6, "n_cameras": 2, "seconds": 30}
     learn = world.Config(people_seed=4, **size)

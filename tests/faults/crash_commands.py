@@ -12,7 +12,8 @@ from tests.app.made_files import put
 from tests.faults.crash_journal import Tree, read_tree, write_tree
 from tests.faults.crash_server import Server
 from tracklearn import world
-from tracklearn.app import demo
+from tracklearn.app.demo import run as demo
+from tracklearn.app.demo.films import film_camera
 from tracklearn.store.files import make_folder
 
 _WORLD = {"n_people": 6, "n_cameras": 2, "seconds": 20, "fps": 4.0, "width": 320, "height": 180}
@@ -102,7 +103,7 @@ class Lab:
         folder.mkdir()
         names = list(world.make(config).cameras)
         for camera, name in enumerate(names):
-            demo._film(config, camera, folder / name)
+            film_camera(config, camera, folder / name)
         return names
 
     @cached_property
@@ -249,7 +250,7 @@ def shrink_demo() -> None:
     def write_videos(config: world.Config, folder: Path, *, progress: object = None) -> None:
         make_folder(folder)
         for camera, name in enumerate(world.make(config).cameras):
-            demo._film(config, camera, folder / name)
+            film_camera(config, camera, folder / name)
 
     size = {**_WORLD, "seconds": 30}  # all six come by both cameras: scores need that
     learn = world.Config(people_seed=4, **size)

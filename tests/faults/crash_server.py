@@ -33,18 +33,18 @@ LONGEST = 200  # seconds after which a child that hangs is stopped, which then c
 _PRELOAD = [
     "tracklearn.app.cli",
     "tracklearn.app.api",
-    "tracklearn.app.benchmark",
-    "tracklearn.app.datasets",
-    "tracklearn.app.demo",
-    "tracklearn.app.evaluate",
-    "tracklearn.app.figures",
-    "tracklearn.app.model",
-    "tracklearn.app.noise",
-    "tracklearn.app.pipeline",
-    "tracklearn.app.report",
-    "tracklearn.app.search",
-    "tracklearn.app.sections",
-    "tracklearn.app.training",
+    "tracklearn.app.judge.benchmark",
+    "tracklearn.app.judge.datasets",
+    "tracklearn.app.demo.run",
+    "tracklearn.app.judge.rates",
+    "tracklearn.app.report.charts",
+    "tracklearn.app.model.open",
+    "tracklearn.app.noise.measure",
+    "tracklearn.app.pipeline.run",
+    "tracklearn.app.report.page",
+    "tracklearn.app.search.searcher",
+    "tracklearn.app.report.sections",
+    "tracklearn.app.pipeline.training",
     "tracklearn.learn.embed",
     "tracklearn.learn.train",
     "tracklearn.learn.methods.tmc",
@@ -176,7 +176,7 @@ def _serve(scratch: Path) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    sys.modules["tracklearn.app.pipeline"].date = _SameDay  # type: ignore[attr-defined]
+    sys.modules["tracklearn.app.pipeline.run"].date = _SameDay  # type: ignore[attr-defined]
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(_answer(request, scratch)), file=answers, flush=True)

@@ -45,7 +45,10 @@ def _results(path: Path) -> object:
 
 
 def _sources(path: Path) -> object:
+    from tracklearn.store.film import recordings
     from tracklearn.store.ingest.sources import parse_sources
+
+    recordings.MAX_WALKED = 20_000  # a pattern may lead through the whole disk, up to this many files
 
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     with contextlib.chdir(path.parent):

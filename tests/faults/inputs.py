@@ -163,15 +163,12 @@ def small_weights() -> dict[str, Any]:
 
 def start_from(set_path: str, file: str) -> None:
     """In a child: make the network that training would start from; refuse as the command line does."""
-    from tracklearn.app import pipeline
-    from tracklearn.app.plan import starting_networks
+    from tracklearn.app.pipeline.plan import plan_training, starting_networks
     from tracklearn.app.refusals import refusal
     from tracklearn.store.sets.tracklets import open_set
 
     try:
-        plan = pipeline.plan_training(
-            set_path, weights=file, preset="cpu", device="cpu", overrides=material.SIZE
-        )
+        plan = plan_training(set_path, weights=file, preset="cpu", device="cpu", overrides=material.SIZE)
         opened = open_set(set_path)
         (network,) = starting_networks(plan, plan.crops(opened), opened.tracklets)
     except Exception as error:

@@ -8,7 +8,7 @@ import pytest
 from tests.app.made_files import _field, _value, write_loop, write_onnx
 from tests.optional import needs
 
-from tracklearn.app.exported import ExportedModel
+from tracklearn.app.model.onnx import ExportedModel
 from tracklearn.store.detect import first_contact, model_files
 from tracklearn.store.detect.detector import open_detector
 from tracklearn.types import ArrayCrops

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tracklearn.core.shown import representative
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery import folder as gallery
 from tracklearn.store.sealed import write_sealed
@@ -159,11 +160,11 @@ def test_representative_is_the_best_of_the_middle():
     box[9] = [0, 0, 14, 20]  # area × score 0.7 of the unit: above row 6
     frame = np.arange(n)
     one = Tracklets(np.zeros(n), frame, frame, box, score, frame, [0], [0])
-    assert gallery.representative(one).tolist() == [9]
+    assert representative(one).tolist() == [9]
     box[9] = np.nan
-    assert gallery.representative(Tracklets(np.zeros(n), frame, frame, box, score, frame, [0], [0])) == [6]
+    assert representative(Tracklets(np.zeros(n), frame, frame, box, score, frame, [0], [0])) == [6]
     two = Tracklets([1], [0], [0], [[0, 0, 1, 1]], [1], [0], [0, 0], [0, 1])
-    assert gallery.representative(two).tolist() == [-1, 0]
+    assert representative(two).tolist() == [-1, 0]
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):

@@ -172,3 +172,10 @@ def test_a_folder_without_videos_is_not_searched_through_for_a_hint(tmp_path, mo
         recordings.in_folder(tmp_path)
     monkeypatch.setattr(recordings, "_LOOKED_AT", 5)
     assert recordings.in_folder(tmp_path) is None
+
+
+@pytest.mark.parametrize("pattern", ["*/", "/*/**/", "**/"])
+def test_a_pattern_for_folders_is_refused_without_a_look(pattern, monkeypatch):
+    monkeypatch.setattr(recordings, "_fitting", lambda pattern: pytest.fail("the disk was searched"))
+    with pytest.raises(ValueError, match="stands for folders: name their videos"):
+        recordings.match(pattern)

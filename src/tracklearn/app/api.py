@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tracklearn.app import pipeline
+from tracklearn.app.pipeline import run as pipeline
+from tracklearn.app.pipeline import training
+from tracklearn.app.pipeline.plan import TrainPlan, plan_training
+from tracklearn.types import Progress
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
@@ -31,7 +34,7 @@ def train(
     seed: int = 0,
     settings: Sequence[str] = (),
     resume: bool = False,
-    progress: pipeline.Progress | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Round]:
     """Train without labels, yielding every round (epoch) when it ends; the run is written to `out`.
 
@@ -57,7 +60,7 @@ def train(
         ValueError: settings, weights or the set are unusable.
     """
     method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
-    plan = pipeline.plan_training(
+    plan = plan_training(
         tracklets,
         method=method,
         config=config,
@@ -70,7 +73,7 @@ def train(
         overrides=settings,
         progress=progress,
     )
-    yield from pipeline.train(plan, out, resume=resume, progress=progress)
+    yield from training.train(plan, out, resume=resume, progress=progress)
 
 
 def run(
@@ -87,7 +90,7 @@ def run(
     strict: bool = False,
     live: Live | None = None,
     start: Start | None = None,
-    progress: pipeline.Progress | None = None,
+    progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> dict[str, Any]:
     """Ingest, train, index and report in one; see `train` for the arguments, `store.ingest` for `strict`,
@@ -100,8 +103,8 @@ def run(
 
     method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
 
-    def plan(set_path: Path) -> pipeline.TrainPlan:
-        return pipeline.plan_training(
+    def plan(set_path: Path) -> TrainPlan:
+        return plan_training(
             set_path,
             method=method,
             config=config,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracklearn.app.stages import Stages
+from tracklearn.app.pipeline.stages import Stages
 from tracklearn.store.files import DamagedError
 from tracklearn.store.sealed import MANIFEST, read_sealed
 

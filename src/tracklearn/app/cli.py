@@ -13,7 +13,11 @@ from typing import Any
 
 import typer
 
-from tracklearn.app.commands import check, datasets, evaluate, experiment, main_job, noise
+from tracklearn.app.commands import check, datasets, evaluate, experiment, noise
+from tracklearn.app.commands.ingest import ingest
+from tracklearn.app.commands.run import demo, report, run
+from tracklearn.app.commands.search import index, search
+from tracklearn.app.commands.train import train
 from tracklearn.app.refusals import printable, refusal
 from tracklearn.core import threads
 from tracklearn.store import cache
@@ -27,13 +31,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    main_job.ingest,
-    main_job.train,
-    main_job.index,
-    main_job.search,
-    main_job.report,
-    main_job.run,
-    main_job.demo,
+    ingest,
+    train,
+    index,
+    search,
+    report,
+    run,
+    demo,
     datasets.datasets,
     evaluate.evaluate,
     experiment.experiment,

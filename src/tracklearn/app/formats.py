@@ -78,3 +78,17 @@ def flat(settings: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]
         name = f"{before}{key}"
         rows += flat(value, name + ".") if isinstance(value, Mapping) else [(name, str(value))]
     return rows
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `h:mm:ss.s`.
+
+    >>> clock(3725.26)
+    '1:02:05.3'
+    """
+    if not np.isfinite(seconds):
+        return "–"
+    tenths = round(abs(seconds) * 10)
+    sign = "-" if seconds < 0 and tenths else ""
+    whole, tenth = divmod(tenths, 10)
+    return f"{sign}{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{tenth}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.types import Array, NoiseRates
+from tracklearn.types import Array, NoiseRates, Tracklets, Truth
 
 
 def match_boxes(
@@ -182,3 +182,19 @@ def _same_length(**arrays: Array) -> tuple[Array, ...]:
         if value.dtype.kind not in "iu" and value.size:
             raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
     return tuple(value.astype(np.int64, copy=False) for value in out)
+
+
+def tracklet_pid(tracklets: Tracklets, truth: Truth) -> Array:
+    """(t,) the person in most crops of each tracklet; −1 where more than half the crops match nobody."""
+    pid = truth.pid[tracklets.crop]
+    out = np.full(len(tracklets), -1, np.int64)
+    known = pid >= 0
+    if not known.any():
+        return out
+    people, code = np.unique(pid[known], return_inverse=True)
+    count = np.zeros((len(tracklets), len(people)), np.int64)
+    np.add.at(count, (tracklets.tracklet[known], code), 1)
+    best = count.argmax(1)
+    enough = 2 * count.sum(1) >= tracklets.length
+    out[enough] = people[best[enough]]
+    return out

@@ -329,3 +329,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def relative(path: str | Path, folder: str | Path) -> str:
+    """`path` as seen from `folder`, so that both may move together; links are followed first."""
+    return os.path.relpath(Path(path).resolve(), Path(folder).resolve())

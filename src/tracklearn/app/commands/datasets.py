@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Bars, Json, done, say, say_json
+from tracklearn.app.commands.bars import Bars
+from tracklearn.app.commands.options import Json, done, say, say_json
 
 
 def datasets(
@@ -36,7 +37,7 @@ def datasets(
     as_json: Json = False,
 ) -> None:
     """List the benchmark data sets, check a folder, or turn a training part into a tracklet set."""
-    from tracklearn.app import datasets as app
+    from tracklearn.app.judge import datasets as app
     from tracklearn.store.benchmarks import DATASETS, find
 
     if root is None:

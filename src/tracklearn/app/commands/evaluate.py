@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Bars, Device, Json, done
+from tracklearn.app.commands.bars import Bars
+from tracklearn.app.commands.options import Device, Json, done
 
 
 def evaluate(
@@ -67,8 +68,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a trained network on a benchmark: mAP and CMC by protocol, ranked lists, CMC curve."""
-    from tracklearn.app import benchmark as app
-    from tracklearn.app.model import open_model
+    from tracklearn.app.judge import benchmark as app
+    from tracklearn.app.model.open import open_model
 
     with Bars() as bars:
         model = open_model(

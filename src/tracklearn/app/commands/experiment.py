@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tracklearn.app.commands.options import Bars, Device, Json, Resume, round_line, say, say_json
+from tracklearn.app.commands.bars import Bars, round_line
+from tracklearn.app.commands.options import Device, Json, Resume, say, say_json
 
 
 def experiment(
@@ -31,8 +32,8 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """Run a grid of trainings and print its table, published figures beside the measured."""
-    from tracklearn.app import experiment as app
     from tracklearn.app.experiments import files
+    from tracklearn.app.experiments import run as app
 
     if name is None or list_:
         found = app.listing()

@@ -41,7 +41,7 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Count a tracker's fragmentations and identity switches against ground truth."""
-    from tracklearn.app import noise
+    from tracklearn.app.noise import measure as noise
 
     files = [noise.writable(path) for path in out or []]
     measured = noise.measure(noise.pair(tracks, truth), min_iou=min_iou, min_run=min_run)
@@ -82,10 +82,11 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Write a clean set's crops as tracklets that a tracker might have made, at the rates asked for."""
-    from tracklearn.app import noise
+    from tracklearn.app.noise import simulate
+    from tracklearn.app.noise.simulate import level
 
-    wanted = noise.level(fragmentation=fragmentation, switch=switch, preset=preset, like=like)
-    result = noise.simulate(tracklets, out, wanted, seed=seed, min_segment=min_segment)
+    wanted = level(fragmentation=fragmentation, switch=switch, preset=preset, like=like)
+    result = simulate.simulate(tracklets, out, wanted, seed=seed, min_segment=min_segment)
     achieved = result["achieved"]
     text = (
         f"{result['n_tracklets']} tracklets, {result['n_crops']} crops; {achieved['n_persons']} persons (by "

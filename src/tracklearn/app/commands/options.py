@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tracklearn.app.refusals import printable
+from tracklearn.app.commands.bars import Bars
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
@@ -84,70 +83,6 @@ Sources = Annotated[
 ]
 
 
-class Bars:
-    """Progress bars on standard error, one per kind of work, where that is a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} · {task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not (self.console.is_terminal and first_process()),
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Bars:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        """`done` of `total` items of work `name` are finished; total None where nobody knows."""
-        import time
-
-        if name not in self.tasks:
-            self.tasks[name] = (self.progress.add_task(name, total=total or 0, rate=""), time.perf_counter())
-        task, began = self.tasks[name]
-        rate = done / max(time.perf_counter() - began, 1e-9)
-        self.progress.update(task, completed=done, total=total or done, rate=f"{rate:.0f}/s")
-        if total is not None and done >= total:
-            self.progress.remove_task(task)
-            del self.tasks[name]
-
-    def note(self, text: str) -> None:
-        """One line that stays."""
-        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
-
-def round_line(bars: Bars) -> Callable[[Any], None]:
-    def show(event: Any) -> None:
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-        agreement = "" if event.agreement != event.agreement else f"  agreement {event.agreement:.2f}"
-        bars.note(
-            f"epoch {event.index + 1:>3}  clusters {event.n_clusters}  noise {event.noise_fraction:.0%}  "
-            f"largest {event.largest_cluster}{agreement}  {losses}"
-        )
-        for line in event.diagnosis:
-            bars.note(f"           {line}")
-
-    return show
-
-
-def first_process() -> bool:
-    """Whether this process speaks to the user: the only one, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:
     """Tell the path (and `text`) to a person, or the whole result to a program."""
     if as_json:
@@ -203,15 +138,15 @@ def ingest_options(
 
 
 def ingest_config(config: Path | None, overrides: list[str]) -> Any:
-    from tracklearn.app import pipeline
+    from tracklearn.app.pipeline.plan import setting_models
     from tracklearn.store import config as store
 
-    return store.resolve(pipeline.setting_models(), file=config, overrides=overrides)["ingest"]
+    return store.resolve(setting_models(), file=config, overrides=overrides)["ingest"]
 
 
 def tell_losses(bars: Bars, manifest: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> Any:
     """Say what of the sources is not in the set or the run, a line for every kind; returns it for --json."""
-    from tracklearn.app import left_out
+    from tracklearn.app.report import left_out
 
     found = left_out.losses(manifest, run)
     for line in left_out.lines(found):

@@ -30,9 +30,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tracklearn.app import plan
-from tracklearn.app.noise import Level, level
-from tracklearn.app.presets import PRESETS
+from tracklearn.app.noise.simulate import Level, level
+from tracklearn.app.pipeline import plan
+from tracklearn.app.pipeline.presets import PRESETS
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 
@@ -204,7 +204,7 @@ class Grid(_Table):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Grid:
-        from tracklearn.app.experiments.table import METRICS
+        from tracklearn.app.experiments.metrics import METRICS
 
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")

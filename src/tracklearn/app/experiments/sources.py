@@ -13,8 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from tracklearn import __version__, world
-from tracklearn.app import demo, evaluate, pipeline
-from tracklearn.app.stages import Stages
+from tracklearn.app.demo import films
+from tracklearn.app.demo.films import cut, worlds, write_videos
+from tracklearn.app.judge.rates import link_rates, retrieval
+from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
+from tracklearn.app.pipeline.stages import Stages
+from tracklearn.core.noise import tracklet_pid
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
@@ -70,7 +74,7 @@ class World:
         return {"judge": open_set(self.folder / "judge").digest}
 
     def prepare(self, progress: Progress | None) -> None:
-        for name, config in zip(("train", "judge"), demo.worlds(self.seed), strict=True):
+        for name, config in zip(("train", "judge"), worlds(self.seed), strict=True):
             _film_and_cut(config, self.folder, name, progress)
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
@@ -79,17 +83,17 @@ class World:
         if rerank:
             raise ValueError("rerank: the generated world is judged without, give it to benchmarks alone")
         opened = open_set(self.folder / "judge")
-        pid = evaluate.tracklet_pid(opened.tracklets, read_truth(opened.path))
+        pid = tracklet_pid(opened.tracklets, read_truth(opened.path))
         scores = {}
         networks: dict[str, str | Path] = {"untrained": "start", "trained": "weights"}
         for (_, stage), path in run.stages.items():
             if stage == "source":
                 networks["source_only"] = path
         for name, which in networks.items():
-            features = pipeline.tracklet_features(
-                pipeline.load_network(run, which), opened, opened.tracklets, device=device, progress=progress
+            features = tracklet_features(
+                load_network(run, which), opened, opened.tracklets, device=device, progress=progress
             )
-            scores[name] = evaluate.retrieval(features, pid, opened.tracklets.camid)
+            scores[name] = retrieval(features, pid, opened.tracklets.camid)
         others = {name: score.mAP for name, score in scores.items() if name != "trained"}
         return {**scores["trained"].to_dict(), **others}
 
@@ -132,7 +136,7 @@ class Benchmark:
         return {"name": self.name, "root": str(self.root.resolve()), "split": self.split, "subset": subset}
 
     def prepare(self, progress: Progress | None) -> None:
-        from tracklearn.app import datasets
+        from tracklearn.app.judge import datasets
 
         digest = settings_store.digest([self._which, __version__])
         with Stages(self.folder).stage(self.train.name, digest, self.train) as needed:
@@ -143,7 +147,8 @@ class Benchmark:
                 read.write_train(self.train, singles=self.singles, progress=progress)
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
-        from tracklearn.app import benchmark, model
+        from tracklearn.app.judge import benchmark
+        from tracklearn.app.model import open as model
 
         def judged(which: str, out: str) -> Scores:
             return benchmark.evaluate(
@@ -169,7 +174,7 @@ class Benchmark:
 
 def source_world(folder: Path, seed: int, progress: Progress | None) -> Path:
     """The labelled world beside the one of `seed`, as a set below `folder`; made if it is not there."""
-    return _film_and_cut(demo.source_world(seed), folder, "source", progress)
+    return _film_and_cut(films.source_world(seed), folder, "source", progress)
 
 
 def _film_and_cut(config: world.Config, folder: Path, name: str, progress: Progress | None) -> Path:
@@ -177,10 +182,10 @@ def _film_and_cut(config: world.Config, folder: Path, name: str, progress: Progr
     films, digest = folder / f"{name}-films", settings_store.digest([vars(config), __version__])
     with stages.stage(films.name, digest, films) as needed:
         if needed:
-            demo.write_videos(config, films, progress=progress)
+            write_videos(config, films, progress=progress)
     with stages.stage(name, digest, folder / name) as needed:
         if needed:
-            demo.cut(films, folder / name, progress=progress)
+            cut(films, folder / name, progress=progress)
     return folder / name
 
 
@@ -197,14 +202,14 @@ def purity(run: Run, set_path: Path) -> Scores:
     from tracklearn.store.sets.tracklets import open_set, read_truth
 
     opened = open_set(set_path)
-    truth, given, parts = read_truth(set_path), opened.tracklets, pipeline.isolated(run, opened)
+    truth, given, parts = read_truth(set_path), opened.tracklets, isolated(run, opened)
     found: Scores = {"n_given": len(given), "n_tracklets": len(parts)}
     for name, tracklets in (("impure_given", given), ("impure", parts)):
-        found[name] = _impure(truth.pid[tracklets.crop], evaluate.tracklet_pid(tracklets, truth), tracklets)
+        found[name] = _impure(truth.pid[tracklets.crop], tracklet_pid(tracklets, truth), tracklets)
     rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
     dropped = 1 - parts.n_crops / max(given.n_crops, 1)
     found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
-    if links := evaluate.link_rates(run.kept(), parts, truth):
+    if links := link_rates(run.kept(), parts, truth):
         last, record = links[-1], run.rounds[-1]["record"]  # two cameras have no path over three
         found |= {"link_precision": last["precision"], "link_recall": last["recall"], "links": links}
         found |= {name: record[name] for name in ("linked", "transitivity") if name in record}

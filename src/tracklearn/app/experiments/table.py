@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tracklearn.app.experiments.grid import Grid
+from tracklearn.app.experiments.metrics import METRICS
 
 NONE = "–"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A column: its heading, and whether it is a fraction (printed in percent) or a count."""
-
-    heading: str
-    percent: bool = True
-
-
-METRICS = {
-    "mAP": Metric("mAP"),
-    "rank1": Metric("rank-1"),
-    "rank5": Metric("rank-5"),
-    "rank10": Metric("rank-10"),
-    "rank20": Metric("rank-20"),
-    "untrained": Metric("mAP untrained"),
-    "source_only": Metric("mAP source only"),
-    "n_given": Metric("tracklets given", percent=False),
-    "n_tracklets": Metric("tracklets", percent=False),
-    "impure_given": Metric("impure frames given"),
-    "impure": Metric("impure frames"),
-    "dropped": Metric("frames dropped"),
-    "linked": Metric("tracklets linked"),
-    "transitivity": Metric("transitivity"),
-    "link_precision": Metric("link precision"),
-    "link_recall": Metric("link recall"),
-}
 """What a cell may measure; n_tracklets and impure are of the tracklets that were trained on, the last four of
 UGA's graph in the last epoch."""
 

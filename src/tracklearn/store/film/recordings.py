@@ -57,8 +57,10 @@ def match(pattern: str) -> Recordings:
 
     Raises:
         FileNotFoundError: it stands for nothing.
-        ValueError: it stands for no video.
+        ValueError: it stands for no video, or for folders.
     """
+    if pattern.endswith(os.sep):  # nothing to look for, perhaps on the whole disk
+        raise ValueError(f"the pattern {pattern} stands for folders: name their videos, as in {pattern}*.mp4")
     found = _fitting(os.path.expanduser(pattern))
     files, left_out = _sorted_out([Path(file) for file in found if not os.path.isdir(file)])
     if not found:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracklearn.core.shown import representative
 from tracklearn.store.files import (
     DamagedError,
     beside,
@@ -366,30 +367,6 @@ def _rows_a_block(width: int) -> int:
 
 def _crc32(block: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(block).data.cast("B"))
-
-
-def representative(tracklets: Tracklets) -> Array:
-    """(t,) int64, for each tracklet the row of the crop that shows it best; −1 for an empty tracklet.
-
-    Among the middle half of the frames, away from where people enter and leave, the one with the greatest
-    detection score × box area; of equals the one nearest the middle.
-    """
-    t, n = len(tracklets), tracklets.n_crops
-    best = np.full(t, -1, np.int64)
-    if not n:
-        return best
-    length, tracklet = tracklets.length, tracklets.tracklet
-    position = np.arange(n) - tracklets.start[tracklet]
-    first = length // 4
-    middle = (position >= first[tracklet]) & (position < (length - first)[tracklet])
-    side = np.maximum(tracklets.box[:, 2:] - tracklets.box[:, :2], 0).astype(np.float64)
-    worth = np.nan_to_num(side[:, 0] * side[:, 1] * tracklets.score, nan=0.0)
-    rows = np.flatnonzero(middle)
-    off_centre = np.abs(2 * position - length[tracklet] + 1)
-    rows = rows[np.lexsort((rows, off_centre[rows], -worth[rows], tracklet[rows]))]
-    owner, at = np.unique(tracklet[rows], return_index=True)
-    best[owner] = rows[at]
-    return best
 
 
 def _entries_table(tracklets: Tracklets, cameras: Sequence[str]) -> pa.Table:

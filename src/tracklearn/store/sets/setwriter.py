@@ -19,14 +19,7 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import (
-    DamagedError,
-    beside,
-    hash_file,
-    make_folder,
-    put_folder,
-    remove_folder,
-)
+from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, put_folder, remove_folder
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.sets.shards import HashedFile, ShardWriter, plain
 from tracklearn.types import Array

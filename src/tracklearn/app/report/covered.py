@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.app import figures
-from tracklearn.app.selection import spread
+from tracklearn.app.report import charts
 from tracklearn.core.cover import covered
+from tracklearn.core.shown import spread
 from tracklearn.types import Array, Tracklets
 
 HIDDEN = 0.5  # share of a box under another one from which a frame counts as covered
@@ -89,7 +89,7 @@ def _example(
         "shots": [
             {
                 "src": shot(int(tracklets.crop[row])),
-                "colour": figures.part_colour(int(part[row])),
+                "colour": charts.part_colour(int(part[row])),
                 "dropped": bool(part[row] < 0),
                 "frame": int(tracklets.frame[row]),
                 "share": float(share[row]),

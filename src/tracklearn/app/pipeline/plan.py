@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from tracklearn.app.presets import choose
+from tracklearn.app.model.device import pick_device
+from tracklearn.app.pipeline.presets import choose
 from tracklearn.store import config as settings_store
 from tracklearn.types import Array, Crops, Progress, Tracklets
 
@@ -28,29 +29,6 @@ if TYPE_CHECKING:
 
 
 METHODS = ("tmc", "mmt", "uga", "msplr")
-
-
-def pick_device(name: str | None) -> str:
-    """`name`, or the best device of this machine for None and "auto".
-
-    Raises:
-        ValueError: no such device, or torch does not see it.
-    """
-    import torch
-
-    if name in (None, "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    text = str(name)
-    kind, _, number = text.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ValueError(f"--device {text!r} is unknown: expected auto, cpu, cuda or cuda:N")
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cuda" and int(number or 0) >= n_gpus:
-        raise ValueError(
-            f"--device {text}: torch sees {n_gpus} CUDA devices here; use --device cpu, or install torch for "
-            "your GPU"
-        )
-    return text
 
 
 def method_module(method: str) -> Any:
@@ -172,7 +150,7 @@ class TrainPlan:
 
     def _labelled(self) -> tuple[Material, Array] | tuple[()]:
         """The source's tracklets and crops, and the person of each tracklet."""
-        from tracklearn.app.evaluate import tracklet_pid
+        from tracklearn.core.noise import tracklet_pid
         from tracklearn.learn.method import Material
         from tracklearn.store.sets.tracklets import open_set, read_truth
 

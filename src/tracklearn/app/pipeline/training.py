@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
-from tracklearn.app.plan import TrainPlan, starting_networks
-from tracklearn.app.selection import worst_mixed
+from tracklearn.app.pipeline.plan import TrainPlan, starting_networks
 from tracklearn.core.isolate import typical_step
+from tracklearn.core.shown import worst_mixed
+from tracklearn.store.files import relative
 from tracklearn.store.runs import RunWriter
 from tracklearn.types import Array, Progress, Tracklets
 
@@ -203,11 +203,6 @@ def _source_labels(plan: TrainPlan) -> list[str]:
     if plan.source is None:
         return []
     return [f"the network learned from the labelled set {plan.source.name} first"]
-
-
-def relative(path: str | Path, folder: str | Path) -> str:
-    """`path` as seen from `folder`, so that both may move together; links are followed first."""
-    return os.path.relpath(Path(path).resolve(), Path(folder).resolve())
 
 
 def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tracklearn.app.estimated import Estimate, StageEstimate, size
-from tracklearn.app.plan import Start, TrainPlan
+from tracklearn.app.pipeline.estimated import Estimate, StageEstimate, size
+from tracklearn.app.pipeline.plan import Start, TrainPlan
 from tracklearn.learn import backbone, deterministic, embed
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment, Material, Stage, Target, View

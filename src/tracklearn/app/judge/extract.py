@@ -15,7 +15,7 @@ from tracklearn.store.picture.crops import GREY, resize
 from tracklearn.types import Array, Progress
 
 if TYPE_CHECKING:
-    from tracklearn.app.model import Model
+    from tracklearn.app.model.open import Model
     from tracklearn.store.benchmarks import Benchmark, Part
 
 

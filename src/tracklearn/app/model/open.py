@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tracklearn.types import Array, Crops
 
 if TYPE_CHECKING:
-    from tracklearn.store.benchmarks import Benchmark
     from tracklearn.store.runs import Run
 
 WEIGHTS = ("weights", "start")
@@ -29,7 +26,7 @@ class Model:
         record: what a record says of it.
         folder: where its evaluations are written unless told otherwise, and stem of their names.
         interpolation: how crops are enlarged to that size, as `extract.Pictures` takes it.
-        trained_on: benchmark, split and persons of its training set, where these are known.
+        trained_on: benchmark and split of its training set, and the set, where these are known.
     """
 
     height: int
@@ -48,32 +45,12 @@ class TrainedOn:
 
     Args:
         benchmark: its name. split: of its training half.
-        pid: the persons in it, None where their truth is not there.
+        path: the set; who is in it says its truth, which this file does not open.
     """
 
     benchmark: str
     split: int
-    pid: Array | None
-
-    def check(self, benchmark: Benchmark) -> None:
-        """Refuse a test that holds people of the training set.
-
-        Raises:
-            ValueError: it does.
-        """
-        if benchmark.name != self.benchmark:
-            return
-        if self.pid is None:
-            shared = self.split != benchmark.split
-        else:
-            tested = np.unique(benchmark.test.pid)
-            shared = bool(np.isin(tested[tested > 0], self.pid).any())
-        if shared:
-            raise ValueError(
-                f"the run was trained on split {self.split} of {benchmark.title}, and the test of split "
-                f"{benchmark.split} holds people of its training half: leave --split out, or judge a "
-                "run that was trained on that split"
-            )
+    path: Path
 
 
 def open_model(
@@ -105,7 +82,8 @@ def open_model(
     if (mean, std, interpolation) != (None, None, None):
         raise ValueError("--mean, --std and --resize belong to .onnx files: a run knows its own")
 
-    from tracklearn.app.pipeline import load_network, pick_device
+    from tracklearn.app.model.device import pick_device
+    from tracklearn.app.model.of_run import load_network
     from tracklearn.learn import embed
     from tracklearn.store.runs import Run
 
@@ -146,7 +124,7 @@ def _exported(
     std: Sequence[float] | None,
     interpolation: str | None,
 ) -> Model:
-    from tracklearn.app.exported import ExportedModel
+    from tracklearn.app.model.onnx import ExportedModel
 
     if which != "weights":
         raise ValueError(f"--weights {which} belongs to runs: an .onnx file holds one network")
@@ -174,7 +152,7 @@ def _exported(
 
 def _trained_on(run: Run) -> TrainedOn | None:
     """What a run's training set says of its origin; None where it is not a benchmark's, or has gone."""
-    from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
+    from tracklearn.store.sets.tracklets import open_set
 
     where = run.path / run.manifest["set"]["path"]
     if not (where / "manifest.json").is_file():
@@ -182,5 +160,4 @@ def _trained_on(run: Run) -> TrainedOn | None:
     settings = open_set(where).manifest["settings"]
     if "benchmark" not in settings:
         return None
-    pid = np.unique(read_truth(where).pid) if truth_path(where).is_file() else None
-    return TrainedOn(settings["benchmark"], int(settings["split"]), pid)
+    return TrainedOn(settings["benchmark"], int(settings["split"]), where)

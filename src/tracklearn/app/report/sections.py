@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.app import covered, figures, links, records
-from tracklearn.app.formats import duration, flat, known, number, percent
-from tracklearn.app.search import clock, fit
-from tracklearn.app.selection import STRIPS, frames, length_bins, letters, spread, tile, worst_mixed
-from tracklearn.store.gallery.folder import representative
+from tracklearn.app.formats import clock, duration, flat, known, number, percent
+from tracklearn.app.pictures import fit
+from tracklearn.app.report import charts, covered, links, records
+from tracklearn.app.report.data import ReportData
+from tracklearn.app.report.selection import frames, length_bins, letters, tile
+from tracklearn.core.shown import STRIPS, representative, spread, worst_mixed
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
-    from tracklearn.app.report import ReportData
+    from tracklearn.app.report.data import ReportData
 
 
 _MOSAIC_CROPS, _MOSAIC_CAMERAS = 240, 24  # crops in all mosaics together, cameras that get one
@@ -208,14 +209,14 @@ class Sections:
             "cut": int((n_parts > 1).sum()),
             "dropped": self.dropped(),
             "n_dropped": int((~kept).sum()),
-            "parts": figures.histogram(
+            "parts": charts.histogram(
                 {"tracklets": parts},
                 labels,
                 x_label="parts",
                 y_label="tracklets",
                 alt="tracklets by number of parts",
             ),
-            "lengths": figures.histogram(
+            "lengths": charts.histogram(
                 lengths, bins, x_label="crops in a tracklet", y_label="tracklets", alt="tracklets by length"
             ),
         }
@@ -239,7 +240,7 @@ class Sections:
         shots = [
             {
                 "src": self.shot(data.tracklets.crop[rows[i]]),
-                "colour": figures.part_colour(int(part[i])),
+                "colour": charts.part_colour(int(part[i])),
                 "dropped": bool(part[i] < 0),
                 "frame": int(frame[i]),
                 "person": letter[int(person[i])] if person is not None else "",
@@ -247,22 +248,22 @@ class Sections:
             for i in shown
         ]
         name = f"tracklet {tracklet}"
-        curve = figures.similarity_curve(
+        curve = charts.similarity_curve(
             frame, np.asarray(data.similarity)[rows], part, alt=f"similarity of adjacent frames in {name}"
         )
         cloud, method = "", ""
         features = data.features.get(tracklet)
         if features is not None and len(features) >= 3:
             at = spread(len(features), _PROJECTED)
-            point, method = figures.project(np.asarray(features)[at])
-            cloud = figures.projection(point, part[at], alt=f"features of {name} in the plane")
+            point, method = charts.project(np.asarray(features)[at])
+            cloud = charts.projection(point, part[at], alt=f"features of {name} in the plane")
         sizes = Counter(part[part >= 0].tolist())
         return {
             "name": name,
             "camera": data.cameras[int(data.tracklets.camid[tracklet])],
             "span": f"{clock(data.tracklets.time[first])} – {clock(data.tracklets.time[end - 1])}",
             "n": len(rows),
-            "parts": [(figures.part_colour(p), sizes[p]) for p in sorted(sizes)],
+            "parts": [(charts.part_colour(p), sizes[p]) for p in sorted(sizes)],
             "n_dropped": int((part < 0).sum()),
             "shots": shots,
             "curve": curve,
@@ -286,13 +287,13 @@ class Sections:
         """Charts over rounds, each with a heading and a caption; those without values left out."""
         rounds = self.data.rounds
         x = np.array([r.get("index", i) for i, r in enumerate(rounds)], np.float64)
-        charts: list[dict[str, str]] = []
+        panels: list[dict[str, str]] = []
 
         def add(heading: str, caption: str, series: Mapping[str, Array], **options: Any) -> None:
             drawn = {name: (x, y) for name, y in series.items() if np.isfinite(y).any()}
             if drawn:
-                svg = figures.lines(drawn, x_label="round", alt=f"{heading} over rounds", **options)
-                charts.append({"heading": heading, "caption": caption, "svg": svg})
+                svg = charts.lines(drawn, x_label="round", alt=f"{heading} over rounds", **options)
+                panels.append({"heading": heading, "caption": caption, "svg": svg})
 
         add(
             "Clusters",
@@ -336,11 +337,11 @@ class Sections:
         )
         if (self.data.label >= 0).any():
             size, several = self.cluster_sizes()
-            svg = figures.sizes(size, several, alt="cluster sizes of the last round")
+            svg = charts.sizes(size, several, alt="cluster sizes of the last round")
             single = f"{int((~several).sum())} of {len(size)}"
             caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
-            charts.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
-        return charts
+            panels.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
+        return panels
 
     def cluster_sizes(self) -> tuple[Array, Array]:
         """(c,) sizes, largest first, and whether several cameras saw each."""
@@ -465,7 +466,7 @@ class Sections:
                     counts[name][min(persons, most) - 1] += tracklets
             if any(max(h) > most for h in held.values()):
                 labels[-1] += "+"
-            svg = figures.histogram(
+            svg = charts.histogram(
                 counts,
                 labels,
                 x_label="persons in a tracklet",

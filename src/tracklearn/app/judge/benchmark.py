@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracklearn import __version__
-from tracklearn.app.extract import Features, extract
+from tracklearn.app.judge.extract import Features, extract
+from tracklearn.app.judge.trial import Trial
 from tracklearn.core import rank
 from tracklearn.store.files import make_folder, write_atomic, write_json
 from tracklearn.store.lock import locked
 from tracklearn.types import Array, Progress, Scores
 
 if TYPE_CHECKING:
-    from tracklearn.app.model import Model
+    from tracklearn.app.model.open import Model, TrainedOn
     from tracklearn.store.benchmarks import Benchmark, Part, Subset
 
 SCORES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 SLACK = 0.01  # share of a test that may be missing before it is another test
-_MAX_RANK = 50
 _DRAWN = 10  # queries shown
 _SHOWN = 10  # results shown of each
 
@@ -176,7 +175,7 @@ def read_tests(
     """The benchmark's splits that the model is to be judged on, the one asked for or all it may be.
 
     Raises:
-        FileNotFoundError, ValueError: as `benchmarks.read` and `TrainedOn.check`.
+        FileNotFoundError, ValueError: as `benchmarks.read`; a test holds people of the training set.
     """
     from tracklearn.store import benchmarks
 
@@ -190,8 +189,27 @@ def read_tests(
         tests += [benchmarks.read(name, root, split=i, splits=splits, subset=subset) for i in others]
     if trained is not None:
         for test in tests:
-            trained.check(test)
+            _refuse_seen(trained, test)
     return tests
+
+
+def _refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
+    """Refuse a test that holds people of the training set."""
+    from tracklearn.store.sets.tracklets import read_truth, truth_path
+
+    if benchmark.name != trained.benchmark:
+        return
+    if truth_path(trained.path).is_file():
+        tested = np.unique(benchmark.test.pid)
+        shared = bool(np.isin(tested[tested > 0], read_truth(trained.path).pid).any())
+    else:
+        shared = trained.split != benchmark.split
+    if shared:
+        raise ValueError(
+            f"the run was trained on split {trained.split} of {benchmark.title}, and the test of split "
+            f"{benchmark.split} holds people of its training half: leave --split out, or judge a "
+            "run that was trained on that split"
+        )
 
 
 def problems_of(benchmark: Benchmark) -> list[str]:
@@ -230,87 +248,6 @@ def _suffix(
 
 
 # ----------------------------------------------------------------------------------------------- scores
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The queries and the gallery of one test under one protocol, ready to be compared.
-
-    Args:
-        benchmark: the test.
-        protocol: its name.
-        query, gallery: items of the test part: those with features; without junk and, where the protocol
-            says so, without the queries.
-        query_row: (q,) the gallery row of each query, −1 where it is not there.
-        features: of queries and gallery, (q, d) and (g, d).
-        reranked: (q, g) distances in place of the features' own.
-    """
-
-    benchmark: Benchmark
-    protocol: rank.Protocol
-    query: Array
-    gallery: Array
-    query_row: Array
-    features: tuple[Array, Array]
-    reranked: Array | None
-
-    @classmethod
-    def of(
-        cls, benchmark: Benchmark, place: Array, features: Features, *, protocol: str, rerank: bool
-    ) -> Trial:
-        """The trial of a test whose items have the rows `place` of the features.
-
-        Raises:
-            ValueError: no query or no gallery is left.
-        """
-        there = (place >= 0) & features.readable[place]
-        query = benchmark.query[there[benchmark.query]]
-        there &= benchmark.test.pid >= 0
-        if protocol == "gallery-excludes-queries":
-            there[benchmark.query] = False
-        gallery = benchmark.gallery[there[benchmark.gallery]]
-        if not len(query) or not len(gallery):
-            what = "query" if not len(query) else "gallery item"
-            raise ValueError(
-                f"{benchmark.title} in {benchmark.root}: no {what} with an image that can be read"
-            )
-        row = np.full(len(place), -1)
-        row[gallery] = np.arange(len(gallery))
-        pair = features.feature[place[query]], features.feature[place[gallery]]
-        name: rank.Protocol = next(known for known in rank.PROTOCOLS if known == protocol)
-        return cls(benchmark, name, query, gallery, row[query], pair, rank.rerank(*pair) if rerank else None)
-
-    def scores(self, ap: rank.AveragePrecision, *, only: Array | None = None) -> Scores:
-        """CMC and mAP of all queries, or of the rows `only`."""
-        some = np.arange(len(self.query)) if only is None else only
-        pid, camid = self.benchmark.test.pid, self.benchmark.test.camid
-        query, gallery = self.query[some], self.gallery
-        return rank.evaluate(
-            (self.features[0][some], self.features[1]) if self.reranked is None else self.reranked[some],
-            pid[query],
-            pid[gallery],
-            camid[query],
-            camid[gallery],
-            protocol=self.protocol,
-            query_row=self.query_row[some],
-            ap=ap,
-            max_rank=_MAX_RANK,
-        )
-
-    def top(self, row: int, k: int) -> tuple[Array, Array]:
-        """Of one query the k nearest items that count for it, and whether each is the same person."""
-        pid, camid = self.benchmark.test.pid, self.benchmark.test.camid
-        item = self.query[row]
-        if self.reranked is None:
-            near = rank.distance(self.features[0][row : row + 1], self.features[1])[0]
-        else:
-            near = self.reranked[row]
-        right = pid[self.gallery] == pid[item]
-        counts = ~(right & (camid[self.gallery] == camid[item]))
-        counts &= np.arange(len(self.gallery)) != self.query_row[row]
-        order = np.lexsort((right, near))  # as scores take ties: a right one behind the wrong ones
-        found = order[counts[order]][:k]
-        return self.gallery[found], right[found]
 
 
 def summary(tests: Sequence[Benchmark], found: Sequence[Scores]) -> dict[str, Any]:
@@ -369,7 +306,7 @@ def _write_pictures(
     folder: Path, trial: Trial, unreadable: Mapping[int, str], result: Mapping[str, Any], *, seed: int
 ) -> dict[str, str]:
     """Write cmc.png and ranked.png; their names."""
-    from tracklearn.app import figures
+    from tracklearn.app.judge.pictures import cmc_picture, ranked_lists
 
     again = ", re-ranked" if result["rerank"] else ""
     heading = f"{result['title']}, {trial.protocol}{again}"
@@ -377,7 +314,7 @@ def _write_pictures(
         f"{by} · mAP {found['mAP']:.1%}": np.asarray(found["cmc"])
         for by, found in result["protocols"].items()
     }
-    write_atomic(folder / "cmc.png", figures.cmc_picture(curves, title=f"{result['title']}{again}"))
+    write_atomic(folder / "cmc.png", cmc_picture(curves, title=f"{result['title']}{again}"))
     picture = _portraits(trial.benchmark.test, set(unreadable))
     camera = trial.benchmark.test.cameras
     camid = trial.benchmark.test.camid
@@ -396,13 +333,13 @@ def _write_pictures(
         rows.append((picture(item), f"{camera[camid[item]]}\nAP {alone.mAP:.0%}", results))
     split = f", split {trial.benchmark.split}" if trial.benchmark.n_splits > 1 else ""
     title = f"{heading}{split} · {len(rows)} queries drawn with seed {seed}"
-    write_atomic(folder / "ranked.png", figures.ranked_lists(rows, title=title))
+    write_atomic(folder / "ranked.png", ranked_lists(rows, title=title))
     return {"cmc": "cmc.png", "ranked": "ranked.png"}
 
 
 def _portraits(part: Part, unreadable: set[int]) -> Callable[[int], Array]:
     """The picture of an item: its representative one, or the first that can be read."""
-    from tracklearn.store.gallery.folder import representative
+    from tracklearn.core.shown import representative
 
     tracklets = part.tracklets
     best, start = tracklets.crop[representative(tracklets)], tracklets.start

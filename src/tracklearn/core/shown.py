@@ -1,17 +1,18 @@
-"""Which rows the report shows, and how they are grouped."""
+"""Which rows stand for the rest where a person looks: the worst mixed, the spread, the representative."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 
 from tracklearn.types import Array, Tracklets
 
 STRIPS = 4  # film strips shown
+
+
 _MIXED_SHARE = 0.1  # a part counts as weighty when it holds this share of its tracklet,
+
+
 _MIXED_CROPS = 6  # and this many crops: parts of short tracklets are splinters more often than persons
-_BINS = (1, 2, 5, 10, 30, 100, 300)  # lower edges of tracklet lengths
 
 
 def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int = STRIPS) -> Array:
@@ -42,15 +43,6 @@ def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int 
     return order[n_parts[order] > 1][:n]
 
 
-def tile(tracklets: Tracklets) -> tuple[int, int]:
-    """Size of a thumbnail in pixels: the crops' usual shape, 144 high."""
-    box = tracklets.box[spread(tracklets.n_crops, 10_000)].astype(np.float64)
-    width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-    good = (width > 0) & (height > 0)
-    shape = float(np.median(width[good] / height[good])) if good.any() else 0.5
-    return round(144 * min(max(shape, 0.36), 0.75)), 144
-
-
 def spread(n: int, most: int) -> Array:
     """At most `most` of the rows 0..n−1, evenly spaced."""
     if n == 0:
@@ -58,24 +50,25 @@ def spread(n: int, most: int) -> Array:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
-def frames(part: Array, most: int) -> Array:
-    """At most `most` positions of a strip: evenly spaced, and of each run of equal parts the first."""
-    if len(part) <= most:
-        return np.arange(len(part))
-    runs = np.flatnonzero(np.r_[True, np.diff(part) != 0])
-    runs = runs[spread(len(runs), most // 2)]
-    even = np.setdiff1d(spread(len(part), most), runs)
-    return np.sort(np.r_[runs, even[spread(len(even), most - len(runs))]])
+def representative(tracklets: Tracklets) -> Array:
+    """(t,) int64, for each tracklet the row of the crop that shows it best; −1 for an empty tracklet.
 
-
-def letters(person: Array) -> dict[int, str]:
-    """A, B, C … for the persons in order of appearance; ? for nobody known."""
-    known = dict.fromkeys(int(p) for p in person if p >= 0)
-    return {p: chr(65 + i) if i < 26 else str(i + 1) for i, p in enumerate(known)} | {-1: "?"}
-
-
-def length_bins(longest: int) -> tuple[Array, list[str]]:
-    """Edges (b + 1,) and names (b,) of bins for lengths of tracklets up to `longest`; the last is open."""
-    edges = [e for e in _BINS if e <= longest]
-    names = [f"{a}" if b - a == 1 else f"{a}–{b - 1}" for a, b in pairwise(edges)]
-    return np.array([*edges, np.inf]), [*names, f"{edges[-1]}+"]
+    Among the middle half of the frames, away from where people enter and leave, the one with the greatest
+    detection score × box area; of equals the one nearest the middle.
+    """
+    t, n = len(tracklets), tracklets.n_crops
+    best = np.full(t, -1, np.int64)
+    if not n:
+        return best
+    length, tracklet = tracklets.length, tracklets.tracklet
+    position = np.arange(n) - tracklets.start[tracklet]
+    first = length // 4
+    middle = (position >= first[tracklet]) & (position < (length - first)[tracklet])
+    side = np.maximum(tracklets.box[:, 2:] - tracklets.box[:, :2], 0).astype(np.float64)
+    worth = np.nan_to_num(side[:, 0] * side[:, 1] * tracklets.score, nan=0.0)
+    rows = np.flatnonzero(middle)
+    off_centre = np.abs(2 * position - length[tracklet] + 1)
+    rows = rows[np.lexsort((rows, off_centre[rows], -worth[rows], tracklet[rows]))]
+    owner, at = np.unique(tracklet[rows], return_index=True)
+    best[owner] = rows[at]
+    return best

@@ -1,25 +1,14 @@
-"""The report of a run: one HTML file that needs nothing else.
-
-`ReportData` is what it is made of, plain values and arrays; `build_report` draws it. Pictures are read one by
-one and only those that are shown, so a set of any size gives a report of a few megabytes.
-"""
+"""What the report shows, as plain values and arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracklearn.app.formats import decimal, duration, number, percent
-from tracklearn.app.sections import Sections
-from tracklearn.app.selection import worst_mixed
-from tracklearn.store.files import make_folder, write_atomic
 from tracklearn.types import Array, Tracklets
-
-__all__ = ["ReportData", "SearchExample", "build_report", "worst_mixed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,31 +116,3 @@ class ReportData:
                 raise ValueError(f"{name} has shape {np.shape(value)}, expected ({wanted},): {why}")
         if len(self.cameras) < self.tracklets.n_cameras:
             raise ValueError(f"cameras has {len(self.cameras)} names, expected {self.tracklets.n_cameras}")
-
-
-def build_report(data: ReportData, out: Path | str) -> Path:
-    """The report as the file `out`, whole or not at all: HTML with pictures and charts inside.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tracklearn.app"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "duration": duration,
-        "decimal": decimal,
-    }
-    html = environment.get_template("report.html.j2").render(Sections(data).context())
-    out = Path(out)
-    make_folder(out.parent)
-    write_atomic(out, html.encode("utf-8", "replace"))
-    return out

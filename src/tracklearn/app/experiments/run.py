@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
-from tracklearn.app import pipeline
 from tracklearn.app.experiments import files, table
 from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
+from tracklearn.app.experiments.metrics import METRICS
 from tracklearn.app.experiments.sources import Benchmark, Source, World, purity, source_world
+from tracklearn.app.model.device import pick_device
+from tracklearn.app.pipeline.plan import plan_training
+from tracklearn.app.pipeline.stages import Stages
+from tracklearn.app.pipeline.training import train
 from tracklearn.app.refusals import out_of_memory, refusal
-from tracklearn.app.stages import Stages
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import make_folder, read_json, write_json
@@ -127,7 +130,7 @@ def run(
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
         folders = check(grid, roots or {})
-        device = pipeline.pick_device(device)
+        device = pick_device(device)
         cells = list(grid.cells())
         results = [_labels(cell) | {"status": "open"} for cell in cells]
         record: dict[str, Any] = {}
@@ -181,7 +184,7 @@ def run_cell(
     Returns:
         `scores`, by the names of `table.METRICS` and more; `seconds` by stage; `threads` of the training.
     """
-    from tracklearn.app import noise
+    from tracklearn.app.noise.simulate import simulate
     from tracklearn.store.sets.tracklets import open_set
 
     source.prepare(progress)
@@ -191,8 +194,8 @@ def run_cell(
         set_path = folder / "set"
         with stages.stage("noise", asked, set_path) as needed:
             if needed and not set_path.exists():
-                noise.simulate(source.train, set_path, level, seed=cell.seed)
-    training = pipeline.plan_training(
+                simulate(source.train, set_path, level, seed=cell.seed)
+    training = plan_training(
         set_path,
         method=cell.method,
         source=labelled,
@@ -206,7 +209,7 @@ def run_cell(
     trained = settings_store.digest([training.digest, __version__])
     with stages.stage("train", trained, run_path) as needed:
         if needed:
-            for event in pipeline.train(training, run_path, resume=True, progress=progress):
+            for event in train(training, run_path, resume=True, progress=progress):
                 if on_round:
                     on_round(event)
     opened, product = Run(run_path), folder / "scores.json"
@@ -259,7 +262,7 @@ def _labels(cell: Cell) -> dict[str, Any]:
 
 def _brief(grid: Grid, scores: Mapping[str, Any]) -> str:
     shown = [name for name in grid.metrics if scores.get(name) is not None]
-    return ", ".join(f"{table.METRICS[name].heading} {table.number(name, scores[name])}" for name in shown)
+    return ", ".join(f"{METRICS[name].heading} {table.number(name, scores[name])}" for name in shown)
 
 
 def _write(grid: Grid, results: list[dict[str, Any]], out: Path) -> dict[str, Any]:

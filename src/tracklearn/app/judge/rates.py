@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracklearn.core.noise import tracklet_pid
 from tracklearn.types import Array, Crops, NoiseRates, Scores, Tracklets, Truth
 
 if TYPE_CHECKING:
@@ -55,22 +56,6 @@ def noise_rates(tracklets: Tracklets, truth: Truth, *, truth_pairs: int | None =
     return noise.measure(
         tracklets.tracklet, pid, tracklets.camid[tracklets.tracklet], truth_pairs=truth_pairs
     )
-
-
-def tracklet_pid(tracklets: Tracklets, truth: Truth) -> Array:
-    """(t,) the person in most crops of each tracklet; −1 where more than half the crops match nobody."""
-    pid = truth.pid[tracklets.crop]
-    out = np.full(len(tracklets), -1, np.int64)
-    known = pid >= 0
-    if not known.any():
-        return out
-    people, code = np.unique(pid[known], return_inverse=True)
-    count = np.zeros((len(tracklets), len(people)), np.int64)
-    np.add.at(count, (tracklets.tracklet[known], code), 1)
-    best = count.argmax(1)
-    enough = 2 * count.sum(1) >= tracklets.length
-    out[enough] = people[best[enough]]
-    return out
 
 
 def link_rates(

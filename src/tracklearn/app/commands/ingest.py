@@ -1,0 +1,81 @@
+"""From camera files to a tracklet set: ingest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracklearn.app.commands.bars import Bars
+from tracklearn.app.commands.options import (
+    ConfigFile,
+    Detector,
+    Device,
+    Json,
+    Resume,
+    Settings,
+    Sources,
+    Strict,
+    Stride,
+    Threshold,
+    TrackerName,
+    done,
+    ingest_config,
+    ingest_options,
+    overridden,
+    tell_losses,
+)
+from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed, starts_of
+
+
+def ingest(
+    sources: Sources,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the tracklet set to.")],
+    detector: Detector = None,
+    tracker: TrackerName = None,
+    threshold: Threshold = None,
+    stride: Stride = None,
+    duration: For = None,
+    start: Start = None,
+    strict: Strict = False,
+    device: Device = "auto",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Turn camera files, tracker results or folders of crops into a tracklet set."""
+    from tracklearn.app.model.device import pick_device
+    from tracklearn.store.ingest import ingest as store
+    from tracklearn.store.sets.tracklets import open_set
+
+    overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
+    chosen = ingest_config(config, overrides)
+    with Bars() as bars:
+        starts = starts_of(start)
+        cameras = parsed(sources, bars.note)
+        live = live_of(cameras, duration, bars.note)
+        with ended_by_ctrl_c(live, bars.note):
+            path = store.ingest(
+                cameras,
+                out,
+                live=live,
+                start=starts,
+                config=chosen,
+                resume=resume,
+                strict=strict,
+                device=pick_device(device),
+                progress=bars,
+            )
+        tracklet_set = open_set(path)
+        losses = tell_losses(bars, tracklet_set.manifest)
+    result = {
+        "set": str(path),
+        "cameras": list(tracklet_set.cameras),
+        "n_tracklets": len(tracklet_set.tracklets),
+        "n_crops": tracklet_set.tracklets.n_crops,
+        "sources": tracklet_set.manifest["sources"],
+        "losses": losses,
+    }
+    done(path, result, as_json, f"{result['n_tracklets']} tracklets, {result['n_crops']} crops")

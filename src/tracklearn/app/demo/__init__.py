@@ -1,0 +1,1 @@
+"""The demo: a generated camera network, filmed, learned from, and judged."""

@@ -1,0 +1,1 @@
+"""What opens ground truth after training: benchmarks, their protocols, rates and pictures."""

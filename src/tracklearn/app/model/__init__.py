@@ -1,0 +1,1 @@
+"""What can be embedded with: the network of a run, or one in an .onnx file."""

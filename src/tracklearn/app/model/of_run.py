@@ -1,0 +1,49 @@
+"""The network of a run, and what it makes of tracklets: their parts, their features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracklearn.app.pipeline.plan import load_weights
+from tracklearn.store.runs import Run
+from tracklearn.types import Array, Progress, Tracklets
+
+if TYPE_CHECKING:
+    from tracklearn.learn.network import Network
+    from tracklearn.store.sets.tracklets import TrackletSet
+
+
+def load_network(run: Run, which: str | Path = "weights") -> Network:
+    """The trained teacher of a run, in eval mode; "start": before training; a path: one of `Run.stages`."""
+    from tracklearn.learn import backbone
+    from tracklearn.store import weights as weight_store
+
+    arrays, info = weight_store.load(run.weights_path(which), backbone=None)
+    network = backbone.build(backbone.Config(**run.manifest["network"]), seed=0)
+    load_weights(network, arrays, info)
+    return network.eval()
+
+
+def isolated(run: Run, tracklet_set: TrackletSet) -> Tracklets:
+    """The set's tracklets as the run's isolation left them; another set's tracklets as they are."""
+    tracklets = tracklet_set.tracklets
+    if run.manifest["set"]["digest"] != tracklet_set.digest:
+        return tracklets
+    return tracklets.split(run.isolation()[0]["part"])
+
+
+def tracklet_features(
+    network: Network,
+    tracklet_set: TrackletSet,
+    tracklets: Tracklets,
+    *,
+    device: str,
+    progress: Progress | None = None,
+) -> Array:
+    """(t, d) float32 unit features: the mean over all crops of each tracklet (METHODS 2.6)."""
+    from tracklearn.learn import embed
+
+    crops = tracklet_set.crops(network.config.height, network.config.width, cache_bytes=0)  # read once
+    features = embed.extract(network, crops, tracklets.crop, device=device, progress=progress)
+    return embed.pool(features, tracklets.tracklet, len(tracklets))

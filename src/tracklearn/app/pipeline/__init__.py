@@ -1,0 +1,1 @@
+"""The stages in order, from sources to a report, each done once."""

@@ -1,0 +1,133 @@
+"""The stages in order: ingest, train, index, search, report; and `run`, which does them all.
+
+Each function takes paths and settings and leaves a folder or a file behind; the command line and the Python
+interface call nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracklearn import __version__
+from tracklearn.app.pipeline.plan import TrainPlan
+from tracklearn.app.pipeline.stages import Stages
+from tracklearn.app.pipeline.training import train
+from tracklearn.app.report.of_run import report
+from tracklearn.app.search.index import gallery_is_of, index
+from tracklearn.store import config as settings_store
+from tracklearn.store.lock import locked
+from tracklearn.store.runs import Run
+from tracklearn.types import Progress
+
+if TYPE_CHECKING:
+    from tracklearn.learn.train import Round
+    from tracklearn.store.film.clocks import Start
+    from tracklearn.store.film.live import Live
+    from tracklearn.store.ingest.ingest import Config as IngestConfig
+
+
+# ---------------------------------------------------------------------------------- features and index
+
+
+# ---------------------------------------------------------------------------------------------- report
+
+
+# ------------------------------------------------------------------------------------------------- run
+
+
+def run(
+    sources: Sequence[Any],
+    out: str | Path,
+    *,
+    ingest_config: IngestConfig,
+    plan: Callable[[Path], TrainPlan],
+    resume: bool = False,
+    strict: bool = False,
+    live: Live | None = None,
+    start: Start | None = None,
+    progress: Progress | None = None,
+    on_round: Callable[[Round], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+    extra_report: Callable[[], dict[str, Any]] | None = None,
+    command: str = "",
+    salt: str = "",
+    remake: bool = False,
+) -> dict[str, Any]:
+    """Ingest, train, index and report in one, each stage skipped when its inputs and settings are unchanged.
+
+    Args:
+        sources: what `ingest` takes.
+        out: folder for set, run and report.html.
+        ingest_config: settings of ingest.
+        plan: makes the training plan for the path of the set; called before the set is there.
+        resume: go on in an existing folder.
+        strict: refuse all when any source cannot be read, instead of leaving it out.
+        live: how cameras are recorded.
+        start: when the films of a camera began.
+        on_round: told of every round.
+        tell: told what a person should know of the folder, a line each: damage that was passed over.
+        extra_report: further contents for the report, called when training is done.
+        command: the command line that the report shows.
+        salt: joins every stage's digest; another salt, another result.
+        remake: make anew what `stages.json` does not tell of, where all inputs are the program's own.
+
+    Returns:
+        Paths and seconds per stage; a stage that was not run again keeps the seconds it took.
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+    """
+    from tracklearn.store.ingest import ingest as ingest_store
+    from tracklearn.store.sets.tracklets import open_set
+
+    out = Path(out)
+    with locked(out):
+        if out.exists() and not resume:
+            raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
+        set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
+        # Everything that can be refused is refused before hours of video are read or an old result is moved.
+        # Sources come first: a mistyped file name should not wait for weights to be downloaded.
+        refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
+        training = plan(set_path)
+        cameras = ingest_store.n_cameras(sources, config=ingest_config)
+        if cameras is not None:
+            training.check_cameras(cameras)
+        request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
+        stages = Stages(out, tell=tell, remake=remake)
+        with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
+            if needed:
+                ingest_store.ingest(
+                    sources,
+                    set_path,
+                    config=ingest_config,
+                    resume=True,
+                    device=training.device,
+                    refused=refused,
+                    live=live,
+                    start=start,
+                    progress=progress,
+                )
+
+        trained = settings_store.digest([training.digest, salt])
+        with stages.stage("train", trained, run_path) as needed:
+            if needed:
+                for event in train(training, run_path, resume=True, progress=progress, tell=tell):
+                    if on_round:
+                        on_round(event)
+
+        if not gallery_is_of(Run(run_path), open_set(set_path).digest):
+            stages.forget("index")
+        with stages.stage("index", trained, run_path / "gallery") as needed:
+            if needed:
+                index(run_path, set_path, device=training.device, resume=True, progress=progress)
+
+        extra = extra_report() if extra_report else {}
+        content = settings_store.digest([trained, __version__, extra.get("scores")])
+        with stages.stage("report", content, report_path) as needed:
+            if needed:
+                report(
+                    run_path, out=report_path, resume=True, command=command, seconds=stages.seconds, **extra
+                )
+        return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}

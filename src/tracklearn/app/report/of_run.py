@@ -1,0 +1,168 @@
+"""The data of the report, gathered from a run folder, its set and its gallery."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracklearn.app.model.of_run import isolated
+from tracklearn.app.report import left_out
+from tracklearn.store.runs import Run
+from tracklearn.types import Array
+
+if TYPE_CHECKING:
+    from tracklearn.store.sets.tracklets import TrackletSet
+
+
+def report(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    title: str | None = None,
+    command: str = "",
+    seconds: Mapping[str, float] | None = None,
+    **extra: Any,
+) -> Path:
+    """Write a run's report, one HTML file, and return its path.
+
+    Args:
+        run: run folder.
+        out: file to write, RUN/report.html by default.
+        resume: replace a report that is there.
+        title: heading.
+        command: the command line to show.
+        seconds: time per stage; the training's parts when None.
+        extra: further fields of `ReportData`: noise, scores, searches, …
+
+    Raises:
+        FileExistsError: `out` exists and `resume` is off.
+        FileNotFoundError: no such run, or its tracklet set has gone.
+    """
+    from tracklearn.app.report.data import ReportData
+    from tracklearn.app.report.page import build_report
+    from tracklearn.store.sets.tracklets import open_set
+
+    opened = Run(run)
+    path = Path(out) if out is not None else opened.path / "report.html"
+    if path.exists() and not resume:
+        raise FileExistsError(f"{path} exists: replace it with --resume, or choose another --out")
+    if "isolation" not in opened.manifest:
+        raise ValueError(
+            f"{opened.path} has not come to its first round: go on with tracklearn train … --resume"
+        )
+    tracklet_set = open_set(opened.path / opened.manifest["set"]["path"])
+    if opened.manifest["set"]["digest"] != tracklet_set.digest:
+        raise ValueError(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
+    tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
+    arrays, _ = opened.isolation()
+    owner = tracklets.tracklet[arrays["row"]]
+    order = list(dict.fromkeys(owner.tolist()))
+    labels = opened.labels
+    manifest = opened.manifest
+    notes = [line[0].upper() + line[1:] for line in manifest.get("labels_used", [])]
+    if lost := opened.lost_times:
+        notes.append(f"{lost} damaged lines of times.jsonl are left out of the seconds")
+        warnings.warn(f"{opened.path}: {notes[-1]}", stacklevel=1)
+    data = ReportData(
+        title=title or "Tracklearn report",
+        command=command,
+        cameras=tracklet_set.cameras,
+        tracklets=tracklets,
+        isolated=parts,
+        picture=tracklet_set.image,
+        part=arrays["part"],
+        similarity=arrays["similarity"],
+        features={i: arrays["feature"][owner == i] for i in order},
+        rounds=opened.rounds,
+        label=labels[-1] if len(labels) else np.full(len(parts), -1),
+        links=next(reversed(opened.kept().values()), {}),
+        film=_films(tracklet_set),
+        warnings=notes,
+        settings={
+            "method": manifest["method"],
+            "preset": manifest["preset"],
+            "seed": manifest["seed"],
+            "device": manifest["device"],
+            "threads": manifest.get("threads"),
+            "network": manifest["network"],
+            "train": manifest.get("compute", {}),
+            **({"source": manifest["source"]} if manifest.get("source") else {}),
+            manifest["method"]: manifest["settings"],
+            "ingest": tracklet_set.manifest.get("settings", {}),
+            "versions": manifest["versions"],
+        },
+        weights=manifest["weights"]["name"],
+        weights_sha256=manifest["weights"]["sha256"],
+        seconds=dict(seconds) if seconds is not None else opened.seconds,
+        sources=_sources(tracklet_set),
+        skipped=_skipped(tracklet_set, manifest),
+        created=f"{date.today().isoformat()} · tracklearn {manifest['tracklearn']}",
+        **(example_searches(opened) | extra),
+    )
+    return build_report(data, path)
+
+
+def _films(tracklet_set: TrackletSet) -> Array | None:
+    """(t,) the source that each tracklet was filmed in, −1 where it is a folder of crops.
+
+    None where noise was simulated: frame numbers are then places in rearranged tracklets.
+    """
+    if "noise" in tracklet_set.manifest.get("settings", {}):
+        return None
+    filmed = [source.get("kind") in ("video", "results") for source in tracklet_set.manifest["sources"]]
+    return np.where(np.array(filmed, bool)[tracklet_set.file], tracklet_set.file, -1)
+
+
+def _sources(tracklet_set: TrackletSet) -> list[dict[str, Any]]:
+    """What ingest counted in each source, flat."""
+    return [{**source, **source.get("counts", {})} for source in tracklet_set.manifest["sources"]]
+
+
+def _skipped(tracklet_set: TrackletSet, manifest: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Input that was left out: source, why, how many."""
+    return [
+        (e["source"], f"{e['item']}: {e['reason']}" if e["kind"] == "part" else e["reason"], e["n"])
+        for e in left_out.losses(tracklet_set.manifest, manifest)
+    ]
+
+
+def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
+    """`searches` and `search_picture` of a report: n tracklets of the gallery, spread over it, searched for.
+
+    Empty where there is no gallery yet, or its tracklet set has gone.
+    """
+    from tracklearn.app.report.data import SearchExample
+    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.sets.tracklets import open_set
+
+    path = run.path / "gallery"
+    if not path.is_dir():
+        return {}
+    gallery = open_gallery(path)
+    where = run.path / gallery.manifest["origin"]["set"]["path"]
+    if len(gallery) < 2 or not where.is_dir():
+        return {}
+    # Long tracklets make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
+    groups = np.array_split(np.arange(len(gallery)), n)
+    query = np.array([g[np.argmax(gallery.entries.n_crops[g])] for g in groups if len(g)])
+    found = gallery.search(
+        np.stack([gallery.feature(int(q)) for q in query]), min(k, len(gallery) - 1), exclude=query
+    )
+    crop, camera = gallery.entries.crop, gallery.entries.camera
+    searches = [
+        SearchExample(
+            query=int(crop[q]),
+            results=crop[rows].tolist(),
+            distance=distance.tolist(),
+            query_caption=camera[q],
+            captions=[camera[r] for r in rows],
+        )
+        for q, rows, distance in zip(query, found.index, found.distance, strict=True)
+    ]
+    return {"searches": searches, "search_picture": open_set(where).image}

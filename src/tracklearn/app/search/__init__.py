@@ -1,0 +1,1 @@
+"""Search: the gallery of a run is made, and asked."""

@@ -1,0 +1,157 @@
+"""What a search shows: a table of hits and a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracklearn.app.search.hits import HEADER, Hit, captions, hits, table
+from tracklearn.app.search.sheet import contact_sheet
+from tracklearn.store.gallery.folder import open_gallery
+from tracklearn.store.picture.listing import read_number
+from tracklearn.store.runs import Run
+from tracklearn.store.sets.tracklets import TrackletSet, open_set
+from tracklearn.store.skipped import readable
+from tracklearn.types import Array
+
+if TYPE_CHECKING:
+    from tracklearn.learn.network import Network
+
+
+class Searcher:
+    """A run's gallery together with the network that made it.
+
+    Args:
+        run: run folder with a gallery (written by `index`).
+        device: where queries are embedded.
+
+    Raises:
+        FileNotFoundError: no such run, or no gallery in it yet.
+    """
+
+    def __init__(self, run: Path | str, *, device: str = "cpu") -> None:
+        self.run = Run(run)
+        self.path = self.run.path / "gallery"
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"{self.run.path} has no gallery yet: make one with tracklearn index RUN SET"
+            )
+        self.gallery = open_gallery(self.path)
+        self.device = device
+        self._network: Network | None = None
+        self._set: TrackletSet | None = None
+
+    @property
+    def tracklet_set(self) -> TrackletSet:
+        """The set that was indexed; its place is kept relative to the run, so both may move together."""
+        if self._set is None:
+            where = self.run.path / self.gallery.manifest["origin"]["set"]["path"]
+            self._set = open_set(where)
+        return self._set
+
+    def search(self, query: str | Path | int, *, k: int = 10, camera: str | None = None) -> Found:
+        """The k tracklets nearest to a person's image, or to a tracklet of the gallery (itself left out).
+
+        Args:
+            query: path of an image that shows one person, or the number of a tracklet.
+            k: number of results.
+            camera: only results of this camera.
+
+        Raises:
+            FileNotFoundError: no such image.
+            ValueError: not an image, or no such tracklet.
+        """
+        wanted = _tracklet_number(query)
+        if wanted is not None:
+            entries = self.gallery.entries
+            row = np.flatnonzero(entries.tracklet == wanted)
+            if not len(row):
+                last = int(entries.tracklet.max()) if len(entries) else -1
+                raise ValueError(
+                    f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}"
+                )
+            feature, exclude = self.gallery.feature(int(row[0])), row
+            picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {wanted}"
+        else:
+            picture, name = _read_picture(Path(str(query))), readable(Path(str(query)).name)
+            feature, exclude = self._embed(picture), None
+        matches = self.gallery.search(feature, k, exclude=exclude, camera=camera)
+        return Found(query=name, picture=picture, hits=hits(self.gallery, matches), searcher=self)
+
+    def _embed(self, picture: Array) -> Array:
+        from tracklearn.app.model.of_run import load_network
+        from tracklearn.learn import embed
+        from tracklearn.store.picture.crops import resize
+        from tracklearn.types import ArrayCrops
+
+        if self._network is None:
+            self._network = load_network(self.run)
+        config = self._network.config
+        crops = ArrayCrops(resize(picture, config.height, config.width)[None])
+        return embed.extract(self._network, crops, np.zeros(1, np.int64), device=self.device)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        query: name of the query.
+        picture: its image, uint8 RGB.
+        hits: results, nearest first.
+        searcher: where they were found.
+    """
+
+    query: str
+    picture: Array
+    hits: list[Hit]
+    searcher: Searcher
+
+    def table(self) -> str:
+        """The results as lines of text: rank, tracklet, camera, time span, distance."""
+        lines = [HEADER, *table(self.hits)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The results as plain values."""
+        return [hit.to_dict() for hit in self.hits]
+
+    def save_sheet(self, path: Path | str | None = None) -> Path:
+        """Write the contact sheet (PNG): the query and its results; by default in RUN/searches/."""
+        stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in self.query)
+        stem = stem.encode()[:200].decode(errors="ignore")  # a query's name may be as long as names can be
+        where = Path(path) if path is not None else self.searcher.run.path / "searches" / f"{stem}.png"
+        pictures = [self.searcher.tracklet_set.image(hit.crop) for hit in self.hits]
+        results = list(zip(pictures, captions(self.hits), strict=True))
+        return contact_sheet(self.picture, results, where, query_caption=f"query\n{self.query}")
+
+
+def _tracklet_number(query: str | Path | int) -> int | None:
+    """The tracklet that `query` names, unless a file of that name is there."""
+    if isinstance(query, int):
+        return query
+    text = str(query)
+    return read_number(text) if text.isdecimal() and not os.path.exists(text) else None
+
+
+def _read_picture(path: Path) -> Array:
+    from tracklearn.store.picture import pictures
+    from tracklearn.store.picture.listing import list_folder
+
+    # What its neighbours need tells how bright a picture of 16 bits is, as where they were taken into a set.
+    series = pictures.Series(lambda: [path, *pictures.spread(list_folder(path.parent).images)])
+    try:
+        return series.read(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no such file: {path} (a query is an image's path or a tracklet's number)"
+        ) from None
+    except pictures.BrokenPicture as error:
+        raise ValueError(f"not an image that can be read: {path}: {error}") from None
