@@ -15,7 +15,10 @@ from tracklearn.core.labels import agreement, select_clusters
 from tracklearn.core.radius import mean_nearest
 from tracklearn.learn import embed, losses, train
 from tracklearn.learn.method import Material, Moment, Target, View
-from tracklearn.learn.methods import msplr
+from tracklearn.learn.methods.msplr import method as msplr
+from tracklearn.learn.methods.msplr.config import Config
+from tracklearn.learn.methods.msplr.guess import _assignment, _selected
+from tracklearn.learn.methods.msplr.schedule import rate
 from tracklearn.types import ArrayCrops, PseudoLabels, Tracklets
 
 FAST = {
@@ -68,7 +71,7 @@ def unit(x):
 
 class TestConfig:
     def test_defaults(self):
-        values = msplr.Config().model_dump()
+        values = Config().model_dump()
         for name in ("augment", "isolation", "eps_intra", "min_samples_intra", "metric", "penalty_intra"):
             del values[name]
         assert values == {
@@ -109,7 +112,7 @@ class TestConfig:
         }
 
     def test_every_setting_says_where_it_comes_from(self):
-        for name, field in msplr.Config.model_fields.items():
+        for name, field in Config.model_fields.items():
             assert field.description, name
             assert any(mark in field.description for mark in ("paper", "[code", "chosen")), name
 
@@ -127,22 +130,22 @@ class TestConfig:
     )
     def test_wrong_settings_are_refused(self, settings, message):
         with pytest.raises(ValidationError, match=message):
-            msplr.Config(**settings)
+            Config(**settings)
 
     def test_a_dump_comes_back(self):
-        config = msplr.Config(eps=0.35, clustering="kmeans", isolate=True)
-        assert msplr.Config(**config.model_dump()) == config
+        config = Config(eps=0.35, clustering="kmeans", isolate=True)
+        assert Config(**config.model_dump()) == config
 
 
 class TestMethod:
     def test_stages(self, worlds):
         given = worlds[0]
-        config = msplr.Config()
+        config = Config()
         with_source, alone = msplr.method(config, *given), msplr.method(config)
         assert (with_source.name, alone.name) == ("msplr", "msplr-steps")
-        assert msplr.method(msplr.Config(isolate=True)).name == "msplr-steps+isolation"
+        assert msplr.method(Config(isolate=True)).name == "msplr-steps+isolation"
         assert alone.prepare is None
-        assert msplr.method(msplr.Config(isolate=True)).prepare is not None
+        assert msplr.method(Config(isolate=True)).prepare is not None
         source, steps = with_source.stages
         assert (source.name, source.rounds, source.assign_every) == ("source", 90, 90)
         assert source.material is given[0]
@@ -178,7 +181,7 @@ class TestMethod:
         auto = msplr.method().stages[0].iterations
         labels = [PseudoLabels.of(np.r_[np.arange(n), -np.ones(500, int)]) for n in (2, 64, 150, 165)]
         assert [auto(x) for x in labels] == [1, 1, 2, 3]
-        assert msplr.method(msplr.Config(iterations=7)).stages[0].iterations(labels[0]) == 7
+        assert msplr.method(Config(iterations=7)).stages[0].iterations(labels[0]) == 7
 
 
 class TestSchedule:
@@ -204,11 +207,11 @@ class TestSchedule:
     )
     def test_rates(self, schedule, epochs, want):
         for epoch, value in want.items():
-            assert 3.5e-4 * msplr.rate(schedule, epoch, epochs) == pytest.approx(value, rel=1e-9), epoch
+            assert 3.5e-4 * rate(schedule, epoch, epochs) == pytest.approx(value, rel=1e-9), epoch
 
     def test_body_is_frozen_first_and_the_schedule_begins_when_it_thaws(self, worlds):
         network = copy.deepcopy(worlds[4])
-        stage = msplr.method(msplr.Config(step_epochs=110)).stages[0]
+        stage = msplr.method(Config(step_epochs=110)).stages[0]
         head = stage.head(np.zeros((4, 32), np.float32), PseudoLabels.of(np.arange(4)))
         optimisers = stage.optimise(network, head)
         body = [network.conv.weight, network.bn.weight, network.bn.bias]
@@ -229,7 +232,7 @@ class TestSchedule:
         assert seen == pytest.approx(want)
         assert optimisers[1].param_groups[0]["lr"] == pytest.approx(100)
         # the source is never frozen
-        source = msplr.method(msplr.Config(), *worlds[0]).stages[0]
+        source = msplr.method(Config(), *worlds[0]).stages[0]
         source.schedule([network], optimisers, Moment(0, 90, 0, 5))
         assert all(p.requires_grad for p in body)
         assert optimisers[0].param_groups[1]["lr"] == pytest.approx(3.5e-6)
@@ -297,7 +300,7 @@ class TestLosses:
     @pytest.mark.parametrize("seed", range(8))
     def test_equal_a_slow_reference(self, seed):
         x = batch(seed)
-        stage = msplr.method(msplr.Config(margin=0.3)).stages[0]
+        stage = msplr.method(Config(margin=0.3)).stages[0]
         view, target = views(x)
         got = stage.objective([view], [], target)
         assert {k: v.item() for k, v in got.items()} == pytest.approx(reference(x, 0.3, 0.1), rel=1e-9)
@@ -307,13 +310,13 @@ class TestLosses:
         view, target = views(x)
 
         def terms(**settings):
-            return msplr.method(msplr.Config(**settings)).stages[0].objective([view], [], target)
+            return msplr.method(Config(**settings)).stages[0].objective([view], [], target)
 
         base = terms()
         assert terms(label_smoothing=0)["id"] != base["id"]
         assert terms(margin=0.1)["tri"] != base["tri"]
         assert terms(triplet="softplus")["tri"] != base["tri"]
-        without = msplr.method(msplr.Config(lambda_centre=0, lambda_tri=0)).stages[0]
+        without = msplr.method(Config(lambda_centre=0, lambda_tri=0)).stages[0]
         assert without.weights == {"id": 1, "tri": 0}
         head = without.head(np.zeros((3, 8), np.float32), PseudoLabels.of(np.arange(3)))
         assert head.centres is None
@@ -331,7 +334,7 @@ class TestLosses:
     def test_a_centre_moves_at_its_own_rate_whatever_its_loss_weighs(self, worlds, share):
         """c ← c − 0.5 · (2/b) Σ (c − f): the code divides by λ the gradients that came with λ."""
         network = copy.deepcopy(worlds[4])
-        stage = msplr.method(msplr.Config(lambda_centre=share)).stages[0]
+        stage = msplr.method(Config(lambda_centre=share)).stages[0]
         label = torch.tensor([0, 0, 2, 2])
         head = stage.head(np.zeros((4, 32), np.float32), PseudoLabels.of(np.arange(4)))
         before = head.centres.weight.detach().clone().double()
@@ -369,7 +372,7 @@ def grouped(seed=0, n=40, n_people=8, width=24, spread=0.35, n_cameras=2, shift=
 
 class TestGuess:
     def assign(self, features, tracklets, memory=None, **settings):
-        return msplr.method(msplr.Config(**settings)).stages[0].assign(features, tracklets, memory or {})
+        return msplr.method(Config(**settings)).stages[0].assign(features, tracklets, memory or {})
 
     def test_labels_are_dbscan_of_normalised_features_and_the_record_counts(self):
         x, tracklets, person = grouped(shift=2.0)
@@ -416,7 +419,7 @@ class TestGuess:
             ({"min_images": 1, "min_cameras": 1}, [0, 0, 1, 1, 2, 2, -1], 0, 0),
             ({"min_cameras": 1, "min_images": 5}, [-1, -1, -1, -1, 0, 0, -1], 2, 0),
         ):
-            made = msplr._selected(msplr.Config(**settings), label, tracklets)
+            made = _selected(Config(**settings), label, tracklets)
             assert (made.label.tolist(), made.n_small, made.n_few_cameras) == (want, small, few)
 
     def test_eps_is_the_first_steps_and_then_stays(self):
@@ -501,7 +504,7 @@ class TestGuess:
 
         def step(memory, label, **settings):
             found = np.array(label)
-            return msplr._assignment(msplr.Config(**settings), tracklets, found, 0.3, 0.3, 0.5, [], memory)
+            return _assignment(Config(**settings), tracklets, found, 0.3, 0.3, 0.5, [], memory)
 
         a = [0] * 8 + [1] * 8 + [-1] * 4
         b = [0] * 8 + [1] * 8 + [2] * 4  # four more tracklets: 0.8 -> 1 of the images
@@ -531,13 +534,13 @@ class TestGuess:
     def test_a_giant_is_said(self):
         tracklets = made_of(np.full(20, 2), np.arange(20) % 2)
         label = np.r_[np.zeros(16, int), np.ones(4, int)]
-        made = msplr._assignment(msplr.Config(), tracklets, label, 0.3, 0.3, 0.5, [], {})
+        made = _assignment(Config(), tracklets, label, 0.3, 0.3, 0.5, [], {})
         assert made.diagnosis[0].startswith("the largest of 2 clusters holds 16 of 20 tracklets")
 
 
 def run(worlds, *, resume=None, every=200, crops=None, source=True, seed=0, **settings):
     given, target, own, _, network = worlds
-    method = msplr.method(msplr.Config(**{**FAST, **settings}), *(given if source else ()))
+    method = msplr.method(Config(**{**FAST, **settings}), *(given if source else ()))
     config = train.Config(checkpoint_every=every)
     return list(train.train(method, network, target, crops or own, config=config, resume=resume, seed=seed))
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from tracklearn.learn import fit, losses, norm, train
 from tracklearn.learn.augment import Augment
+from tracklearn.learn.heads import classifier
 from tracklearn.learn.methods import tmc
 from tracklearn.learn.ranks import Ranks, joined, launched
 from tracklearn.types import ArrayCrops
@@ -64,7 +65,7 @@ def in_own_type(network, inputs):
 
 
 def wide_classifier(features, labels):
-    return tmc.classifier(features, labels).double()
+    return classifier(features, labels).double()
 
 
 def crossing(students, teachers, target):

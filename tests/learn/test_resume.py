@@ -11,6 +11,7 @@ import torch
 
 from tracklearn.learn import embed, losses, train
 from tracklearn.learn.augment import Augment
+from tracklearn.learn.heads import classifier
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
 from tracklearn.types import PseudoLabels
@@ -266,7 +267,7 @@ def test_a_state_of_another_head_is_refused(mixed):
     stage = base().stages[0]
 
     def larger(features, labels):
-        return torch.nn.Sequential(tmc.classifier(features, labels))
+        return torch.nn.Sequential(classifier(features, labels))
 
     method = with_stages(base(), dataclasses.replace(stage, head=larger))
     with pytest.raises(ValueError, match="resume holds other weights than the network has"):

@@ -10,6 +10,7 @@ from torch import nn
 
 from tracklearn.core import cluster
 from tracklearn.learn import train
+from tracklearn.learn.heads import adam, classifier
 from tracklearn.learn.method import Target, View
 from tracklearn.learn.methods import tmc
 from tracklearn.types import PseudoLabels
@@ -135,7 +136,7 @@ def test_iterations():
 
 def test_classifier_rows_are_unit_cluster_means():
     features = np.float32([[1, 0], [0, 1], [0, 1], [0.6, 0.8]])
-    layer = tmc.classifier(features, PseudoLabels.of(np.array([0, 0, 1, -1])))
+    layer = classifier(features, PseudoLabels.of(np.array([0, 0, 1, -1])))
     assert layer.bias is None
     assert layer.weight.requires_grad
     np.testing.assert_allclose(layer.weight.detach(), [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=1e-6)
@@ -144,7 +145,7 @@ def test_classifier_rows_are_unit_cluster_means():
 def test_adam_leaves_the_frozen_alone():
     student, head = nn.BatchNorm1d(3), nn.Linear(3, 2, bias=False)
     student.bias.requires_grad_(False)
-    (optimiser,) = tmc.adam(student, head, learning_rate=0.1, weight_decay=0.2)
+    (optimiser,) = adam(student, head, learning_rate=0.1, weight_decay=0.2)
     (group,) = optimiser.param_groups
     assert [p.shape for p in group["params"]] == [(3,), (2, 3)]
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.2)

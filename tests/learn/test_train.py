@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tracklearn.core.labels import agreement
 from tracklearn.learn import backbone, deterministic, embed, losses, sample, train
 from tracklearn.learn.augment import Augment
+from tracklearn.learn.heads import classifier
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
 from tracklearn.types import ArrayCrops, PseudoLabels, Tracklets
@@ -156,7 +157,7 @@ def test_rounds_by_hand(easy):
 
     def head(x, labels):
         features.append(x)
-        return tmc.classifier(x, labels)
+        return classifier(x, labels)
 
     chosen = method(epochs=2, iterations=2, augment=Augment(flip=0, pad=0, erase=0))
     stage = dataclasses.replace(

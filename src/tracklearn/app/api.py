@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tracklearn.app.pipeline import run as pipeline
 from tracklearn.app.pipeline import training
 from tracklearn.app.pipeline.plan import TrainPlan, plan_training
+from tracklearn.learn.methods.named import method_of
 from tracklearn.types import Progress
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tracklearn.store.film.clocks import Start
     from tracklearn.store.film.live import Live
     from tracklearn.store.ingest.ingest import Config as IngestConfig
+    from tracklearn.store.runs import Run
 
 
 def train(
@@ -36,13 +38,17 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Round]:
-    """Train without labels, yielding every round (epoch) when it ends; the run is written to `out`.
+    """Train without labels: an iterator of rounds (epochs), each when it ends; the run is written to `out`.
+
+    What is asked for is checked at the call; training goes on while the iterator is asked for more, so that a
+    loop may look at every round, or stop. `fit` is the whole in one call.
 
     Args:
         tracklets: path of a tracklet set.
         config: settings of a method, for example `tracklearn.tmc.Config(epochs=10)`; which method runs
-            follows from it. The preset's TMC settings, changed by `settings`, when None. The class's own
-            defaults are the paper's, for its crop size and GPUs.
+            follows from it (`uga`, `mmt` and `msplr` likewise, a subclass of one, or the settings of a method
+            that `tracklearn.register` made known). The preset's TMC settings, changed by `settings`, when
+            None. The class's own defaults are the paper's, for its crop size and GPUs.
         out: run folder to write.
         network: backbone and input size; the preset's when None.
         source: labelled tracklet set that MSPLR learns from first, its truth beside it.
@@ -57,9 +63,9 @@ def train(
     Raises:
         FileExistsError: `out` exists and `resume` is off.
         FileNotFoundError: no such set or weights.
-        ValueError: settings, weights or the set are unusable.
+        ValueError: settings, weights or the set are unusable; while training: as `learn.train.train`.
     """
-    method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
+    method = "tmc" if config is None else method_of(config)
     plan = plan_training(
         tracklets,
         method=method,
@@ -73,7 +79,25 @@ def train(
         overrides=settings,
         progress=progress,
     )
-    yield from training.train(plan, out, resume=resume, progress=progress)
+    if Path(out).exists() and not resume:
+        raise FileExistsError(f"{out} exists: go on with resume=True, or choose another folder")
+    return training.train(plan, out, resume=resume, progress=progress)
+
+
+def fit(tracklets: str | Path, config: BaseModel | None = None, *, out: str | Path, **options: Any) -> Run:
+    """Train to the end and return the run.
+
+    Args:
+        tracklets, config, out, options: as for `train`.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: as `train`.
+    """
+    from tracklearn.store.runs import Run
+
+    for _ in train(tracklets, config, out=out, **options):
+        pass
+    return Run(out)
 
 
 def run(
@@ -101,7 +125,7 @@ def run(
     """
     from tracklearn.store.ingest.ingest import Config
 
-    method = "tmc" if config is None else type(config).__module__.rpartition(".")[2]
+    method = "tmc" if config is None else method_of(config)
 
     def plan(set_path: Path) -> TrainPlan:
         return plan_training(

@@ -15,8 +15,9 @@ from tracklearn.app.demo.films import cut, source_world, worlds, write_videos
 from tracklearn.app.demo.judge import SCORES_NOTE, judge_run
 from tracklearn.app.demo.table import table
 from tracklearn.app.pipeline import run as pipeline
-from tracklearn.app.pipeline.plan import TrainPlan, method_module, plan_training, takes_source
+from tracklearn.app.pipeline.plan import TrainPlan, plan_training
 from tracklearn.app.pipeline.stages import Stages
+from tracklearn.learn.methods.named import method_module, takes_source
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import read_json, write_json
 from tracklearn.store.lock import locked

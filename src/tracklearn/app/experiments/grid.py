@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tracklearn.app.noise.simulate import Level, level
 from tracklearn.app.pipeline import plan
 from tracklearn.app.pipeline.presets import PRESETS
+from tracklearn.learn.methods.named import names, takes_source
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 
@@ -232,7 +233,7 @@ class Grid(_Table):
             if other.data is not None:
                 _known(other.data, labels["data"], "beside: data")
         for cell in self.cells():
-            if cell.method in plan.METHODS:
+            if cell.method in names():
                 cell.check_settings()
         return self
 
@@ -330,10 +331,10 @@ class Cell:
     @property
     def lacks(self) -> str:
         """Why this program cannot run it, "" where it can."""
-        if self.method not in plan.METHODS:
-            known = ", ".join(plan.METHODS)
+        if self.method not in names():
+            known = ", ".join(names())
             return f"method {self.method!r} is not there yet: this program has {known}"
-        if self.data.source is not None and not plan.takes_source(self.method):
+        if self.data.source is not None and not takes_source(self.method):
             return f"method {self.method!r} does not learn from a labelled source set ({self.data.source})"
         return ""
 

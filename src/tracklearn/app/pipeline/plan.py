@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from pydantic import BaseModel
 
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.pipeline.presets import choose
+from tracklearn.learn.methods.named import method_module, names, takes_source
 from tracklearn.store import config as settings_store
 from tracklearn.types import Array, Crops, Progress, Tracklets
 
@@ -26,25 +25,6 @@ if TYPE_CHECKING:
     from tracklearn.store.picture.crops import StoredCrops
     from tracklearn.store.sets.tracklets import TrackletSet
     from tracklearn.store.weights import WeightsInfo
-
-
-METHODS = ("tmc", "mmt", "uga", "msplr")
-
-
-def method_module(method: str) -> Any:
-    """The module of a method: it has Config and method(config).
-
-    Raises:
-        ValueError: there is no such method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(METHODS)}")
-    return import_module(f"tracklearn.learn.methods.{method}")
-
-
-def takes_source(method: str) -> bool:
-    """Whether a method can learn from a labelled source set first."""
-    return "source" in inspect.signature(method_module(method).method).parameters
 
 
 def _seeded(config: BaseModel, seed: int) -> BaseModel:
@@ -65,7 +45,7 @@ def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
         "network": NetworkConfig,
         "train": ComputeConfig,
     }
-    models |= {name: method_module(name).Config for name in METHODS}
+    models |= {name: method_module(name).Config for name in names()}
     return {name: models[name] for name in sections or models}
 
 

@@ -5,17 +5,14 @@ Source: Teng et al., arXiv 2204.00891 (TMC), section 3.2.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from tracklearn.core import isolate
+from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, Tracklets
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Config(BaseModel):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tracklearn.learn.method import Method, Target, View
 from tracklearn.learn.methods import tmc
+from tracklearn.learn.settings import Count, Positive, Share
 
 
 class Config(tmc.Config):
@@ -36,9 +37,9 @@ class Config(tmc.Config):
         default=False,
         description="Cut tracklets at switches first, as TMC does [chosen: off; MMT has single images].",
     )
-    k1: tmc.Count = Field(default=20, description="Neighbours in the Jaccard distance [code MMT; 30 in TMC].")
+    k1: Count = Field(default=20, description="Neighbours in the Jaccard distance [code MMT; 30 in TMC].")
     epochs: int = Field(default=40, ge=0, description="Rounds of association and training [paper MMT].")
-    iterations: Literal["auto"] | tmc.Count = Field(
+    iterations: Literal["auto"] | Count = Field(
         default=400,
         description="Batches per epoch [code MMT]; auto is round(0.6 × clusters), at least 1 [code TMC].",
     )
@@ -50,17 +51,17 @@ class Config(tmc.Config):
     tracklets_per_cluster: int = Field(
         default=4, ge=2, description="Tracklets of each cluster in a batch [code MMT]."
     )
-    frames_train: tmc.Count = Field(
+    frames_train: Count = Field(
         default=1,
         description="Consecutive frames of a tracklet in training [code MMT: a sample is one image].",
     )
-    frames_cluster: tmc.Count = Field(
+    frames_cluster: Count = Field(
         default=32, description="Consecutive frames of a tracklet for association [chosen: as in TMC]."
     )
-    learning_rate: tmc.Positive = Field(default=3.5e-4, description="Of Adam, constant [paper MMT].")
+    learning_rate: Positive = Field(default=3.5e-4, description="Of Adam, constant [paper MMT].")
     weight_decay: float = Field(default=5e-4, ge=0, description="Of Adam [paper MMT].")
-    lambda_id: tmc.Share = Field(default=0.5, description="Share of the soft identity loss [paper MMT].")
-    lambda_tri: tmc.Share = Field(default=0.8, description="Share of the soft triplet loss [paper MMT].")
+    lambda_id: Share = Field(default=0.5, description="Share of the soft identity loss [paper MMT].")
+    lambda_tri: Share = Field(default=0.8, description="Share of the soft triplet loss [paper MMT].")
     margin: float = Field(
         default=0.5, ge=0, description='Of the triplet loss where triplet is "margin" [paper TMC eq. 3].'
     )
@@ -75,7 +76,7 @@ class Config(tmc.Config):
         lt=1,
         description="The teachers' momentum [paper MMT], warmed up as 1 − 1/(step + 1) [code MMT].",
     )
-    samples_per_bn: tmc.Count = Field(
+    samples_per_bn: Count = Field(
         default=16,
         description="Tracklets, of one image each, normalised together by batch norm [code MMT: 64 "
         "over 4 GPUs].",

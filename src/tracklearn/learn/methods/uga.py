@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from tracklearn.core import graph, sampling
 from tracklearn.learn import sample
 from tracklearn.learn.augment import Augment
+from tracklearn.learn.heads import adam
 from tracklearn.learn.method import Assignment, Method, Stage, Target, View
-from tracklearn.learn.methods import isolation, tmc
-from tracklearn.learn.methods.isolation import Count, Positive
+from tracklearn.learn.methods import isolation
+from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, PseudoLabels, Tracklets
 
 # Cameras up to which each has numbers of its own in the record, and each pair of them.
@@ -146,7 +147,7 @@ def method(config: Config | None = None) -> Method:
         rounds=config.epochs_intra,
         assign=_apart,
         head=Branches,
-        optimise=partial(tmc.adam, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
+        optimise=partial(adam, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
         objective=partial(_own_camera, config),
         weights={"id": 1.0},
         assign_every=max(1, config.epochs_intra),

@@ -1,0 +1,1 @@
+"""MSPLR: settings, guesses, learning rates, and the method made of them."""
