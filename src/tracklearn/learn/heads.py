@@ -19,7 +19,7 @@ def classifier(features: Array, labels: PseudoLabels) -> nn.Module:
     Returns:
         A module (b, d) -> (b, c).
 
-    Source: METHODS 3.2 [code MMT].
+    Source: METHODS 3 [code MMT].
     """
     used = labels.label >= 0
     mean = np.zeros((labels.n_clusters, features.shape[1]))
