@@ -77,7 +77,8 @@ if __name__ == "__main__":
     parser.add_argument("set", help="a tracklet set, as tracklearn ingest writes it")
     parser.add_argument("--out", required=True, help="run folder to write")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=20)
     given = parser.parse_args()
-    config = Config(epochs=given.epochs, iterations=20, eps_intra="auto")
+    config = Config(epochs=given.epochs, iterations=given.iterations, eps_intra="auto")
     for done in tl.train(given.set, config, out=given.out, weights="none", preset="cpu"):
         print(f"epoch {done.index + 1}: {done.n_clusters} clusters, contrast {done.losses['contrast']:.3f}")

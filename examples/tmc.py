@@ -112,12 +112,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="TMC as a plain loop")
     parser.add_argument("set", help="a tracklet set, as tracklearn ingest writes it")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=20)
     given = parser.parse_args()
     opened = tl.open_set(given.set)
     crops = opened.crops(128, 64)
     network = backbone.build(backbone.Config(backbone="tiny", height=128, width=64), seed=0)
     # A random start knows nothing of its features' size.
     network.calibrate([crops.read(opened.tracklets.crop[:512])], neck=True)
-    config = tmc.Config(epochs=given.epochs, iterations=20, eps_intra="auto")
+    config = tmc.Config(epochs=given.epochs, iterations=given.iterations, eps_intra="auto")
     for epoch, means in enumerate(train(network, opened.tracklets, crops, config), 1):
         print(f"epoch {epoch}:", "  ".join(f"{name} {value:.3f}" for name, value in means.items()))

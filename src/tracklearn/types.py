@@ -19,6 +19,14 @@ Array = NDArray[Any]
 Progress = Callable[[str, int, "int | None"], None]
 
 
+class Refusal(ValueError):
+    """What was asked for cannot be done as it was asked; the message says what to do, in one line.
+
+    Every ValueError that this package raises itself is one. Any other, of a library beneath, is a defect of
+    the program, and the command line says so.
+    """
+
+
 def _as(name: str, value: Any, dtype: Any, shape: tuple[int | None, ...], why: str) -> Array:
     """`value` as a read-only array of `dtype`, or a ValueError that names the field and both shapes."""
     array = np.ascontiguousarray(value, dtype=dtype)
@@ -27,7 +35,7 @@ def _as(name: str, value: Any, dtype: Any, shape: tuple[int | None, ...], why: s
     )
     if wrong:
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        raise ValueError(f"{name} has shape {array.shape}, expected {wanted}: {why}")
+        raise Refusal(f"{name} has shape {array.shape}, expected {wanted}: {why}")
     if array is value:
         array = array.view()
     array.flags.writeable = False
@@ -90,13 +98,13 @@ class Tracklets:
         if n:
             step = np.diff(self.tracklet)
             if self.tracklet[0] < 0 or self.tracklet[-1] >= t or (step < 0).any():
-                raise ValueError(
+                raise Refusal(
                     f"tracklet must be non-decreasing within 0..{t - 1} (camid has {t} rows): "
                     "sort the crops by (tracklet, frame)"
                 )
             if ((step == 0) & (np.diff(self.frame) < 0)).any():
                 row = int(np.flatnonzero((step == 0) & (np.diff(self.frame) < 0))[0]) + 1
-                raise ValueError(f"frame decreases inside a tracklet at row {row}: sort by (tracklet, frame)")
+                raise Refusal(f"frame decreases inside a tracklet at row {row}: sort by (tracklet, frame)")
 
     def __len__(self) -> int:
         """Number of tracklets, t."""
@@ -186,9 +194,7 @@ class ArrayCrops:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[-1] != 3 or self.images.dtype != np.uint8:
-            raise ValueError(
-                f"images must be uint8 (n, h, w, 3), got {self.images.dtype} {self.images.shape}"
-            )
+            raise Refusal(f"images must be uint8 (n, h, w, 3), got {self.images.dtype} {self.images.shape}")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -3,12 +3,14 @@
 import errno
 import json
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 
 from tracklearn.app import cli
 from tracklearn.app.refusals import out_of_memory, refusal
+from tracklearn.types import Refusal
 
 
 def short_of_memory():
@@ -59,7 +61,14 @@ def test_the_remedy_belongs_to_the_command_and_the_device():
 
 @pytest.mark.parametrize(
     "defect",
-    [RuntimeError("shape mismatch"), KeyError("x"), TypeError("x"), AssertionError(), ZeroDivisionError()],
+    [
+        RuntimeError("shape mismatch"),
+        KeyError("x"),
+        TypeError("x"),
+        AssertionError(),
+        ZeroDivisionError(),
+        ValueError("x"),
+    ],
 )
 def test_a_defect_is_not_the_user_s(defect):
     assert refusal(defect) is None
@@ -74,7 +83,7 @@ def test_a_defect_is_not_the_user_s(defect):
         (FileNotFoundError("no such run: a"), "no such run: a"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), "a: No such file or directory"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a"), "a: Not a directory"),
-        (ValueError("camid has"), "camid has"),
+        (Refusal("camid has"), "camid has"),
     ],
 )  # fmt: skip
 def test_a_disk_s_errors_name_the_file(error, line):
@@ -96,6 +105,31 @@ def test_a_command_says_it_in_one_line_and_prints_nothing_else(monkeypatch, caps
     assert len(err.splitlines()) == 1
     assert err.startswith("tracklearn: out of memory (weights")
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [lambda: np.zeros(3).reshape(2, 2), lambda: {}["camera"], lambda: Exception("two\nlines").missing],
+)
+def test_a_defect_is_one_line_and_its_traceback_a_file(monkeypatch, capsys, tmp_path, fails):
+    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(sys, "argv", ["tracklearn", "train"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("TRACKLEARN_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (1, "")
+    (line,) = err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert line.startswith("tracklearn: this is a defect of the program: ")
+    assert line.endswith(f"the traceback in {file}")
+    assert "Traceback (most recent call last)" in file.read_text()
+    # Where no file can be written the traceback itself is what a report needs.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 FAILING = [

@@ -60,7 +60,16 @@ def test_the_page_is_one_page():
     [("tmc", [], "epoch 2: id"), ("own_method", ["--out", "run"], "epoch 2:")],
 )
 def test_an_example_runs_as_its_text_says(crops_set, name, options, last, tmp_path):
-    command = [sys.executable, EXAMPLES / f"{name}.py", crops_set, "--epochs", "2", *options]
+    command = [
+        sys.executable,
+        EXAMPLES / f"{name}.py",
+        crops_set,
+        "--epochs",
+        "2",
+        "--iterations",
+        "2",
+        *options,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(last)

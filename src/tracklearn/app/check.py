@@ -10,6 +10,7 @@ from typing import Any
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.store.files import DamagedError
 from tracklearn.store.sealed import MANIFEST, read_sealed
+from tracklearn.types import Refusal
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def check(path: str | Path) -> list[Checked]:
         raise FileNotFoundError(f"no such folder: {path}")
     found = list(_found(path))
     if not found:
-        raise ValueError(f"{path} holds no tracklet set, run or gallery: name the folder that does")
+        raise Refusal(f"{path} holds no tracklet set, run or gallery: name the folder that does")
     return found
 
 

@@ -18,9 +18,10 @@ from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
 from tracklearn.app.commands.train import train
-from tracklearn.app.refusals import printable, refusal
+from tracklearn.app.refusals import defect, printable, refusal
 from tracklearn.core import threads
 from tracklearn.store import cache
+from tracklearn.types import Refusal
 
 app = typer.Typer(
     name="tracklearn",
@@ -51,24 +52,27 @@ STOPPED = 130  # the exit code of a program stopped with Ctrl-C
 
 
 def main() -> None:
-    """Entry point: one clear line and exit code 2 for the user's errors, 130 when stopped."""
+    """Entry point: one clear line and exit code 2 for the user's errors, 1 for a defect, 130 when stopped."""
     _speak_plainly()
     threads.wait_briefly()
     cache.keep_home_clean()
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and sys.argv[1:2] != ["train"]:
-            raise ValueError("torchrun is for tracklearn train alone: start other commands without it")
+            raise Refusal("torchrun is for tracklearn train alone: start other commands without it")
         app()
     except SystemExit as stop:
         if stop.code == STOPPED:
             print("tracklearn: stopped; a command that has --resume goes on with it", file=sys.stderr)
         raise
     except Exception as error:
-        # Which errors are the user's to mend is decided in one place; a defect keeps its traceback.
+        # Which errors are the user's to mend is decided in one place; any other is a defect.
         message = refusal(error, command="".join(sys.argv[1:2]))
-        if message is None:
+        if message is not None:
+            _refuse(error, message)
+        if os.environ.get("TRACKLEARN_DEBUG"):
             raise
-        _refuse(error, message)
+        print(f"tracklearn: {defect(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _speak_plainly() -> None:

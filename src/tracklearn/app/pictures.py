@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 def fit(picture: Array, width: int, height: int) -> Array:
@@ -20,7 +20,7 @@ def fit(picture: Array, width: int, height: int) -> Array:
 
     picture = np.asarray(picture)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-        raise ValueError(f"picture is {picture.dtype} {picture.shape}, expected uint8 (h, w, 3) RGB")
+        raise Refusal(f"picture is {picture.dtype} {picture.shape}, expected uint8 (h, w, 3) RGB")
     h, w = picture.shape[:2]
     across, down = width / w, height / h
     scale = max(across, down) if max(across, down) <= 1.11 * min(across, down) else min(across, down)

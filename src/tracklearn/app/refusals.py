@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+from tracklearn.types import Refusal
 
 _MEMORY = errno.ENOMEM
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -44,9 +50,27 @@ def refusal(error: Exception, *, command: str = "") -> str | None:
         return _memory_line(error, command)
     if isinstance(error, OSError):
         return _disk_line(error)
-    if isinstance(error, (ValueError, ImportError)):
+    if isinstance(error, (Refusal, ImportError)):
         return str(error)
     return None
+
+
+def defect(error: BaseException) -> str:
+    """One line on an error that is the program's own; the traceback goes to a file that it names.
+
+    What people can do is report it, and the file is what a report needs: it holds no picture, but names of
+    files and settings.
+    """
+    said = " ".join(str(error).split())[:160]
+    what = f"this is a defect of the program: {type(error).__name__}{f': {said}' if said else ''}"
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, name = tempfile.mkstemp(prefix="tracklearn-defect-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError:  # no place to write to: better long than lost
+        return f"{what}\n{text}"
+    return f"{what}; please report it with the traceback in {Path(name)}"
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ from scipy import sparse
 from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, encoding_distance, reciprocal_encoding
 from tracklearn.core.neighbors import Method, approximate
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,9 +99,9 @@ def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
     """
     _check_square(distance)
     if not eps >= 0:
-        raise ValueError(f"eps is {eps}, expected a distance of at least 0")
+        raise Refusal(f"eps is {eps}, expected a distance of at least 0")
     if min_samples < 1:
-        raise ValueError(f"min_samples is {min_samples}, expected at least 1")
+        raise Refusal(f"min_samples is {min_samples}, expected at least 1")
 
     from tracklearn.core.kernels.cluster import dbscan as labels_of
 
@@ -128,9 +128,9 @@ def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
     """
     _check_square(distance)
     if distance.shape != (n, n):
-        raise ValueError(f"distance has shape {distance.shape}, expected ({n}, {n})")
+        raise Refusal(f"distance has shape {distance.shape}, expected ({n}, {n})")
     if not 0 < rho <= 1:
-        raise ValueError(f"rho is {rho}, expected a share in (0, 1]")
+        raise Refusal(f"rho is {rho}, expected a share in (0, 1]")
     return _eps_and_missing(distance, n, rho)[0]
 
 
@@ -187,12 +187,12 @@ def adapt(n: int, *, k1: int = 30, k2: int = 6, min_samples: int = 4, rho: float
         ValueError: n < 0, or a setting out of its range.
     """
     if n < 0:
-        raise ValueError(f"n is {n}, expected a number of tracklets")
+        raise Refusal(f"n is {n}, expected a number of tracklets")
     for name, value in (("k1", k1), ("k2", k2), ("min_samples", min_samples)):
         if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+            raise Refusal(f"{name} is {value}, expected at least 1")
     if not 0 < rho <= 1:
-        raise ValueError(f"rho is {rho}, expected a share in (0, 1]")
+        raise Refusal(f"rho is {rho}, expected a share in (0, 1]")
     fit_k1 = max(1, min(k1, max(min(4, n // 4), n // 20)))
     fit_k2 = min(k2, -(-fit_k1 // 3)) if fit_k1 < k1 else k2
     fit_samples = min(min_samples, 2) if n < SMALL else min_samples
@@ -253,7 +253,7 @@ def associate(
         ValueError: a setting out of range; features not finite, not unit or all zero (names rows).
     """
     if eps is not None and not 0 <= eps <= 1:
-        raise ValueError(f"eps is {eps}, expected a Jaccard distance in 0-1")
+        raise Refusal(f"eps is {eps}, expected a Jaccard distance in 0-1")
     n = len(features)
     adapted = adapt(n, k1=k1, k2=k2, min_samples=min_samples, rho=rho)
     if not fit_to_size:
@@ -395,6 +395,6 @@ def _rows(distance: sparse.csr_array) -> tuple[Array, Array, Array]:
 
 def _check_square(distance: sparse.csr_array) -> None:
     if not sparse.issparse(distance) or distance.ndim != 2 or distance.shape[0] != distance.shape[1]:
-        raise ValueError(f"distance must be a square sparse matrix, got {type(distance).__name__}")
+        raise Refusal(f"distance must be a square sparse matrix, got {type(distance).__name__}")
     if distance.nnz and not distance.data.min() >= 0:
-        raise ValueError("distance holds negative entries or NaN")
+        raise Refusal("distance holds negative entries or NaN")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 def covered(camera: Array, frame: Array, box: Array) -> Array:
@@ -32,7 +32,7 @@ def covered(camera: Array, frame: Array, box: Array) -> Array:
     box = np.ascontiguousarray(box, np.float64)
     n = len(box)
     if box.shape != (n, 4) or np.shape(camera) != (n,) or np.shape(frame) != (n,):
-        raise ValueError(
+        raise Refusal(
             f"camera, frame and box have shapes {np.shape(camera)}, {np.shape(frame)} and {box.shape}, "
             "expected (n,), (n,) and (n, 4)"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn.core.threads import each
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def check_unit_lengths(length: Array, name: str = "features") -> None:
     """
     off = np.flatnonzero(np.abs(length - 1) > 1e-3)
     if len(off):
-        raise ValueError(
+        raise Refusal(
             f"{name} must have rows of unit length (within 1e-3), but {rows(off)} "
             f"(row {off[0]} has length {length[off[0]]:.4g}): divide each row by its L2 norm"
         )
@@ -138,9 +138,9 @@ def as_matrix(features: Array | Tensor, name: str = "features") -> Any:
     if not is_tensor(features):
         features = np.asarray(features)
     if features.ndim != 2:
-        raise ValueError(f"{name} has shape {tuple(features.shape)}, expected (n, d): one row per item")
+        raise Refusal(f"{name} has shape {tuple(features.shape)}, expected (n, d): one row per item")
     if on_host(features[:0]).dtype.kind not in "fiu":
-        raise ValueError(f"{name} has dtype {features.dtype}, expected real numbers")
+        raise Refusal(f"{name} has dtype {features.dtype}, expected real numbers")
     return features
 
 
@@ -152,10 +152,10 @@ def check_lengths(length: Array, name: str = "features") -> None:
     """
     bad = np.flatnonzero(~np.isfinite(length))
     if len(bad):
-        raise ValueError(f"{name} must be finite, but {rows(bad)}: look for NaN in what made them")
+        raise Refusal(f"{name} must be finite, but {rows(bad)}: look for NaN in what made them")
     zero = np.flatnonzero(length == 0)
     if len(zero):
-        raise ValueError(
+        raise Refusal(
             f"{name} must have a direction, but {rows(zero)} (all zeros): drop them, or look for blank input"
         )
 

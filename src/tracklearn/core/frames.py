@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,16 +32,16 @@ def check_rows(features: Array | Tensor, tracklet: Array, frame: Array | None, t
         ("time", time, (n,)),
     ):
         if value is not None and np.shape(value) != shape:
-            raise ValueError(f"{name} has shape {np.shape(value)}, expected {shape}: one row per crop")
+            raise Refusal(f"{name} has shape {np.shape(value)}, expected {shape}: one row per crop")
     tracklet = np.asarray(tracklet)
     # Compared, not subtracted: differences of unsigned numbers are never negative.
     if (tracklet[1:] < tracklet[:-1]).any():
-        raise ValueError("tracklet decreases: sort the rows by (tracklet, frame)")
+        raise Refusal("tracklet decreases: sort the rows by (tracklet, frame)")
     if frame is not None:
         frame = np.asarray(frame)
         back = np.flatnonzero((frame[1:] < frame[:-1]) & (tracklet[1:] == tracklet[:-1]))
         if len(back):
-            raise ValueError(
+            raise Refusal(
                 f"frame decreases inside a tracklet at row {back[0] + 1}: sort the rows by (tracklet, frame)"
             )
     return tracklet

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from tracklearn.core.features import check_unit, product_error
 from tracklearn.core.threads import each
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,9 +80,9 @@ def cross_view(features: Array | Tensor, camid: Array, *, k: int = 1, threshold:
     t = len(rows)
     camera, n_cameras = _cameras(camid, t)
     if k < 1:
-        raise ValueError(f"k is {k}, expected at least 1")
+        raise Refusal(f"k is {k}, expected at least 1")
     if not -1 <= threshold < 1:
-        raise ValueError(f"threshold is {threshold}, expected a cosine in [-1, 1)")
+        raise Refusal(f"threshold is {threshold}, expected a cosine in [-1, 1)")
     if n_cameras < 2:
         return _from_pairs(np.empty((0, 2), np.int64), np.empty(0, np.float32), t)
 
@@ -106,7 +106,7 @@ def changes(old: Graph, new: Graph) -> tuple[int, int]:
     """
     t, t_new = len(old.start) - 1, len(new.start) - 1
     if t != t_new:
-        raise ValueError(f"old is a graph of {t} tracklets and new one of {t_new}: expected the same")
+        raise Refusal(f"old is a graph of {t} tracklets and new one of {t_new}: expected the same")
     before, after = (i * t + j for i, j in map(_edges, (old, new)))
     kept = len(np.intersect1d(before, after, assume_unique=True))
     return len(after) - kept, len(before) - kept
@@ -187,7 +187,7 @@ def precision_recall(graph: Graph, pid: Array, camid: Array) -> tuple[float, flo
     camera, n_cameras = _cameras(camid, t)
     pid = np.asarray(pid)
     if pid.shape != (t,):
-        raise ValueError(f"pid has shape {pid.shape}, expected ({t},): one person per tracklet")
+        raise Refusal(f"pid has shape {pid.shape}, expected ({t},): one person per tracklet")
     i, j = _edges(graph)
     known = (pid[i] >= 0) & (pid[j] >= 0)
     true = known & (pid[i] == pid[j])
@@ -289,7 +289,7 @@ def _cameras(camid: Array, t: int) -> tuple[Array, int]:
     """Cameras numbered from 0 in ascending order of camid, (t,) int64, and how many there are."""
     camid = np.asarray(camid)
     if camid.shape != (t,):
-        raise ValueError(f"camid has shape {camid.shape}, expected ({t},): one camera per tracklet")
+        raise Refusal(f"camid has shape {camid.shape}, expected ({t},): one camera per tracklet")
     known, camera = np.unique(camid, return_inverse=True)
     return camera.astype(np.int64), len(known)
 

@@ -19,7 +19,7 @@ from tracklearn.core.cluster import dbscan
 from tracklearn.core.features import as_matrix, check_lengths, exact_dtype, is_tensor, row_lengths, unit_rows
 from tracklearn.core.frames import check_rows, spans_of
 from tracklearn.core.jaccard import jaccard_distance
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,9 +160,7 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
         ValueError: the Jaccard metric, which adjacent frames alone do not define.
     """
     if metric == "jaccard":
-        raise ValueError(
-            "eps from the data is defined for euclidean and cosine: give eps a number for jaccard"
-        )
+        raise Refusal("eps from the data is defined for euclidean and cosine: give eps a number for jaccard")
     known = similarity[np.isfinite(similarity)]
     cosine = 1.0 - float(np.median(known.astype(np.float64))) if len(known) else 0.0
     step = max(cosine, 0.0) if metric == "cosine" else math.sqrt(max(2.0 * cosine, 0.0))
@@ -272,13 +270,13 @@ def _slack(width: int) -> float:
 
 def _check_settings(given: _Settings) -> _Settings:
     if given.method not in METHODS:
-        raise ValueError(f'method is "{given.method}", expected one of {", ".join(METHODS)}')
+        raise Refusal(f'method is "{given.method}", expected one of {", ".join(METHODS)}')
     if given.metric not in METRICS:
-        raise ValueError(f'metric is "{given.metric}", expected one of {", ".join(METRICS)}')
+        raise Refusal(f'metric is "{given.metric}", expected one of {", ".join(METRICS)}')
     if not given.eps > 0:
-        raise ValueError(f"eps is {given.eps}, expected a distance above 0")
+        raise Refusal(f"eps is {given.eps}, expected a distance above 0")
     if given.min_samples < 1:
-        raise ValueError(f"min_samples is {given.min_samples}, expected at least 1")
+        raise Refusal(f"min_samples is {given.min_samples}, expected at least 1")
     if given.penalty is not None and not 0 < given.penalty < math.inf:
-        raise ValueError(f"penalty is {given.penalty}, expected a finite number above 0")
+        raise Refusal(f"penalty is {given.penalty}, expected a finite number above 0")
     return given

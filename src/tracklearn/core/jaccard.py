@@ -16,7 +16,7 @@ from scipy import sparse
 from tracklearn.core.features import check_unit, is_tensor
 from tracklearn.core.neighbors import Method, k_nearest, k_nearest_and_farthest
 from tracklearn.core.threads import each
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ def jaccard_distance(
     """
     check_settings(k1, k2, mode)
     if not 0 < max_distance <= 1:
-        raise ValueError(f"max_distance is {max_distance}, expected a value in (0, 1]")
+        raise Refusal(f"max_distance is {max_distance}, expected a value in (0, 1]")
     if not is_tensor(features):
         features = check_unit(features)
     n = len(features)
@@ -102,10 +102,10 @@ def jaccard_distance(
 def check_settings(k1: int, k2: int, mode: str) -> None:
     """Raise ValueError where k1 or k2 is below 1, or the mode is none of `MODES`."""
     if mode not in MODES:
-        raise ValueError(f'mode is "{mode}", expected one of {", ".join(MODES)}')
+        raise Refusal(f'mode is "{mode}", expected one of {", ".join(MODES)}')
     for name, value in (("k1", k1), ("k2", k2)):
         if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+            raise Refusal(f"{name} is {value}, expected at least 1")
 
 
 def reciprocal_encoding(

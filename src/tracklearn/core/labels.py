@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ def select_clusters(label: Array, camid: Array, *, min_size: int = 4, min_camera
     """
     label, camid = np.asarray(label), np.asarray(camid)
     if label.ndim != 1 or camid.shape != label.shape:
-        raise ValueError(f"camid has shape {camid.shape}, label {label.shape}, expected one (n,)")
+        raise Refusal(f"camid has shape {camid.shape}, label {label.shape}, expected one (n,)")
     if label.min(initial=-1) < -1:
-        raise ValueError(f"label holds {label.min()}, expected clusters from 0 and −1 for noise")
+        raise Refusal(f"label holds {label.min()}, expected clusters from 0 and −1 for noise")
     for name, value in (("min_size", min_size), ("min_cameras", min_cameras)):
         if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+            raise Refusal(f"{name} is {value}, expected at least 1")
     clustered = label >= 0
     cluster, of, size = np.unique(label[clustered], return_inverse=True, return_counts=True)
     seen = np.unique(np.stack([of, camid[clustered]], 1), axis=0)[:, 0]
@@ -88,7 +88,7 @@ def agreement(label_a: Array, label_b: Array) -> float:
     """
     label_a, label_b = np.asarray(label_a), np.asarray(label_b)
     if label_a.shape != label_b.shape or label_a.ndim != 1:
-        raise ValueError(f"label_a has shape {label_a.shape}, label_b {label_b.shape}, expected one (n,)")
+        raise Refusal(f"label_a has shape {label_a.shape}, label_b {label_b.shape}, expected one (n,)")
     both = (label_a >= 0) & (label_b >= 0)
     n = int(both.sum())
     if n < 2:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tracklearn.core.features import check_unit, is_tensor, product_error
 from tracklearn.core.threads import each, n_threads
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ def k_nearest(
         [[0, 2], [1, 2], [2, 0]]
     """
     if method not in METHODS:
-        raise ValueError(f'method is "{method}", expected one of {", ".join(METHODS)}')
+        raise Refusal(f'method is "{method}", expected one of {", ".join(METHODS)}')
     rows = check_unit(features)
     k = _clip(k, len(rows) - exclude_self)
     if is_tensor(features):
@@ -123,7 +123,7 @@ def k_nearest_of(query: Array | Tensor, gallery: Array | Tensor, k: int) -> tupl
     """
     rows, others = check_unit(query, "query"), check_unit(gallery, "gallery")
     if rows.shape[1] != others.shape[1]:
-        raise ValueError(
+        raise Refusal(
             f"query has width {rows.shape[1]} and gallery {others.shape[1]}: "
             "features of two networks cannot be compared"
         )
@@ -143,7 +143,7 @@ def approximate(n: int, method: Method) -> bool:
 
 def _clip(k: int, available: int) -> int:
     if k < 1:
-        raise ValueError(f"k is {k}, expected at least 1")
+        raise Refusal(f"k is {k}, expected at least 1")
     return max(0, min(k, available))
 
 

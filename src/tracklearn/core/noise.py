@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.types import Array, NoiseRates, Tracklets, Truth
+from tracklearn.types import Array, NoiseRates, Refusal, Tracklets, Truth
 
 
 def match_boxes(
@@ -48,9 +48,9 @@ def match_boxes(
         ("truth_box", truth_box, (len(truth_box), 4)),
     ):
         if value.shape != shape:
-            raise ValueError(f"{name} has shape {value.shape}, expected {shape}")
+            raise Refusal(f"{name} has shape {value.shape}, expected {shape}")
     if not 0 < min_iou <= 1:
-        raise ValueError(f"min_iou is {min_iou}, expected a value in (0, 1]")
+        raise Refusal(f"min_iou is {min_iou}, expected a value in (0, 1]")
     pid = np.full(len(box), -1, np.int64)
     if not len(box) or not len(truth_box):
         return pid
@@ -104,7 +104,7 @@ def measure(
     """
     tracklet, pid, camid = _same_length(tracklet=tracklet, pid=pid, camid=camid)
     if min_run < 1:
-        raise ValueError(f"min_run is {min_run}, expected at least 1")
+        raise Refusal(f"min_run is {min_run}, expected at least 1")
     order = np.lexsort((tracklet, camid))  # stable: rows of a tracklet keep their order
     row = np.stack([camid[order], tracklet[order], pid[order]], 1)
     cut = np.flatnonzero(np.r_[True, (np.diff(row, axis=0) != 0).any(1)]) if len(row) else np.zeros(0, int)
@@ -116,7 +116,7 @@ def measure(
     if truth_pairs is None:
         truth_pairs, _ = _count(row[row[:, 2] >= 0][:, [0, 2]])
     if truth_pairs < n_persons:
-        raise ValueError(
+        raise Refusal(
             f"truth_pairs is {truth_pairs}, but {n_persons} (person, camera) pairs occur: count them all"
         )
     sizes, tracklets = np.unique(holding, return_counts=True)
@@ -178,9 +178,9 @@ def _same_length(**arrays: Array) -> tuple[Array, ...]:
     out = tuple(np.asarray(value) for value in arrays.values())
     for name, value in zip(arrays, out, strict=True):
         if value.shape != (out[0].size,):
-            raise ValueError(f"{name} has shape {value.shape}, expected ({out[0].size},): one per row")
+            raise Refusal(f"{name} has shape {value.shape}, expected ({out[0].size},): one per row")
         if value.dtype.kind not in "iu" and value.size:
-            raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
+            raise Refusal(f"{name} has dtype {value.dtype}, expected integers")
     return tuple(value.astype(np.int64, copy=False) for value in out)
 
 

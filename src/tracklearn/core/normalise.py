@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracklearn.core.features import row_lengths
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ def per_camera(features: Array | Tensor, camid: Array) -> Array:
     features, _ = row_lengths(features)
     camid = np.asarray(camid)
     if camid.shape != (len(features),):
-        raise ValueError(f"camid has shape {camid.shape}, expected ({len(features)},): one per feature")
+        raise Refusal(f"camid has shape {camid.shape}, expected ({len(features)},): one per feature")
     out = np.empty(features.shape, np.float32)
     for camera in np.unique(camid):
         row = np.flatnonzero(camid == camera)

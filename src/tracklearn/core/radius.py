@@ -13,7 +13,7 @@ from scipy import sparse
 from tracklearn.core import cluster
 from tracklearn.core.features import check_unit, unit_rows
 from tracklearn.core.threads import each
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 # Distances are compared in steps of 2^-40 (9e-13), as in `neighbors`: equal ones tie whatever the order of
 # their sums.
@@ -25,7 +25,7 @@ _CROWD, _CROWD_EACH = 1 << 23, 256  # pairs held for DBSCAN, and further ones fo
 _DRAWN = 1024  # rows drawn to find the level of chance
 
 
-class Crowded(ValueError):
+class Crowded(Refusal):
     """More pairs lie within the radius than may be held."""
 
 
@@ -53,7 +53,7 @@ def within(features: Array, radius: float, *, most: int | None = None) -> sparse
         [[0.0, 0.0, 0.2], [0.0, 0.0, 0.0], [0.2, 0.0, 0.0]]
     """
     if not 0 <= radius < math.inf:
-        raise ValueError(f"radius is {radius}, expected a cosine distance of at least 0")
+        raise Refusal(f"radius is {radius}, expected a cosine distance of at least 0")
     rows = check_unit(features)
     n = len(rows)
 
@@ -108,7 +108,7 @@ def mean_nearest(features: Array, share: float) -> float:
     Source: METHODS 2.3.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"share is {share}, expected (0, 1]")
+        raise Refusal(f"share is {share}, expected (0, 1]")
     rows = check_unit(features)
     pairs = len(rows) * (len(rows) - 1) // 2
     most = max(1, round(share * pairs))

@@ -11,7 +11,7 @@ from tracklearn.core import threads
 from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, columns_needed, reciprocal_encoding
 from tracklearn.core.neighbors import k_nearest_and_farthest, k_nearest_of
-from tracklearn.types import Array, Matches, Scores
+from tracklearn.types import Array, Matches, Refusal, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ def distance(query: Array | Tensor, gallery: Array | Tensor) -> Any:
 def _check_pair(query: Array | Tensor, gallery: Array | Tensor) -> tuple[Array, Array]:
     query, gallery = check_unit(query, "query"), check_unit(gallery, "gallery")
     if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
+        raise Refusal(
             f"query has width {query.shape[1]} and gallery {gallery.shape[1]}: "
             "features of two networks cannot be compared"
         )
@@ -139,7 +139,7 @@ def rerank(
     """
     check_settings(k1, k2, mode)
     if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value is {lambda_value}, expected a weight in 0-1")
+        raise Refusal(f"lambda_value is {lambda_value}, expected a weight in 0-1")
     given = query, gallery
     query, gallery = _check_pair(query, gallery)
     q, g = len(query), len(gallery)
@@ -188,12 +188,12 @@ def _put_together(given: tuple[Array | Tensor, Array | Tensor], features: Array)
 def _check_known(known: tuple[Array, Array, Array], n: int, wanted: int) -> None:
     index, squared, far = known
     if len(index) != n or index.shape != squared.shape or far.shape != (n,) or index.shape[1] < wanted:
-        raise ValueError(
+        raise Refusal(
             f"known has shapes {index.shape}, {squared.shape} and {far.shape}, expected ({n}, k), ({n}, k) "
             f"and ({n},) with k at least {wanted}: the neighbours of queries and gallery put together"
         )
     if index.size and (index.min() < 0 or index.max() >= n):
-        raise ValueError(f"known names rows {index.min()} to {index.max()}, expected 0 to {n - 1}")
+        raise Refusal(f"known names rows {index.min()} to {index.max()}, expected 0 to {n - 1}")
 
 
 def nearest(
@@ -233,10 +233,10 @@ def _smallest(distance: Array | Tensor, shape: tuple[int, int], k: int) -> tuple
     """Columns and values of the k smallest entries of each row, ties to the lower column."""
     distance = np.asarray(on_host(distance))
     if distance.shape != shape:
-        raise ValueError(f"distance has shape {distance.shape}, expected (query, gallery) = {shape}")
+        raise Refusal(f"distance has shape {distance.shape}, expected (query, gallery) = {shape}")
     _refuse_nan(distance)
     if k < 1:
-        raise ValueError(f"k is {k}, expected at least 1")
+        raise Refusal(f"k is {k}, expected at least 1")
     k = min(k, shape[1])
     index = np.empty((shape[0], k), np.int64)
     if k:
@@ -318,11 +318,11 @@ def evaluate(
     "MARS", ECCV 2016.
     """
     if ap not in AP:
-        raise ValueError(f'ap is "{ap}", expected one of {", ".join(AP)}')
+        raise Refusal(f'ap is "{ap}", expected one of {", ".join(AP)}')
     if protocol not in PROTOCOLS:
-        raise ValueError(f'protocol is "{protocol}", expected one of {", ".join(PROTOCOLS)}')
+        raise Refusal(f'protocol is "{protocol}", expected one of {", ".join(PROTOCOLS)}')
     if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}, expected at least 1")
+        raise Refusal(f"max_rank is {max_rank}, expected at least 1")
     block, (q, g), kind, step = _rows_of(distance)
     query_pid = _labels(query_pid, "query_pid", q, (q, g))
     gallery_pid = _labels(gallery_pid, "gallery_pid", g, (q, g))
@@ -394,9 +394,9 @@ def _rows_of(
         return lambda rows: _distance_of(query[rows], gallery), (len(query), g), np.float32, step
     matrix = np.asarray(distance)
     if matrix.ndim != 2:
-        raise ValueError(f"distance has shape {matrix.shape}, expected (query, gallery)")
+        raise Refusal(f"distance has shape {matrix.shape}, expected (query, gallery)")
     if matrix.dtype.kind not in "fiub":
-        raise ValueError(f"distance has dtype {matrix.dtype}, expected real numbers")
+        raise Refusal(f"distance has dtype {matrix.dtype}, expected real numbers")
     kind = np.float32 if matrix.dtype.kind == "f" and matrix.dtype.itemsize <= 4 else np.float64
     return lambda rows: np.ascontiguousarray(matrix[rows], kind), matrix.shape, kind, _ROWS
 
@@ -404,9 +404,9 @@ def _rows_of(
 def _labels(value: Array, name: str, size: int, shape: tuple[int, int]) -> Array:
     value = np.asarray(on_host(value))
     if value.shape != (size,):
-        raise ValueError(f"{name} has shape {value.shape}, expected ({size},) to go with distance {shape}")
+        raise Refusal(f"{name} has shape {value.shape}, expected ({size},) to go with distance {shape}")
     if size and value.dtype.kind not in "iub":
-        raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
+        raise Refusal(f"{name} has dtype {value.dtype}, expected integers")
     return value.astype(np.int64)
 
 
@@ -414,13 +414,13 @@ def _check_query_row(query_row: Array | None, protocol: Protocol, shape: tuple[i
     q, g = shape
     if query_row is None:
         if protocol == "gallery-excludes-queries":
-            raise ValueError(
+            raise Refusal(
                 f'protocol "{protocol}" needs query_row: the gallery row of each query, −1 where it has none'
             )
         return np.full(q, -1)
     own = _labels(query_row, "query_row", q, shape)
     if q and (own.max() >= g or own.min() < -1):
-        raise ValueError(
+        raise Refusal(
             f"query_row runs from {own.min()} to {own.max()}, expected gallery rows 0..{g - 1} or −1"
         )
     return own
@@ -432,4 +432,4 @@ def _refuse_nan(distance: Array) -> None:
 
 def _refuse_rows(bad: Array) -> None:
     if len(bad):
-        raise ValueError(f"distance holds NaN in {len(bad)} rows, the first is query {bad[0]}")
+        raise Refusal(f"distance holds NaN in {len(bad)} rows, the first is query {bad[0]}")

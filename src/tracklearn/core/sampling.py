@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 # A tracklet begins or ends at a moment where it misses it by less than this share of the period.
 _ROUNDING = 1e-9
@@ -52,7 +52,7 @@ def usual_period(
         own = np.isfinite(begin) & (camid == camera)
         out[camera] = factor * np.quantile((end - begin)[own], quantile)
         if out[camera] <= 0:
-            raise ValueError(
+            raise Refusal(
                 f"period cannot be guessed in camera {camera}, whose tracklets last 0 s: set period in "
                 'seconds, or sampling to "all"'
             )
@@ -107,16 +107,16 @@ def spatio_temporal(
     tracklet, time, camid = _checked(tracklet, time, camid)
     box = np.asarray(box, np.float64)
     if box.shape != (len(tracklet), 4):
-        raise ValueError(f"box has shape {box.shape}, expected ({len(tracklet)}, 4): one per crop")
+        raise Refusal(f"box has shape {box.shape}, expected ({len(tracklet)}, 4): one per crop")
     if not np.isfinite(box).all():
-        raise ValueError("box is not finite: places cannot be compared")
+        raise Refusal("box is not finite: places cannot be compared")
     if not distance >= 0:
-        raise ValueError(f"distance is {distance}, expected at least 0: a share of the height of a box")
+        raise Refusal(f"distance is {distance}, expected at least 0: a share of the height of a box")
     if len(np.unique(tracklet)) > 1 and (box == box[0]).all():
-        raise ValueError('all boxes are the same, which says nothing of places: set sampling to "all"')
+        raise Refusal('all boxes are the same, which says nothing of places: set sampling to "all"')
     clock = np.zeros(len(camid), np.int64) if clock is None else np.asarray(clock)
     if clock.shape != camid.shape:
-        raise ValueError(f"clock has shape {clock.shape}, expected {camid.shape}: one per tracklet")
+        raise Refusal(f"clock has shape {clock.shape}, expected {camid.shape}: one per tracklet")
     begin, end, length = _spans(tracklet, time, len(camid))
     if period is None:
         period = usual_period(tracklet, time, camid)
@@ -130,7 +130,7 @@ def spatio_temporal(
         camera = int(camid[own[0]])
         every = float(seconds[camera])
         if not (every > 0 and np.isfinite(every)):
-            raise ValueError(f"period is {every} s in camera {camera}, expected seconds above 0")
+            raise Refusal(f"period is {every} s in camera {camera}, expected seconds above 0")
         first = _phase(begin[own], end[own], every)
         low = np.ceil((begin[own] - first) / every - _ROUNDING).astype(np.int64)
         high = np.floor((end[own] - first) / every + _ROUNDING).astype(np.int64)
@@ -198,9 +198,9 @@ def _spans(tracklet: Array, time: Array, t: int) -> tuple[Array, Array, Array]:
 def _checked(tracklet: Array, time: Array, camid: Array) -> tuple[Array, Array, Array]:
     tracklet, time, camid = np.asarray(tracklet), np.asarray(time, np.float64), np.asarray(camid)
     if time.shape != tracklet.shape or time.ndim != 1:
-        raise ValueError(f"time has shape {time.shape}, tracklet {tracklet.shape}, expected (n,) both")
+        raise Refusal(f"time has shape {time.shape}, tracklet {tracklet.shape}, expected (n,) both")
     if not np.isfinite(time).all():
-        raise ValueError("time is not finite: give seconds")
+        raise Refusal("time is not finite: give seconds")
     if len(tracklet) and (tracklet.min() < 0 or tracklet.max() >= len(camid)):
-        raise ValueError(f"tracklet reaches {tracklet.max()}, camid has {len(camid)} rows: one per tracklet")
+        raise Refusal(f"tracklet reaches {tracklet.max()}, camid has {len(camid)} rows: one per tracklet")
     return tracklet, time, camid

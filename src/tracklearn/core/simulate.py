@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracklearn.core.noise import measure
-from tracklearn.types import Array, NoiseRates
+from tracklearn.types import Array, NoiseRates, Refusal
 
 OBSERVED = {1: 85, 2: 16, 3: 6}
 """Tracklets holding 1, 2, 3 persons: the TMC authors' DeepSORT run on MOT16-09."""
@@ -95,19 +95,19 @@ def simulate(
     pid, camid, order = (np.asarray(x) for x in (pid, camid, order))
     for name, value in (("pid", pid), ("camid", camid), ("order", order)):
         if value.shape != (len(pid),):
-            raise ValueError(f"{name} has shape {value.shape}, expected ({len(pid)},): one per row")
+            raise Refusal(f"{name} has shape {value.shape}, expected ({len(pid)},): one per row")
         if value.dtype.kind not in "iu" and value.size:
-            raise ValueError(f"{name} has dtype {value.dtype}, expected integers")
+            raise Refusal(f"{name} has dtype {value.dtype}, expected integers")
     if min_segment < 1:
-        raise ValueError(f"min_segment is {min_segment}, expected at least 1 row")
+        raise Refusal(f"min_segment is {min_segment}, expected at least 1 row")
     if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more")
+        raise Refusal(f"seed is {seed}, expected 0 or more")
     histogram = _checked(OBSERVED if histogram is None else histogram)
     rng = np.random.default_rng(seed)
 
     rows = np.flatnonzero(pid >= 0)
     if not len(rows):
-        raise ValueError("no row has a person (pid 0 or above): there is nothing to disturb")
+        raise Refusal("no row has a person (pid 0 or above): there is nothing to disturb")
     rows = rows[np.lexsort((order[rows], pid[rows], camid[rows]))]
     who, where = pid[rows], camid[rows]
     first = np.flatnonzero(np.r_[True, (np.diff(who) != 0) | (np.diff(where) != 0)])
@@ -151,7 +151,7 @@ def _checked(histogram: Mapping[int, int]) -> dict[int, int]:
     """The histogram without empty bins, in ascending order."""
     counts = {int(k): int(v) for k, v in sorted(histogram.items()) if v}
     if 1 not in counts or min(counts) < 1 or min(counts.values()) < 0:
-        raise ValueError(
+        raise Refusal(
             f"histogram is {dict(histogram)}, expected persons -> tracklets, none below 0, some of 1 person"
         )
     return counts
@@ -167,13 +167,13 @@ def _plan(most_segments: list[Array], r_FM: float, r_SW: float, sizes: list[int]
     """
     for name, rate in (("r_FM", r_FM), ("r_SW", r_SW)):
         if not 1 <= rate < math.inf:
-            raise ValueError(f"{name} is {rate}, expected a number of at least 1")
+            raise Refusal(f"{name} is {rate}, expected a number of at least 1")
     n_groups = np.array([len(most) for most in most_segments], np.int64)
     room = np.array([int((most - 1).sum()) for most in most_segments], np.int64)
     m = int(n_groups.sum())
     k, n = round(m * r_FM), round(m * r_FM / r_SW)
     if k - m > room.sum():
-        raise ValueError(
+        raise Refusal(
             f"r_FM {r_FM:g} cannot be reached: at most {_floor(1 + room.sum() / m)}, which cuts all frames "
             "of a person in a camera into segments of the least length"
         )
@@ -182,7 +182,7 @@ def _plan(most_segments: list[Array], r_FM: float, r_SW: float, sizes: list[int]
         [_fewest_tracklets(int(s), most, sizes) for s, most in zip(segments, most_segments, strict=True)]
     )
     if fewest.sum() > n:
-        raise ValueError(
+        raise Refusal(
             f"r_SW {r_SW:g} cannot be reached at r_FM {r_FM:g}: at most {_floor(k / fewest.sum())}, with "
             f"{sizes[-1]} persons in a tracklet at most, all of one camera and no person twice"
         )

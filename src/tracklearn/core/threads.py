@@ -11,6 +11,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from tracklearn.types import Refusal
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -52,7 +54,7 @@ def limit(n: int) -> Iterator[None]:
         ValueError: n < 1.
     """
     if n < 1:
-        raise ValueError(f"n is {n}, expected at least one thread")
+        raise Refusal(f"n is {n}, expected at least one thread")
     token = _limit.set(n)
     try:
         yield

@@ -11,6 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from tracklearn.types import Refusal
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # Written as they are into the *normalised* image, as MMT's code does. They are ImageNet's mean in 0–1 units;
@@ -58,7 +60,7 @@ class Augment(BaseModel):
             ("erase_aspect", self.erase_aspect, float("inf")),
         ):
             if not 0 < low <= high <= most:
-                raise ValueError(f"{name} is ({low}, {high}), expected 0 < low <= high <= {most}")
+                raise Refusal(f"{name} is ({low}, {high}), expected 0 < low <= high <= {most}")
         return self
 
 

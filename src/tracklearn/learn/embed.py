@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tracklearn.learn import allocator, sample
 from tracklearn.learn.network import Network
-from tracklearn.types import Array, Crops
+from tracklearn.types import Array, Crops, Refusal
 
 
 def extract(
@@ -50,7 +50,7 @@ def extract(
         ValueError: batch is below 1, or features are not finite or all zero; the message names crop rows.
     """
     if batch < 1:
-        raise ValueError(f"batch is {batch}, expected at least 1")
+        raise Refusal(f"batch is {batch}, expected at least 1")
     allocator.keep_freed()  # before the batches, and those of training, which always follow an extraction
     index = np.asarray(rows, dtype=np.int64)
     device = torch.device(device)
@@ -92,7 +92,7 @@ def _check(features: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         if bad.any():
             named = np.unique(rows[bad])
             shown = ", ".join(map(str, named[:5])) + (", …" if len(named) > 5 else "")
-            raise ValueError(f"features are {what} at crop rows {shown} ({len(named)} in this batch): {why}")
+            raise Refusal(f"features are {what} at crop rows {shown} ({len(named)} in this batch): {why}")
 
 
 def pool(
@@ -116,12 +116,12 @@ def pool(
     """
     group = np.asarray(group)
     if group.shape != (len(features),):
-        raise ValueError(f"group has shape {group.shape}, expected ({len(features)},): one per feature")
+        raise Refusal(f"group has shape {group.shape}, expected ({len(features)},): one per feature")
     if len(group) and (group.min() < 0 or group.max() >= n_groups):
-        raise ValueError(f"group ranges {group.min()}..{group.max()}, expected 0..{n_groups - 1}")
+        raise Refusal(f"group ranges {group.min()}..{group.max()}, expected 0..{n_groups - 1}")
     count = np.bincount(group, minlength=n_groups)
     if (count == 0).any():
-        raise ValueError(f"group {int(np.argmin(count))} has no feature: drop empty tracklets first")
+        raise Refusal(f"group {int(np.argmin(count))} has no feature: drop empty tracklets first")
     if not n_groups:
         return np.empty((0, features.shape[1]), np.float32)
     order = np.argsort(group, kind="stable")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tracklearn.types import Array, PseudoLabels, Tracklets
+from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
 
 
-class TrainingStopped(ValueError):
+class TrainingStopped(Refusal):
     """Training cannot go on; the message says why and what to try."""
 
 

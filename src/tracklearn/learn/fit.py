@@ -18,7 +18,7 @@ from tracklearn.learn.method import Assignment, Moment, Stage, Target, View
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
 from tracklearn.learn.sample import Plan
-from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, PseudoLabels, Refusal, Tracklets
 
 
 @dataclass
@@ -302,7 +302,7 @@ def load(module: nn.Module, arrays: Mapping[str, Array]) -> None:
     """
     own = module.state_dict()
     if own.keys() != arrays.keys():
-        raise ValueError("resume holds other weights than the network has: use the network of that run")
+        raise Refusal("resume holds other weights than the network has: use the network of that run")
     for name, value in arrays.items():
         # Files may turn a batch counter of shape () into (1,).
         own[name].copy_(torch.from_numpy(np.array(value)).reshape(own[name].shape))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracklearn.types import Refusal
+
 TRIPLET_FORMS = ("margin", "softplus")
 
 
@@ -101,7 +103,7 @@ def triplet(
         return _mean(F.relu(margin + gap), weight)
     if form == "softplus":
         return _mean(F.softplus(gap), weight)
-    raise ValueError(f"form is {form!r}, expected one of {', '.join(TRIPLET_FORMS)}")
+    raise Refusal(f"form is {form!r}, expected one of {', '.join(TRIPLET_FORMS)}")
 
 
 def centre(feature: Tensor, centre: Tensor, *, weight: Tensor | None = None) -> Tensor:

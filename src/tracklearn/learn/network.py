@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tracklearn.learn.norm import BatchNorm1d, BatchNorm2d, set_group
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -162,7 +162,7 @@ class Network(nn.Module, ABC):
             ValueError: another shape or dtype.
         """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != torch.uint8:
-            raise ValueError(
+            raise Refusal(
                 f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (b, h, w, 3) RGB"
             )
         b, h, w, _ = images.shape
@@ -232,7 +232,7 @@ class Network(nn.Module, ABC):
         ]
         text = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults if names)
         if text:
-            raise ValueError(
+            raise Refusal(
                 f"weights do not fit {self.config.backbone} ({text}): choose the backbone they were made for"
             )
         if info is not None:
@@ -255,9 +255,7 @@ class Network(nn.Module, ABC):
             ValueError: asked of another backbone.
         """
         if asymmetric:
-            raise ValueError(
-                f"{self.config.backbone} has no right-and-bottom padding: only mobilenet_v2 does"
-            )
+            raise Refusal(f"{self.config.backbone} has no right-and-bottom padding: only mobilenet_v2 does")
 
     def calibrate(self, batches: Iterable[NDArray[np.uint8] | Tensor], *, neck: bool) -> None:
         """Estimate what enters every norm on real crops, before anything is trained or isolated.
@@ -284,7 +282,7 @@ class Network(nn.Module, ABC):
         """
         crops = [torch.as_tensor(b) for b in batches if len(b)]
         if not crops:
-            raise ValueError("batches is empty: calibration needs at least one crop")
+            raise Refusal("batches is empty: calibration needs at least one crop")
         training, group = self.training, self.neck.group
         self.set_bn_group(None)
         try:
@@ -346,7 +344,7 @@ class Network(nn.Module, ABC):
 
 def _check_pixels(mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != 3 or len(std) != 3 or not (np.isfinite([*mean, *std]).all() and min(std) > 0):
-        raise ValueError(f"pixel mean {mean} and std {std}: expected three floats each, std above 0")
+        raise Refusal(f"pixel mean {mean} and std {std}: expected three floats each, std above 0")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -377,7 +375,7 @@ def _settle(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> 
     """Running statistics := the input's, the affine part left alone."""
     # Equal crops differ by rounding, about 1e-6 of the mean, where they come in batches of different size.
     if not (variance > 1e-10 * mean.square()).any():
-        raise ValueError(
+        raise Refusal(
             "calibration crops all look the same to the network: give crops of several people, and look for "
             "blank video"
         )

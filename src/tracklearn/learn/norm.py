@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tracklearn.types import Refusal
+
 
 def chunk_sizes(n: int, group: int | None) -> list[int]:
     """Sizes of the contiguous chunks that a batch of n images is normalised in.
@@ -109,7 +111,7 @@ def set_group(module: nn.Module, n_images: int | None) -> None:
         ValueError: n_images is below 2.
     """
     if n_images is not None and n_images < 2:
-        raise ValueError(f"n_images per batch-norm group is {n_images}, expected at least 2 (or None)")
+        raise Refusal(f"n_images per batch-norm group is {n_images}, expected at least 2 (or None)")
     for part in module.modules():
         if isinstance(part, _Grouped):
             part.group = n_images

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 T = TypeVar("T")
 
@@ -163,10 +163,10 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     cuda = device.startswith("cuda")
     if cuda:
         if ":" in device:
-            raise ValueError(f"--device {device} with {size} processes: say cuda, each takes one of its own")
+            raise Refusal(f"--device {device} with {size} processes: say cuda, each takes one of its own")
         local, n_devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= n_devices:
-            raise ValueError(
+            raise Refusal(
                 f"process {local + 1} of this machine has none of its {n_devices} CUDA devices: start fewer"
             )
         device = f"cuda:{local}"

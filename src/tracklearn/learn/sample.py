@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, PseudoLabels, Refusal, Tracklets
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ def batches(
     cluster, first = np.unique(labels.label[used], return_index=True)
     n = len(cluster)
     if n < 2:
-        raise ValueError(f"labels hold {n} cluster(s), expected at least 2: nothing to tell apart")
+        raise Refusal(f"labels hold {n} cluster(s), expected at least 2: nothing to tell apart")
     member = np.split(used, first[1:])
     per_batch = min(clusters_per_batch, n)
     chosen = np.empty((n_iterations, per_batch, tracklets_per_cluster), np.int64)

@@ -32,7 +32,7 @@ from tracklearn.learn.fit import Fit, Pairs, load
 from tracklearn.learn.method import Assignment, Material, Method, Stage
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
-from tracklearn.types import Array, Crops, Progress, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
 
 # Version of the arrays and meta in a State; a state of another version is refused.
 STATE_FORMAT = 3
@@ -125,11 +125,11 @@ def train(
     """
     given = [networks] if isinstance(networks, nn.Module) else list(networks)
     if len(given) != method.networks:
-        raise ValueError(f"networks holds {len(given)}, method {method.name} trains {method.networks}")
+        raise Refusal(f"networks holds {len(given)}, method {method.name} trains {method.networks}")
     if not tracklets.n_crops:
-        raise ValueError("tracklets is empty: nothing to train on")
+        raise Refusal("tracklets is empty: nothing to train on")
     if tracklets.crop.min() < 0 or tracklets.crop.max() >= len(crops):
-        raise ValueError(
+        raise Refusal(
             f"tracklets refers to crop {tracklets.crop.max()}, crops has {len(crops)}: "
             "take both from the same set"
         )
@@ -436,4 +436,4 @@ def _check(state: State, method: Method, tracklets: Tracklets, seed: int) -> Non
         ("number of crops", len(state.arrays.get("part", ())), tracklets.n_crops),
     ):
         if got != expected:
-            raise ValueError(f"resume has {name} {got}, expected {expected}: go on with the run it came from")
+            raise Refusal(f"resume has {name} {got}, expected {expected}: go on with the run it came from")

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from tracklearn.types import Refusal
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -31,7 +33,7 @@ def _home() -> Path:
     try:
         return Path.home()
     except RuntimeError:  # a user of a container whom no table knows, without HOME
-        raise ValueError(
+        raise Refusal(
             "there is no home folder to keep downloaded files in: name a folder in TRACKLEARN_CACHE"
         ) from None
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tracklearn.types import Refusal
+
 Models = Mapping[str, type[BaseModel]]
 Preset = Mapping[str, Mapping[str, Any]]
 
@@ -46,7 +48,7 @@ def resolve(
     if file is not None:
         for section, table in _read(Path(file)).items():
             if not isinstance(table, dict):
-                raise ValueError(
+                raise Refusal(
                     f"{file}: {section!r} stands outside a section: write it under one of {_names(models)}"
                 )
             section = _known(section, models, f"{file}: section")
@@ -55,9 +57,7 @@ def resolve(
         name, equals, raw = text.partition("=")
         section, dot, key = name.strip().partition(".")
         if not equals or not dot or not key:
-            raise ValueError(
-                f"--set {text!r} is not of the form section.key=value, for example tmc.epochs=10"
-            )
+            raise Refusal(f"--set {text!r} is not of the form section.key=value, for example tmc.epochs=10")
         _known(section, models, f"--set {text!r}: section")
         nested: Any = _value(raw.strip())
         for part in reversed(key.split(".")):
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from error
+        raise Refusal(f"{path}: not a TOML file: {error}") from error
 
 
 def _value(raw: str) -> Any:
@@ -103,7 +103,7 @@ def _names(models: Models) -> str:
 
 def _known(section: str, models: Models, what: str) -> str:
     if section not in models:
-        raise ValueError(f"{what} {section!r} is unknown{_nearest(section, list(models))}")
+        raise Refusal(f"{what} {section!r} is unknown{_nearest(section, list(models))}")
     return section
 
 
@@ -123,15 +123,15 @@ def _validate(section: str, model: type[BaseModel], values: Mapping[str, Any]) -
             for part in first["loc"][:-1]:
                 owner = owner.model_fields[str(part)].annotation
             known = list(owner.model_fields)
-            raise ValueError(f"setting {where} is unknown{_nearest(str(first['loc'][-1]), known)}") from error
+            raise Refusal(f"setting {where} is unknown{_nearest(str(first['loc'][-1]), known)}") from error
         if not first["loc"]:  # about several settings together
-            raise ValueError(f"setting {where}: {first['msg'].removeprefix('Value error, ')}") from error
+            raise Refusal(f"setting {where}: {first['msg'].removeprefix('Value error, ')}") from error
         # A setting of several types has an error for each, and the type behind its name.
         place = _place(model, first["loc"])
         about = [each for each in error.errors() if each["loc"][: len(place)] == place]
         wanted = "; or ".join(dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in about))
         where = ".".join([section, *(str(part) for part in place)])
-        raise ValueError(f"setting {where} = {first['input']!r}: {wanted}") from error
+        raise Refusal(f"setting {where} = {first['input']!r}: {wanted}") from error
 
 
 def _place(model: Any, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

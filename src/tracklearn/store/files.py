@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 try:
     import fcntl
@@ -34,7 +34,7 @@ MAX_NAME = 255  # bytes of a file's name
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-class DamagedError(ValueError):
+class DamagedError(Refusal):
     """A file is not what was written; the message names it and says what to do."""
 
 

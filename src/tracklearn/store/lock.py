@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tracklearn.store.files import NO_LOCKS, beside, is_at, make_folder, named
+from tracklearn.types import Refusal
 
 try:
     import fcntl
@@ -21,7 +22,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class InUseError(ValueError):
+class InUseError(Refusal):
     """Another process is writing there."""
 
 

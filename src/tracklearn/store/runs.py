@@ -44,7 +44,7 @@ from tracklearn.store.files import (
 )
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, SealedFolder, damage, read_sealed
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 SCHEMA = 1
 
@@ -105,7 +105,7 @@ class RunWriter:
                 self._clear()
                 return self._begin(manifest, resume)
             if not same:
-                raise ValueError(
+                raise Refusal(
                     f"{self.path} holds a run with other settings or another tracklet set: "
                     "choose another --out, or remove it"
                 )
@@ -135,7 +135,7 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, ValueError) and not isinstance(error, DamagedError) and not self.finished:
+        if isinstance(error, Refusal) and not isinstance(error, DamagedError) and not self.finished:
             if self._new and not self.rounds:
                 shutil.rmtree(self.path, ignore_errors=True)
             else:
@@ -322,15 +322,15 @@ class Run:
         if not (self.path / "manifest.json").is_file():
             nested = self.path / "run"
             hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
-            raise ValueError(f"{self.path} is not a run: it has no manifest.json{hint}")
+            raise Refusal(f"{self.path} is not a run: it has no manifest.json{hint}")
         self.manifest = read_sealed(self.path / MANIFEST, remedy=REMEDY)
         if self.manifest.get("kind") != "run":
-            raise ValueError(
+            raise Refusal(
                 f"{self.path} is not a run but a {self.manifest.get('kind', 'folder of another kind')}"
             )
         self.manifest.require(schema=int)
         if self.manifest["schema"] > SCHEMA:
-            raise ValueError(f"{self.path} was written by a newer tracklearn: update to read it")
+            raise Refusal(f"{self.path} was written by a newer tracklearn: update to read it")
         self.manifest.require(status=str, digest=str)
 
     def _checked(self, name: str) -> Path:
@@ -396,7 +396,7 @@ class Run:
         if isinstance(which, Path):
             return self._checked(which.relative_to(self.path).as_posix())
         if which == "weights" and not self.finished:
-            raise ValueError(f"{self.path} is not finished: go on with tracklearn train … --resume")
+            raise Refusal(f"{self.path} is not finished: go on with tracklearn train … --resume")
         return self._checked(f"{which}.safetensors")
 
     @property

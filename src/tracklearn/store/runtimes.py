@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracklearn.types import Refusal
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,9 +89,9 @@ def load(name: str) -> Any:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError:
-        raise ValueError(f"{title} is not installed: pip install {runtime.install}") from None
+        raise Refusal(f"{title} is not installed: pip install {runtime.install}") from None
     except ImportError as error:
-        raise ValueError(
+        raise Refusal(
             f"{title} is installed but cannot be imported ({error}): "
             f"pip install --force-reinstall {runtime.install}"
         ) from error

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tracklearn.types import Refusal
+
 MAX_LINE = 1 << 20  # characters: a kilobyte of gzip can hold a line that fills the memory
 _HEAD = 1 << 16
 _PACKED = {
@@ -54,20 +56,18 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
             while line := text.readline(MAX_LINE):
                 number += 1
                 if len(line) == MAX_LINE:
-                    raise ValueError(
+                    raise Refusal(
                         f"{path} line {number}: more than {MAX_LINE:,} characters; expected one row a line"
                     )
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise ValueError(
-            f"{path}: damaged or cut short after line {number}: unpack or copy it anew"
-        ) from None
+        raise Refusal(f"{path}: damaged or cut short after line {number}: unpack or copy it anew") from None
 
 
 def _encoding(path: Path, head: bytes) -> str:
     for magic, what in _PACKED.items():
         if head.startswith(magic):
-            raise ValueError(f"{path}: {what}; unpack it (only .gz is read as it is)")
+            raise Refusal(f"{path}: {what}; unpack it (only .gz is read as it is)")
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
@@ -78,5 +78,5 @@ def _encoding(path: Path, head: bytes) -> str:
             if zero.count(0) > 0.8 * len(zero) and not other.count(0):
                 return encoding
     if _CONTROL & set(head):
-        raise ValueError(f"{path} line 1: not text")
+        raise Refusal(f"{path} line 1: not text")
     return "utf-8"

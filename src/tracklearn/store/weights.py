@@ -22,7 +22,7 @@ import numpy as np
 from tracklearn.store import weights_files
 from tracklearn.store.cache import cache_folder
 from tracklearn.store.files import replacing, write_atomic
-from tracklearn.types import Array, Progress
+from tracklearn.types import Array, Progress, Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -120,18 +120,16 @@ def load(
     arrays, metadata = weights_files.read(path)
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"weights {path}: {key} has values that are not finite: the file is damaged")
+            raise Refusal(f"weights {path}: {key} has values that are not finite: the file is damaged")
     found = infer_backbone(arrays)
     if found is None:
         some = ", ".join(list(arrays)[:3]) or "no array at all"
-        raise ValueError(
+        raise Refusal(
             f"weights {path} fit no known backbone (it holds {some}): expected the array names of "
             f"{', '.join(MARKS)}"
         )
     if backbone is not None and backbone != found:
-        raise ValueError(
-            f"weights {path} are of {found}, not {backbone}: choose that backbone or other weights"
-        )
+        raise Refusal(f"weights {path} are of {found}, not {backbone}: choose that backbone or other weights")
     folded = is_folded(arrays)
     mean, std = _pixels(metadata, path)
     return arrays, WeightsInfo(
@@ -202,7 +200,7 @@ def _cache() -> Path:
     try:
         return cache_folder()
     except ValueError as error:
-        raise ValueError(
+        raise Refusal(
             f"{error}, give a file of your own with --weights PATH, or start from random weights with "
             "--weights none"
         ) from None
@@ -212,7 +210,7 @@ def _published(backbone: str | None, cache: Path, progress: Progress | None) -> 
     """The backbone's published file in the cache, downloaded if it is not there."""
     url = PUBLISHED.get(backbone or "")
     if url is None:
-        raise ValueError(
+        raise Refusal(
             f"no published ImageNet weights for backbone {backbone}: choose one of {', '.join(PUBLISHED)}, "
             "or --weights PATH, or --weights none"
         )
@@ -223,19 +221,19 @@ def _published(backbone: str | None, cache: Path, progress: Progress | None) -> 
         try:
             _download(url, path, prefix, progress)
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            raise ValueError(
+            raise Refusal(
                 f"cannot download {url} ({getattr(error, 'reason', error)}): give a file of your own with "
                 f"--weights PATH, start from random weights with --weights none, or put {name} into {cache}"
             ) from error
         except OSError as error:
-            raise ValueError(
+            raise Refusal(
                 f"{name} cannot be kept in {cache} ({error.strerror or error}): name another folder in "
                 "TRACKLEARN_CACHE, give a file of your own with --weights PATH, or start from random weights "
                 "with --weights none"
             ) from error
     digest = _digest(path)
     if not digest.startswith(prefix):
-        raise ValueError(f"{path} is damaged: its SHA-256 is {digest[:8]}…, expected {prefix}…; delete it")
+        raise Refusal(f"{path} is damaged: its SHA-256 is {digest[:8]}…, expected {prefix}…; delete it")
     return path
 
 
@@ -266,16 +264,16 @@ def _pixels(
         try:
             mean, std = (weights_files.three_floats(metadata[k]) for k in ("pixel_mean", "pixel_std"))
         except ValueError as error:
-            raise ValueError(f"weights {path}: pixel_mean and pixel_std in the header: {error}") from error
+            raise Refusal(f"weights {path}: pixel_mean and pixel_std in the header: {error}") from error
         if min(std) <= 0:
-            raise ValueError(f"weights {path}: pixel_std in the header is {std}, expected three above 0")
+            raise Refusal(f"weights {path}: pixel_std in the header is {std}, expected three above 0")
         return mean, std
     said = metadata.get("preprocess", "")
     if not said:
         return IMAGENET_MEAN, IMAGENET_STD
     if "x/127.5-1" in said.replace(" ", "") and "BGR" not in said:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    raise ValueError(
+    raise Refusal(
         f"weights {path} were made with an input we do not know (preprocess: {said}): "
         "write pixel_mean and pixel_std (0–1 units, RGB) into its header"
     )

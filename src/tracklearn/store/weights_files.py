@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn.store.files import cannot_map, first_line, is_text
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,10 +79,8 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         # Libraries let the system's own words through (a disk's fault, a place before the file's start).
         if error.filename is not None or error.errno in (errno.ENOMEM, None):
             raise
-        raise ValueError(f"weights {path} cannot be read ({error.strerror})") from error
-    raise ValueError(
-        f"weights {path}: unknown kind {path.suffix or 'of file'}, expected .safetensors or .pth"
-    )
+        raise Refusal(f"weights {path} cannot be read ({error.strerror})") from error
+    raise Refusal(f"weights {path}: unknown kind {path.suffix or 'of file'}, expected .safetensors or .pth")
 
 
 def three_floats(text: str) -> tuple[float, float, float]:
@@ -93,10 +91,10 @@ def three_floats(text: str) -> tuple[float, float, float]:
     """
     found = _json(text)
     if not isinstance(found, list) or len(found) != 3 or not all(isinstance(x, (int, float)) for x in found):
-        raise ValueError(f"expected three numbers, got {text[:60]}")
+        raise Refusal(f"expected three numbers, got {text[:60]}")
     first, second, third = (float(x) for x in found)
     if not np.isfinite([first, second, third]).all():
-        raise ValueError(f"expected three finite numbers, got {text[:60]}")
+        raise Refusal(f"expected three finite numbers, got {text[:60]}")
     return first, second, third
 
 
@@ -117,7 +115,7 @@ def _read_safetensors(path: Path) -> tuple[list[tuple[str, Tensor]], dict[str, s
         return arrays, header
     except (SafetensorError, TypeError, AttributeError, RuntimeError) as error:
         _memory(error, path)
-        raise ValueError(f"weights {path} cannot be read as safetensors ({_reason(error)})") from error
+        raise Refusal(f"weights {path} cannot be read as safetensors ({_reason(error)})") from error
 
 
 def _mapped_safetensors(path: Path) -> tuple[list[tuple[str, Tensor]], dict[str, str]]:
@@ -152,7 +150,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise Refusal("nested too deeply") from None
 
 
 def _read_torch(path: Path) -> dict[Any, Any]:
@@ -169,7 +167,7 @@ def _read_torch(path: Path) -> dict[Any, Any]:
         reason = _reason(error)
         if "TorchScript" in reason:
             reason = "a TorchScript program"
-        raise ValueError(
+        raise Refusal(
             f"weights {path} are not a torch file of plain tensors ({reason}): {_ALTERNATIVE}"
         ) from error
     seen: set[int] = set()  # a container may hold itself
@@ -184,7 +182,7 @@ def _read_torch(path: Path) -> dict[Any, Any]:
     if not tensors:
         some = ", ".join(str(key)[:30] for key in list(held)[:4])
         has = some or ("nothing" if isinstance(content, dict) else f"one {type(content).__name__}")
-        raise ValueError(
+        raise Refusal(
             f"weights {path} hold no tensors by name, at the top or under {', '.join(WRAPPERS)} (they hold "
             f"{has}): expected a state dict"
         )
@@ -205,11 +203,11 @@ def _refuse_packed(path: Path) -> None:
             scripted = any("/code/" in entry.filename for entry in file.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, struct.error) as error:
         # torch reads archives by a library of its own: what cannot be listed here cannot be bounded either.
-        raise ValueError(
+        raise Refusal(
             f"weights {path} are a damaged archive ({first_line(error)}): fetch or save them again"
         ) from error
     if claimed > size and not scripted:  # TorchScript packs its code, and is refused for what it is
-        raise ValueError(
+        raise Refusal(
             f"weights {path} are {size} bytes that unpack to {claimed}: torch.save packs nothing, so this is "
             "no file of its making; save the state dict again"
         )
@@ -221,19 +219,19 @@ def _arrays(tensors: Iterable[tuple[Any, Tensor]], path: Path) -> dict[str, Arra
     left = MOST_SHARED * path.stat().st_size
     for key, tensor in tensors:
         if not isinstance(key, str):
-            raise ValueError(
+            raise Refusal(
                 f"weights {path} name an array {key!r:.60}, which is no text: expected a state dict"
             )
         name = key.removeprefix("module.")
         if name in found:
-            raise ValueError(
+            raise Refusal(
                 f"weights {path} hold {name} twice, with `module.` and without: keep one of the two"
             )
         if (wrong := _unusable(tensor)) is not None:
-            raise ValueError(f"weights {path}: {name} is {wrong}")
+            raise Refusal(f"weights {path}: {name} is {wrong}")
         left -= tensor.numel() * tensor.element_size()
         if left < 0:
-            raise ValueError(
+            raise Refusal(
                 f"weights {path}: {name} of shape {tuple(tensor.shape)} is more than the file holds: "
                 "save the state dict again, with tensor.clone()"
             )

@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 from tracklearn.world.camera import Camera, Sensor, camera
 from tracklearn.world.figure import Pose, Sprite, draw
 from tracklearn.world.look import CLOTHES, Look, look
@@ -55,7 +55,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.clothes not in CLOTHES:
-            raise ValueError(f"clothes are {self.clothes!r}, expected one of {', '.join(CLOTHES)}")
+            raise Refusal(f"clothes are {self.clothes!r}, expected one of {', '.join(CLOTHES)}")
         for name, least in (
             ("n_people", 1),
             ("n_cameras", 1),
@@ -69,7 +69,7 @@ class Config:
             ("cast", 0.0),
         ):
             if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
+                raise Refusal(f"{name} is {getattr(self, name)}, expected at least {least}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class World:
             ValueError: there is no such camera.
         """
         if not 0 <= camera < self.config.n_cameras:
-            raise ValueError(f"camera is {camera}, expected 0 to {self.config.n_cameras - 1}")
+            raise Refusal(f"camera is {camera}, expected 0 to {self.config.n_cameras - 1}")
         stage = _Stage(self, camera)
         return (stage.shoot(frame) for frame in range(self.n_frames))
 

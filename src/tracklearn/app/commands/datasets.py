@@ -9,6 +9,7 @@ import typer
 
 from tracklearn.app.commands.bars import Bars
 from tracklearn.app.commands.options import Json, done, say, say_json
+from tracklearn.types import Refusal
 
 
 def datasets(
@@ -43,7 +44,7 @@ def datasets(
     if root is None:
         for option, value in (("--out", out), ("--split", split), ("--splits", splits)):
             if value is not None:
-                raise ValueError(f"{option} needs --root: the folder that holds the data set")
+                raise Refusal(f"{option} needs --root: the folder that holds the data set")
         chosen = [find(name)] if name is not None else list(DATASETS.values())
         if as_json:
             entries = [{k: v for k, v in vars(dataset).items() if k != "reader"} for dataset in chosen]
@@ -52,7 +53,7 @@ def datasets(
             say("\n\n".join(app.describe(dataset) for dataset in chosen))
         return
     if name is None:
-        raise ValueError(f"--root needs the name of a data set: {', '.join(DATASETS)}")
+        raise Refusal(f"--root needs the name of a data set: {', '.join(DATASETS)}")
     with Bars() as bars:
         result = app.prepare(
             name,

@@ -9,6 +9,7 @@ import typer
 
 from tracklearn.app.commands.bars import Bars
 from tracklearn.app.commands.options import Device, Json, done
+from tracklearn.types import Refusal
 
 
 def evaluate(
@@ -107,5 +108,5 @@ def _three(option: str, text: str | None) -> list[float] | None:
     except ValueError:
         numbers = []
     if len(numbers) != 3:
-        raise ValueError(f"{option} is {text!r}, expected three numbers R,G,B such as 0.485,0.456,0.406")
+        raise Refusal(f"{option} is {text!r}, expected three numbers R,G,B such as 0.485,0.456,0.406")
     return numbers

@@ -9,6 +9,7 @@ import typer
 
 from tracklearn.app.commands.bars import Bars, round_line
 from tracklearn.app.commands.options import Device, Json, Resume, say, say_json
+from tracklearn.types import Refusal
 
 
 def experiment(
@@ -68,6 +69,6 @@ def _roots(given: list[str]) -> dict[str, Path]:
     for text in given:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
-            raise ValueError(f"--root {text!r} is not of the form NAME=DIR, for example mars=/data/MARS")
+            raise Refusal(f"--root {text!r} is not of the form NAME=DIR, for example mars=/data/MARS")
         found[name] = Path(folder)
     return found

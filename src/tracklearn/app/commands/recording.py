@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tracklearn.types import Refusal
+
 if TYPE_CHECKING:
     from tracklearn.store.film.live import Live
     from tracklearn.store.ingest.sources import Source
@@ -46,7 +48,7 @@ def seconds_of(text: str) -> float:
     text = text.strip().lower()
     seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
     if not re.fullmatch(f"({_PART})+", text) or not 0 < seconds < float("inf"):
-        raise ValueError(f"--for {text!r} is no duration: write 90s, 30m, 2h or 1h30m")
+        raise Refusal(f"--for {text!r} is no duration: write 90s, 30m, 2h or 1h30m")
     return seconds
 
 
@@ -66,7 +68,7 @@ def starts_of(texts: Sequence[str] | None) -> dict[str, list[datetime]]:
         except (ValueError, OverflowError):
             camera = ""
         if not camera:
-            raise ValueError(
+            raise Refusal(
                 f"--start {text!r} is no camera and time: write NAME=2026-05-01T08:00:00 or, with the time "
                 "zone, NAME=2026-05-01T08:00:00+02:00"
             )
@@ -100,7 +102,7 @@ def live_of(sources: Sequence[Source], duration: str | None, tell: Callable[[str
     seconds = None if duration is None else seconds_of(duration)
     cameras = [source for source in sources if source.address]
     if seconds is not None and not cameras:
-        raise ValueError("--for is the length of a recording, but no source is a live camera: leave it out")
+        raise Refusal("--for is the length of a recording, but no source is a live camera: leave it out")
     if cameras:
         length = "until Ctrl-C" if duration is None else f"for {duration}; Ctrl-C ends it earlier"
         for source in cameras:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from tracklearn.app.experiments.grid import Beside, Data, Grid, Noise, Published, Variant, nearest
+from tracklearn.types import Refusal
 
 _FOLDER = Path(__file__).parent
 _TABLES: dict[str, type[BaseModel]] = {
@@ -55,11 +56,11 @@ def read(path: str | Path) -> Grid:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from error
+        raise Refusal(f"{path}: not a TOML file: {error}") from error
     try:
         return Grid.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from error
+        raise Refusal(f"{path}: {_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -36,6 +36,7 @@ from tracklearn.app.pipeline.presets import PRESETS
 from tracklearn.learn.methods.named import names, takes_source
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
+from tracklearn.types import Refusal
 
 CLEAN = "clean"
 WORLD = "world"
@@ -77,17 +78,15 @@ class Data(_Table):
         if self.source is not None:
             benchmarks.find(self.source)
         if self.protocol is not None and is_world:
-            raise ValueError(f"protocol {self.protocol!r}: the generated world has none to choose")
+            raise Refusal(f"protocol {self.protocol!r}: the generated world has none to choose")
         if (self.persons is None) != (self.test_persons is None):
-            raise ValueError("persons and test_persons belong together: give both, or neither")
+            raise Refusal("persons and test_persons belong together: give both, or neither")
         if self.singles and is_world:
-            raise ValueError(
-                "singles: the generated world has tracklets, only a benchmark's images stand alone"
-            )
+            raise Refusal("singles: the generated world has tracklets, only a benchmark's images stand alone")
         if self.subset is not None and is_world:
-            raise ValueError("persons: only of a benchmark some can be drawn, the generated world is small")
+            raise Refusal("persons: only of a benchmark some can be drawn, the generated world is small")
         if self.seed and not is_world and self.subset is None:
-            raise ValueError(
+            raise Refusal(
                 f"seed {self.seed}: only the generated world has a seed, and persons that are drawn; all of "
                 f"{self.name} has none"
             )
@@ -208,7 +207,7 @@ class Grid(_Table):
         from tracklearn.app.experiments.metrics import METRICS
 
         if self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+            raise Refusal(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
         for name in self.metrics:
             _known(name, METRICS, "metric")
         labels: dict[str, list[str]] = {axis: [] for axis in ("data", "noise", "variant")}
@@ -218,9 +217,9 @@ class Grid(_Table):
         for axis, found in labels.items():
             folders = [slug(label) for label in found]
             if len(set(folders)) < len(folders):
-                raise ValueError(f"{axis} has two names that make one folder: {', '.join(found)}")
+                raise Refusal(f"{axis} has two names that make one folder: {', '.join(found)}")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {list(self.seeds)}: name each once")
+            raise Refusal(f"seeds are {list(self.seeds)}: name each once")
         for entry in self.noise:
             asked(entry)
         for label in self.noise_settings:
@@ -370,7 +369,7 @@ def slug(label: str) -> str:
 
 def _known(name: str, known: Any, what: str) -> None:
     if name not in known:
-        raise ValueError(f"{what} {name!r} is unknown{nearest(name, list(known))}")
+        raise Refusal(f"{what} {name!r} is unknown{nearest(name, list(known))}")
 
 
 def nearest(name: str, known: list[str]) -> str:

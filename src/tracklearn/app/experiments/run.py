@@ -26,13 +26,13 @@ from tracklearn.store import config as settings_store
 from tracklearn.store.files import make_folder, read_json, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
-from tracklearn.types import Progress
+from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
 
 Tell = Callable[[str], None]
-REFUSALS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
+REFUSALS = (Refusal, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
 
 
 def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
@@ -48,12 +48,12 @@ def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
     for name in folders:
         if name not in grid.needs:
             used = ", ".join(grid.needs) or "no folder"
-            raise ValueError(f"--root {name}: this experiment does not use it; it needs {used}")
+            raise Refusal(f"--root {name}: this experiment does not use it; it needs {used}")
     for cell in grid.cells():
         if cell.lacks:
-            raise ValueError(f"{grid.title}: {cell.lacks}")
+            raise Refusal(f"{grid.title}: {cell.lacks}")
     for line in missing(grid, folders):
-        raise ValueError(line)
+        raise Refusal(line)
     for name, root in folders.items():
         found = benchmarks.read(name, root)
         for data in grid.data:

@@ -22,7 +22,7 @@ from tracklearn.core.noise import tracklet_pid
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
-from tracklearn.types import Array, Progress
+from tracklearn.types import Array, Progress, Refusal
 
 Scores = dict[str, Any]
 
@@ -81,7 +81,7 @@ class World:
         from tracklearn.store.sets.tracklets import open_set, read_truth
 
         if rerank:
-            raise ValueError("rerank: the generated world is judged without, give it to benchmarks alone")
+            raise Refusal("rerank: the generated world is judged without, give it to benchmarks alone")
         opened = open_set(self.folder / "judge")
         pid = tracklet_pid(opened.tracklets, read_truth(opened.path))
         scores = {}

@@ -18,7 +18,7 @@ from tracklearn.app.judge.trial import Trial
 from tracklearn.core import rank
 from tracklearn.store.files import make_folder, write_atomic, write_json
 from tracklearn.store.lock import locked
-from tracklearn.types import Array, Progress, Scores
+from tracklearn.types import Array, Progress, Refusal, Scores
 
 if TYPE_CHECKING:
     from tracklearn.app.model.open import Model, TrainedOn
@@ -80,7 +80,7 @@ def evaluate(
     """
     variant = next((known for known in rank.AP if known == ap), None)
     if variant is None:
-        raise ValueError(f"--ap is {ap!r}, expected one of {', '.join(rank.AP)}")
+        raise Refusal(f"--ap is {ap!r}, expected one of {', '.join(rank.AP)}")
     tests = read_tests(model, name, root, split=split, splits=splits, subset=subset)
     first = tests[0]
     chosen = first.protocol(protocol)
@@ -92,7 +92,7 @@ def evaluate(
     problems = list(dict.fromkeys(problems))
     if problems and not partial:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ValueError(
+        raise Refusal(
             f"{first.title} in {first.root} is not complete: {problems[0]}{more}; --partial takes what "
             "is there"
         )
@@ -205,7 +205,7 @@ def _refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
     else:
         shared = trained.split != benchmark.split
     if shared:
-        raise ValueError(
+        raise Refusal(
             f"the run was trained on split {trained.split} of {benchmark.title}, and the test of split "
             f"{benchmark.split} holds people of its training half: leave --split out, or judge a "
             "run that was trained on that split"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracklearn.types import Refusal
+
 if TYPE_CHECKING:
     from tracklearn.store.benchmarks import Benchmark, Dataset, Report
 
@@ -98,7 +100,7 @@ def prepare(
     from tracklearn.store.sets.tracklets import open_set
 
     if check not in CHECKS:
-        raise ValueError(f"--check {check} is unknown: use one of {', '.join(CHECKS)}")
+        raise Refusal(f"--check {check} is unknown: use one of {', '.join(CHECKS)}")
     if out is not None:
         require_free(Path(out))
     benchmark = benchmarks.read(name, root, split=split, splits=splits)
@@ -108,7 +110,7 @@ def prepare(
     tell(table(benchmark, report))
     if not report.usable and not partial:
         more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-        raise ValueError(
+        raise Refusal(
             f"{benchmark.title} in {benchmark.root} is not complete: {report.problems[0]}{more}; --partial "
             "takes what is there"
         )

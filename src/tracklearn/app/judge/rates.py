@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracklearn.core.noise import tracklet_pid
-from tracklearn.types import Array, Crops, NoiseRates, Scores, Tracklets, Truth
+from tracklearn.types import Array, Crops, NoiseRates, Refusal, Scores, Tracklets, Truth
 
 if TYPE_CHECKING:
     from tracklearn.store.film.mot import Boxes
@@ -34,7 +34,7 @@ def match_truth(tracklet_set: TrackletSet, truths: Mapping[str, Boxes], *, min_i
 
     unknown = sorted(set(truths) - set(tracklet_set.cameras))
     if unknown:
-        raise ValueError(f"the set has no camera {unknown[0]!r}: it has {', '.join(tracklet_set.cameras)}")
+        raise Refusal(f"the set has no camera {unknown[0]!r}: it has {', '.join(tracklet_set.cameras)}")
     tracklets = tracklet_set.tracklets
     pid = np.full(tracklets.n_crops, -1, np.int64)
     camera = tracklets.camid[tracklets.tracklet]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracklearn.app.judge.extract import Features
 from tracklearn.core import rank
-from tracklearn.types import Array, Scores
+from tracklearn.types import Array, Refusal, Scores
 
 if TYPE_CHECKING:
     from tracklearn.store.benchmarks import Benchmark
@@ -57,9 +57,7 @@ class Trial:
         gallery = benchmark.gallery[there[benchmark.gallery]]
         if not len(query) or not len(gallery):
             what = "query" if not len(query) else "gallery item"
-            raise ValueError(
-                f"{benchmark.title} in {benchmark.root}: no {what} with an image that can be read"
-            )
+            raise Refusal(f"{benchmark.title} in {benchmark.root}: no {what} with an image that can be read")
         row = np.full(len(place), -1)
         row[gallery] = np.arange(len(gallery))
         pair = features.feature[place[query]], features.feature[place[gallery]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tracklearn.types import Refusal
+
 
 def pick_device(name: str | None) -> str:
     """`name`, or the best device of this machine for None and "auto".
@@ -16,10 +18,10 @@ def pick_device(name: str | None) -> str:
     text = str(name)
     kind, _, number = text.partition(":")
     if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ValueError(f"--device {text!r} is unknown: expected auto, cpu, cuda or cuda:N")
+        raise Refusal(f"--device {text!r} is unknown: expected auto, cpu, cuda or cuda:N")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= n_gpus:
-        raise ValueError(
+        raise Refusal(
             f"--device {text}: torch sees {n_gpus} CUDA devices here; use --device cpu, or install torch for "
             "your GPU"
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from tracklearn.core import threads
 from tracklearn.store.detect import first_contact, model_files
-from tracklearn.types import Array, Crops
+from tracklearn.types import Array, Crops, Refusal
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -61,10 +61,10 @@ class ExportedModel:
         # Threads take crops, not parts of a layer: a re-ID network is too small to be shared out.
         model = model_files.open_onnx(self.path, n_threads=1)
         if model.dtype not in (np.float32, np.float16):
-            raise ValueError(f"{self.path}: the input is {model.kind}, expected float or float16")
+            raise Refusal(f"{self.path}: the input is {model.kind}, expected float or float16")
         shape, self._run, self._dtype = list(model.shape), model.run, model.dtype
         if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3) or 0 in shape:
-            raise ValueError(f"{self.path}: the input has shape {shape}, expected (batch, 3, height, width)")
+            raise Refusal(f"{self.path}: the input has shape {shape}, expected (batch, 3, height, width)")
         self._batch = shape[0] if isinstance(shape[0], int) else None
         size = (got if isinstance(got, int) else usual for got, usual in zip(shape[2:], _SIZE, strict=True))
         self.height, self.width = size
@@ -73,11 +73,11 @@ class ExportedModel:
         self.std, std_from = self._pixels(std, ("pixel_std", "std"), noted, IMAGENET[1])
         self.pixels_from = mean_from if mean_from == std_from else f"{mean_from} and {std_from}"
         if min(self.std) <= 0:
-            raise ValueError(f"{self.path}: std is {self.std}, expected three numbers above 0")
+            raise Refusal(f"{self.path}: std is {self.std}, expected three numbers above 0")
         self.interpolation: str = interpolation or noted.get("interpolation", INTERPOLATIONS[0])
         if self.interpolation not in INTERPOLATIONS:
             known = " or ".join(INTERPOLATIONS)
-            raise ValueError(f"{self.path}: interpolation is {self.interpolation!r}, expected {known}")
+            raise Refusal(f"{self.path}: interpolation is {self.interpolation!r}, expected {known}")
 
     def extract(self, crops: Crops, rows: Array) -> Array:
         """(n, d) float32 unit feature of every row of `crops`.
@@ -92,7 +92,7 @@ class ExportedModel:
         feature = np.concatenate(found) if found else np.zeros((0, 1), np.float32)
         length = np.linalg.norm(feature, axis=1, keepdims=True)
         if not np.isfinite(length).all() or not length.all():
-            raise ValueError(f"{self.path}: features are not finite or all zero; look at --mean and --std")
+            raise Refusal(f"{self.path}: features are not finite or all zero; look at --mean and --std")
         return feature / length
 
     def _features(self, images: Array) -> Array:
@@ -107,7 +107,7 @@ class ExportedModel:
         for low in range(0, len(padded), step):
             out = np.asarray(self._run(padded[low : low + step])[0])
             if out.ndim < 2 or len(out) != step:
-                raise ValueError(f"{self.path}: the output has shape {out.shape}, expected ({step}, width)")
+                raise Refusal(f"{self.path}: the output has shape {out.shape}, expected ({step}, width)")
             found.append(out.reshape(step, -1).astype(np.float32))
         return np.concatenate(found)[: len(batch)]
 
@@ -122,7 +122,7 @@ class ExportedModel:
         else:
             values, origin = list(usual), "ImageNet"
         if len(values) != 3 or not all(0 <= value <= 1 for value in values):
-            raise ValueError(f"{self.path}: {keys[-1]} is {values} ({origin}), expected three numbers of 0-1")
+            raise Refusal(f"{self.path}: {keys[-1]} is {values} ({origin}), expected three numbers of 0-1")
         return tuple(values), origin
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracklearn.types import Array, Crops
+from tracklearn.types import Array, Crops, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.store.runs import Run
@@ -76,11 +76,11 @@ def open_model(
     """
     path = Path(path)
     if which not in WEIGHTS:
-        raise ValueError(f"--weights is {which!r}, expected weights (trained) or start (before training)")
+        raise Refusal(f"--weights is {which!r}, expected weights (trained) or start (before training)")
     if path.suffix.lower() == ".onnx":
         return _exported(path, which=which, device=device, mean=mean, std=std, interpolation=interpolation)
     if (mean, std, interpolation) != (None, None, None):
-        raise ValueError("--mean, --std and --resize belong to .onnx files: a run knows its own")
+        raise Refusal("--mean, --std and --resize belong to .onnx files: a run knows its own")
 
     from tracklearn.app.model.device import pick_device
     from tracklearn.app.model.of_run import load_network
@@ -127,9 +127,9 @@ def _exported(
     from tracklearn.app.model.onnx import ExportedModel
 
     if which != "weights":
-        raise ValueError(f"--weights {which} belongs to runs: an .onnx file holds one network")
+        raise Refusal(f"--weights {which} belongs to runs: an .onnx file holds one network")
     if device not in (None, "auto", "cpu"):
-        raise ValueError(f"--device {device}: an .onnx file is run on the CPU; leave --device out")
+        raise Refusal(f"--device {device}: an .onnx file is run on the CPU; leave --device out")
     model = ExportedModel(path, mean=mean, std=std, interpolation=interpolation)
     return Model(
         height=model.height,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.types import Array, NoiseRates
+from tracklearn.types import Array, NoiseRates, Refusal
 
 if TYPE_CHECKING:
     pass
@@ -100,7 +100,7 @@ def writable(out: str | Path) -> Path:
     """
     out = Path(out)
     if out.suffix.lower() not in (".png", ".json"):
-        raise ValueError(f"--out is {out}: expected a .png (picture) or a .json file (figures)")
+        raise Refusal(f"--out is {out}: expected a .png (picture) or a .json file (figures)")
     if out.exists():
         raise FileExistsError(f"{out} exists: choose another --out, or remove it")
     if not out.parent.is_dir():
@@ -128,15 +128,13 @@ def pair(tracks: Sequence[str | Path], truths: Sequence[str | Path]) -> dict[str
     for side, listed in (("--tracks", names), ("--truth", true_names)):
         twice = sorted(name for name in set(listed) if listed.count(name) > 1)
         if twice:
-            raise ValueError(
-                f"{side} has the sequence {twice[0]} {listed.count(twice[0])} times: name it once"
-            )
+            raise Refusal(f"{side} has the sequence {twice[0]} {listed.count(twice[0])} times: name it once")
     for side, lacking in (
         ("ground truth (--truth)", set(names) - set(true_names)),
         ("tracker's file (--tracks)", set(true_names) - set(names)),
     ):
         if lacking:
-            raise ValueError(
+            raise Refusal(
                 f"no {side} for {', '.join(sorted(lacking))}: give both sides the same sequences, "
                 "files named alike or in the same order"
             )
@@ -197,7 +195,7 @@ def measure(
         left_out = [f"{files[0]}: {n:,} rows are left out: {why}" for why, n in boxes.left_out.items()]
         warnings += [*left_out, *said, *of_truth]
         if not np.isin(boxes.frame, truth.frame).any():
-            raise ValueError(
+            raise Refusal(
                 f"{tracks_file} and {truth_file} have no frame in common: are they of one sequence?"
             )
         pid = noise.match_boxes(boxes.frame, boxes.box, truth.frame, truth.track, truth.box, min_iou=min_iou)

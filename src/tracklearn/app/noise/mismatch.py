@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracklearn.types import Array, NoiseRates
+from tracklearn.types import Array, NoiseRates, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.store.film.mot import Boxes
@@ -71,7 +71,7 @@ def refuse_misread(
             pid = match_boxes(a.frame, a.box, b.frame, b.track, b.box, min_iou=min_iou)
         share = float(np.mean(pid >= 0))
         if share > _DOUBTFUL and share >= 2 * matched:
-            raise ValueError(
+            raise Refusal(
                 f"{matched:.1%} of the boxes of {files[0]} match {files[1]}, but {share:.0%} would if "
                 f"{file} {what}"
             )

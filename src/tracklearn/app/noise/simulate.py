@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.core.simulate import Simulated
@@ -51,9 +51,9 @@ def level(
     histogram = None
     if preset is not None:
         if fragmentation is not None or switch is not None:
-            raise ValueError("--preset names both rates: leave out --fragmentation and --switch, or --preset")
+            raise Refusal("--preset names both rates: leave out --fragmentation and --switch, or --preset")
         if preset not in PRESETS:
-            raise ValueError(f'no preset "{preset}": expected one of {", ".join(PRESETS)}')
+            raise Refusal(f'no preset "{preset}": expected one of {", ".join(PRESETS)}')
         fragmentation, switch = PRESETS[preset]
     if like is not None:
         measured = _read_measured(Path(like))
@@ -61,7 +61,7 @@ def level(
         fragmentation = measured.r_FM if fragmentation is None else fragmentation
         switch = measured.r_SW if switch is None else switch
     if fragmentation is None or switch is None:
-        raise ValueError(
+        raise Refusal(
             "no noise level: give --fragmentation and --switch, or --preset NAME, or --like FILE.json"
         )
     return Level(fragmentation, switch, histogram)
@@ -77,7 +77,7 @@ def _read_measured(path: Path) -> Level:
         histogram = {int(k): int(v) for k, v in found["persons_per_tracklet"].items()}
         return Level(float(found["r_FM"]), float(found["r_SW"]), histogram)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise ValueError(
+        raise Refusal(
             f"{path} holds no measured noise (r_FM, r_SW, persons_per_tracklet): "
             "write it with tracklearn noise measure --out FILE.json"
         ) from None

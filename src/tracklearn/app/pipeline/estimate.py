@@ -28,7 +28,7 @@ from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS
 from tracklearn.store import memory as machine
 from tracklearn.store.sets.tracklets import open_set
-from tracklearn.types import Array, Crops, Progress, PseudoLabels, Tracklets
+from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
@@ -100,7 +100,7 @@ def estimate(
     opened = open_set(plan.set_path)
     tracklets, method = opened.tracklets, plan.value()
     if len(tracklets) < 2:
-        raise ValueError(f"{plan.set_path} has {len(tracklets)} tracklet(s), training needs at least 2")
+        raise Refusal(f"{plan.set_path} has {len(tracklets)} tracklet(s), training needs at least 2")
     began = time.perf_counter()
     tell = progress or (lambda what, done, total: None)
     height, width = plan.network.height, plan.network.width

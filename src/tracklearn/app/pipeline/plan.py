@@ -15,7 +15,7 @@ from tracklearn.app.model.device import pick_device
 from tracklearn.app.pipeline.presets import choose
 from tracklearn.learn.methods.named import method_module, names, takes_source
 from tracklearn.store import config as settings_store
-from tracklearn.types import Array, Crops, Progress, Tracklets
+from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.method import Material, Method
@@ -148,10 +148,10 @@ class TrainPlan:
         """
         method = self.value()
         if not sum(stage.rounds for stage in method.stages):
-            raise ValueError(f"method {self.method} is set to train for 0 epochs: set 1 or more")
+            raise Refusal(f"method {self.method} is set to train for 0 epochs: set 1 or more")
         if len(self.starts) not in (1, method.networks):
             names = ",".join(start.info.name for start in self.starts)
-            raise ValueError(
+            raise Refusal(
                 f"weights {names} are {len(self.starts)} files, method {self.method} trains "
                 f"{method.networks} network(s): give one for each, or one for all"
             )
@@ -168,7 +168,7 @@ class TrainPlan:
         needed = self.value().cameras
         if n < needed:
             have = "one camera" if n == 1 else f"{n} cameras"
-            raise ValueError(
+            raise Refusal(
                 f"the set has {have}, method {self.method} learns across {needed} or more: use --method tmc, "
                 "or add a camera"
             )
@@ -227,9 +227,9 @@ def plan_training(
 
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
-        raise ValueError(f"method {method} does not learn from a labelled source set: leave out --source")
+        raise Refusal(f"method {method} does not learn from a labelled source set: leave out --source")
     if source is not None and Path(source).resolve() == Path(set_path).resolve():
-        raise ValueError("--source is the target itself, whose labels training must not see: give another")
+        raise Refusal("--source is the target itself, whose labels training must not see: give another")
     device = pick_device(device)
     preset, values = choose(preset, device)
     values = settings_store.merge(values, extra or {})
@@ -272,8 +272,8 @@ def load_weights(network: Network, arrays: Mapping[str, Any], info: WeightsInfo)
     """
     try:
         network.load_weights(arrays, info=info)
-    except ValueError as error:
-        raise ValueError(f"{info.path}: {error}") from error
+    except Refusal as error:
+        raise Refusal(f"{info.path}: {error}") from error
 
 
 def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[str]) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracklearn.types import Refusal
+
 Preset = dict[str, dict[str, Any]]
 
 _FEW_BATCHES = {
@@ -65,5 +67,5 @@ def choose(name: str | None, device: str) -> tuple[str, Preset]:
     """
     name = name or ("gpu" if device.startswith("cuda") else "cpu")
     if name not in PRESETS:
-        raise ValueError(f"no preset is called {name!r}: choose one of {', '.join(PRESETS)}")
+        raise Refusal(f"no preset is called {name!r}: choose one of {', '.join(PRESETS)}")
     return name, PRESETS[name]

@@ -17,7 +17,7 @@ from tracklearn.core.isolate import typical_step
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store.files import relative
 from tracklearn.store.runs import RunWriter
-from tracklearn.types import Array, Progress, Tracklets
+from tracklearn.types import Array, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.method import Method
@@ -130,7 +130,7 @@ def _train(
     if writer is None:
         return
     if last is None or not writer.rounds:
-        raise ValueError("training ended before its first round: set the number of epochs to 1 or more")
+        raise Refusal("training ended before its first round: set the number of epochs to 1 or more")
     writer.manifest["broken_crops"] = broken
     writer.manifest["threads"] = torch.get_num_threads()
     writer.manifest["processes"] = ranks.size

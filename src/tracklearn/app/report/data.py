@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Refusal, Tracklets
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +113,6 @@ class ReportData:
             ("label", self.label, u, "one per isolated tracklet"),
         ):
             if value is not None and np.shape(value) != (wanted,):
-                raise ValueError(f"{name} has shape {np.shape(value)}, expected ({wanted},): {why}")
+                raise Refusal(f"{name} has shape {np.shape(value)}, expected ({wanted},): {why}")
         if len(self.cameras) < self.tracklets.n_cameras:
-            raise ValueError(f"cameras has {len(self.cameras)} names, expected {self.tracklets.n_cameras}")
+            raise Refusal(f"cameras has {len(self.cameras)} names, expected {self.tracklets.n_cameras}")

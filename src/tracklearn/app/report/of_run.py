@@ -13,7 +13,7 @@ import numpy as np
 from tracklearn.app.model.of_run import isolated
 from tracklearn.app.report import left_out
 from tracklearn.store.runs import Run
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.store.sets.tracklets import TrackletSet
@@ -53,12 +53,12 @@ def report(
     if path.exists() and not resume:
         raise FileExistsError(f"{path} exists: replace it with --resume, or choose another --out")
     if "isolation" not in opened.manifest:
-        raise ValueError(
+        raise Refusal(
             f"{opened.path} has not come to its first round: go on with tracklearn train … --resume"
         )
     tracklet_set = open_set(opened.path / opened.manifest["set"]["path"])
     if opened.manifest["set"]["digest"] != tracklet_set.digest:
-        raise ValueError(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
+        raise Refusal(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
     tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
     arrays, _ = opened.isolation()
     owner = tracklets.tracklet[arrays["row"]]

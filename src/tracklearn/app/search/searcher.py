@@ -16,7 +16,7 @@ from tracklearn.store.picture.listing import read_number
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import TrackletSet, open_set
 from tracklearn.store.skipped import readable
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
@@ -71,9 +71,7 @@ class Searcher:
             row = np.flatnonzero(entries.tracklet == wanted)
             if not len(row):
                 last = int(entries.tracklet.max()) if len(entries) else -1
-                raise ValueError(
-                    f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}"
-                )
+                raise Refusal(f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}")
             feature, exclude = self.gallery.feature(int(row[0])), row
             picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {wanted}"
         else:
@@ -154,4 +152,4 @@ def _read_picture(path: Path) -> Array:
             f"no such file: {path} (a query is an image's path or a tracklet's number)"
         ) from None
     except pictures.BrokenPicture as error:
-        raise ValueError(f"not an image that can be read: {path}: {error}") from None
+        raise Refusal(f"not an image that can be read: {path}: {error}") from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tracklearn.core.device.tensors import lengths, placed
 from tracklearn.core.features import check_unit_lengths, on_host
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _COMPARED = 4096  # rows whose distances are computed together in float64
 
@@ -31,7 +31,7 @@ def check_pair(query: Tensor, gallery: Array | Tensor) -> tuple[Tensor, Tensor]:
         check_unit_lengths(on_host(lengths(tensor, name)), name)
         checked.append(tensor.to(torch.float32))
     if checked[0].shape[1] != checked[1].shape[1]:
-        raise ValueError(
+        raise Refusal(
             f"query has width {checked[0].shape[1]} and gallery {checked[1].shape[1]}: "
             "features of two networks cannot be compared"
         )
@@ -64,9 +64,9 @@ def rows_of(given: Any) -> tuple[Callable[[slice], Tensor], tuple[int, int], typ
         return lambda rows: distance(query[rows], gallery), (len(query), len(gallery)), np.float32, step
     matrix = given.detach()
     if matrix.ndim != 2:
-        raise ValueError(f"distance has shape {tuple(matrix.shape)}, expected (query, gallery)")
+        raise Refusal(f"distance has shape {tuple(matrix.shape)}, expected (query, gallery)")
     if matrix.dtype.is_complex:
-        raise ValueError(f"distance has dtype {matrix.dtype}, expected real numbers")
+        raise Refusal(f"distance has dtype {matrix.dtype}, expected real numbers")
     narrow = matrix.dtype.is_floating_point and matrix.dtype.itemsize <= 4
     kind = torch.float32 if narrow else torch.float64
     step = max(1, _SORTED // max(1, matrix.shape[1]))

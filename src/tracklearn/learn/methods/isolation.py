@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tracklearn.core import isolate
 from tracklearn.learn.settings import Count, Positive
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Refusal, Tracklets
 
 
 class Config(BaseModel):
@@ -46,12 +46,12 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _isolation_fits_together(self) -> Config:
         if self.eps_intra == "auto" and self.metric == "jaccard":
-            raise ValueError(
+            raise Refusal(
                 'eps_intra = "auto" needs a distance of two frames, which metric = "jaccard" is not: give '
                 'eps_intra a number (0-1) or set metric to "euclidean" or "cosine"'
             )
         if self.metric != "euclidean" and "eps_intra" not in self.model_fields_set:
-            raise ValueError(
+            raise Refusal(
                 f'metric = "{self.metric}" needs an eps_intra of its own: the default {self.eps_intra} is a '
                 "Euclidean distance"
             )

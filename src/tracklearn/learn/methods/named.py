@@ -11,6 +11,8 @@ import inspect
 from importlib import import_module
 from typing import Any
 
+from tracklearn.types import Refusal
+
 _MODULES = {
     "tmc": "tracklearn.learn.methods.tmc",
     "mmt": "tracklearn.learn.methods.mmt",
@@ -39,12 +41,12 @@ def register(name: str, module: Any) -> None:
     """
     taken = {*_MODULES, "ingest", "network", "train"}
     if name in taken or not name.isidentifier():
-        raise ValueError(
+        raise Refusal(
             f"a method cannot be called {name!r}: choose a word other than {', '.join(sorted(taken))}"
         )
     for part in ("Config", "method"):
         if not callable(getattr(module, part, None)):
-            raise ValueError(
+            raise Refusal(
                 f"method {name!r} has no {part}: it needs a model Config and a function method(config)"
             )
     _OWN[name] = module
@@ -59,7 +61,7 @@ def method_module(method: str) -> Any:
     if method in _OWN:
         return _OWN[method]
     if method not in _MODULES:
-        raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(names())}")
+        raise Refusal(f"method {method!r} is unknown: choose one of {', '.join(names())}")
     return import_module(_MODULES[method])
 
 
@@ -73,7 +75,7 @@ def method_of(config: Any) -> str:
     for kind in type(config).__mro__:
         if kind in models:
             return models[kind]
-    raise ValueError(
+    raise Refusal(
         f"settings of type {type(config).__qualname__} belong to no method: use the Config of "
         f"{', '.join(names())}, a subclass of one, or make your own known with methods.named.register"
     )

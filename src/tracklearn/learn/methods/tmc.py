@@ -24,7 +24,7 @@ from tracklearn.learn.heads import adam, classifier
 from tracklearn.learn.method import Assignment, Method, Stage, Target, View
 from tracklearn.learn.methods import isolation
 from tracklearn.learn.settings import Count, Positive, Share
-from tracklearn.types import Array, PseudoLabels, Tracklets
+from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
 
 
 class Config(isolation.Config):
@@ -99,7 +99,7 @@ class Config(isolation.Config):
     @model_validator(mode="after")
     def _fit_together(self) -> Config:
         if self.samples_per_bn * self.frames_train < 2:
-            raise ValueError(
+            raise Refusal(
                 "samples_per_bn = 1 with frames_train = 1 leaves batch norm one image, which has no "
                 "variance: raise one of them"
             )

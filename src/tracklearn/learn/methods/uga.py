@@ -30,7 +30,7 @@ from tracklearn.learn.heads import adam
 from tracklearn.learn.method import Assignment, Method, Stage, Target, View
 from tracklearn.learn.methods import isolation
 from tracklearn.learn.settings import Count, Positive
-from tracklearn.types import Array, PseudoLabels, Tracklets
+from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
 
 # Cameras up to which each has numbers of its own in the record, and each pair of them.
 _CAMERAS = 16
@@ -237,7 +237,7 @@ def _prepare(config: Config, features: Array | Tensor, tracklets: Tracklets) -> 
     """The part (n,) of its tracklet of each crop, −1 where the tracklet or the crop is not used."""
     cameras = np.unique(tracklets.camid)
     if len(cameras) < 2:
-        raise ValueError(
+        raise Refusal(
             "the set has one camera, UGA links tracklets across cameras: use --method tmc, or add a camera"
         )
     part = np.zeros(tracklets.n_crops, np.int64)
@@ -271,7 +271,7 @@ def _prepare(config: Config, features: Array | Tensor, tracklets: Tracklets) -> 
             if config.sampling == "sstt"
             else "give more video, or use --method tmc"
         )
-        raise ValueError(
+        raise Refusal(
             f"{len(camid)} of {len(key)} tracklets are left, at most one in each camera: there is nothing to "
             f"tell apart; {remedy}"
         )

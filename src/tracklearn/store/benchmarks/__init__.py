@@ -18,7 +18,7 @@ from tracklearn.store.benchmarks import generated, stills, videos
 from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
 from tracklearn.store.benchmarks.subset import draw
 from tracklearn.store.picture.images import ImageFiles
-from tracklearn.types import Progress
+from tracklearn.types import Progress, Refusal
 
 __all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "Subset", "check", "draw", "find", "read"]
 
@@ -163,7 +163,7 @@ def find(name: str) -> Dataset:
         return DATASETS[plain]
     near = difflib.get_close_matches(plain, DATASETS, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(DATASETS)}"
-    raise ValueError(f"no data set is called {name!r}: {hint}")
+    raise Refusal(f"no data set is called {name!r}: {hint}")
 
 
 def read(
@@ -194,9 +194,9 @@ def read(
     root = Path(root)
     if dataset.n_splits == 1:
         if split not in (None, 0):
-            raise ValueError(f"split {split} does not exist: {dataset.title} has one fixed split")
+            raise Refusal(f"split {split} does not exist: {dataset.title} has one fixed split")
         if splits is not None:
-            raise ValueError(f"{dataset.title} has one fixed split: it takes no file of splits")
+            raise Refusal(f"{dataset.title} has one fixed split: it takes no file of splits")
         whole = dataset.reader(root)
     else:
         whole = dataset.reader(root, split=split or 0, splits=None if splits is None else Path(splits))
@@ -239,7 +239,7 @@ def check(benchmark: Benchmark, *, images: str = "names", progress: Progress | N
         ValueError: an unknown `images`.
     """
     if images not in ("none", "names", "images"):
-        raise ValueError(f'check is "{images}", expected one of none, names, images')
+        raise Refusal(f'check is "{images}", expected one of none, names, images')
     counts, problems, usable = {}, [], True
     for name, found in benchmark.counts.items():
         published = benchmark.published.get(name)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tracklearn.store.benchmarks.parts import Benchmark, Part, locate
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
+from tracklearn.types import Refusal
 
 
 def read_world(root: Path) -> Benchmark:
@@ -17,9 +18,7 @@ def read_world(root: Path) -> Benchmark:
     mixed = test.truth.pid[test.tracklets.crop] != test.pid[test.tracklets.tracklet]
     if mixed.any():
         number = int(test.tracklets.tracklet[np.argmax(mixed)])
-        raise ValueError(
-            f"tracklet {number} of {folder / 'judge'} holds several persons: it cannot be judged"
-        )
+        raise Refusal(f"tracklet {number} of {folder / 'judge'} holds several persons: it cannot be judged")
     query = np.flatnonzero(test.pid >= 0)
     return Benchmark(
         name="world",

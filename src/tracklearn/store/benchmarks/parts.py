@@ -14,7 +14,7 @@ from tracklearn.store.film.frames import DEFAULT_FPS
 from tracklearn.store.picture.images import ImageFiles
 from tracklearn.store.sets import referenced
 from tracklearn.store.sets.tracklets import TrackletSet
-from tracklearn.types import Array, Crops, Tracklets, Truth
+from tracklearn.types import Array, Crops, Refusal, Tracklets, Truth
 
 # Files are not opened to learn their size; this is that of Market-1501, PRID 2011 and iLIDS-VID.
 NOMINAL_BOX = (0, 0, 64, 128)
@@ -132,7 +132,7 @@ class Benchmark:
         if name is not None and name not in self.protocols:
             known = " or ".join(self.protocols)
             other = " (its gallery holds no queries)" if name in PROTOCOLS else ""
-            raise ValueError(f'protocol "{name}" does not exist for {self.title}{other}: use {known}')
+            raise Refusal(f'protocol "{name}" does not exist for {self.title}{other}: use {known}')
         return name or self.protocols[0]
 
     @cached_property

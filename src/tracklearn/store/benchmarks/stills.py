@@ -21,7 +21,7 @@ from tracklearn.store.picture.listing import (
 )
 from tracklearn.store.skipped import skip
 from tracklearn.store.text import read_lines
-from tracklearn.types import Array, Truth
+from tracklearn.types import Array, Refusal, Truth
 
 MARKET = {
     "train_ids": 751,
@@ -187,13 +187,13 @@ def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
         path, _, label = line.rpartition(" ")
         match = _MSMT_NAME.match(path.rpartition("/")[2])
         if match is None or not label.isdecimal():
-            raise ValueError(
+            raise Refusal(
                 f"{file}, line {place}: {line[:80]!r} is not of the form "
                 "PPPP/PPPP_III_CC_MMDDpart_FFFF_B.jpg LABEL"
             )
         pid, cam = read_number(label), read_number(match["cam"])
         if pid > _MAX_LABEL or cam > MAX_CAMID:
-            raise ValueError(
+            raise Refusal(
                 f"{file}, line {place}: the label or the camera is too high: "
                 f"expected 0..{_MAX_LABEL} and 0..{MAX_CAMID}"
             )
@@ -201,7 +201,7 @@ def _read_list(file: Path, folder: str, first: int) -> list[_Image]:
         when = (read_number(match["day"]), part, read_number(match["frame"]), read_number(match["index"]))
         found.append(_Image(f"{folder}/{path}", first + pid, cam, when, -1))
     if not found:
-        raise ValueError(f"{file} is empty")
+        raise Refusal(f"{file} is empty")
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 def draw(benchmark: Benchmark, subset: Subset) -> Benchmark:
@@ -20,7 +20,7 @@ def draw(benchmark: Benchmark, subset: Subset) -> Benchmark:
         ValueError: a number below 1 or above what there is; a negative seed.
     """
     if subset.seed < 0:
-        raise ValueError(f"seed is {subset.seed}, expected 0 or more")
+        raise Refusal(f"seed is {subset.seed}, expected 0 or more")
     train, test = benchmark.train, benchmark.test
     learnt = _drawn(train.pid, subset.persons, [subset.seed, 0], f"training persons of {benchmark.title}")
     tested = _drawn(
@@ -50,7 +50,7 @@ def draw(benchmark: Benchmark, subset: Subset) -> Benchmark:
 def _drawn(pid: Array, n: int, seed: list[int], what: str) -> Array:
     known = np.unique(pid[pid >= 0])
     if not 1 <= n <= len(known):
-        raise ValueError(f"{n:,} {what} are wanted, expected 1 to {len(known):,}")
+        raise Refusal(f"{n:,} {what} are wanted, expected 1 to {len(known):,}")
     return np.random.default_rng(seed).permutation(known)[:n]
 
 

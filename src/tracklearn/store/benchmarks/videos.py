@@ -28,7 +28,7 @@ from tracklearn.store.picture.listing import (
 )
 from tracklearn.store.skipped import skip
 from tracklearn.store.text import read_lines
-from tracklearn.types import Array, Truth
+from tracklearn.types import Array, Refusal, Truth
 
 N_SPLITS = 10
 MARS = {
@@ -62,7 +62,7 @@ def read_mars(root: Path) -> Benchmark:
     train, test = _mars_table(info / tables[0]), _mars_table(info / tables[1])
     query = _whole(info / tables[2]).ravel() - 1
     if not len(query) or query.min() < 0 or query.max() >= len(test):
-        raise ValueError(f"{info / tables[2]} names test tracklets that {tables[1]} does not have")
+        raise Refusal(f"{info / tables[2]} names test tracklets that {tables[1]} does not have")
     cameras = tuple(f"c{i + 1}" for i in range(int(max(train[:, 3].max(), test[:, 3].max()))))
     return Benchmark(
         name="mars",
@@ -84,11 +84,11 @@ from scipy.io import loadmat
 try:
     found = [value for name, value in loadmat(sys.argv[1]).items() if not name.startswith("__")]
     if len(found) != 1:
-        raise ValueError(f"{len(found)} matrices, expected 1")
+        raise Refusal(f"{len(found)} matrices, expected 1")
     if found[0].dtype.kind not in "iuf" or not numpy.isfinite(found[0]).all():
-        raise ValueError("no matrix of real numbers")
+        raise Refusal("no matrix of real numbers")
     if (abs(found[0]) > 1 << 53).any():
-        raise ValueError("numbers too large to count with")
+        raise Refusal("numbers too large to count with")
 except Exception as error:
     sys.exit((print(f"{type(error).__name__}: {error}", file=sys.stderr), 3)[1])
 whole = io.BytesIO()  # numpy cannot write to a pipe
@@ -108,7 +108,7 @@ def _mat(file: Path) -> Array:
     if child.returncode:
         said = child.stderr.decode(errors="replace").strip().splitlines() if child.returncode == 3 else []
         reason = said[-1][:120] if said else "the file is damaged"
-        raise ValueError(f"{file} is not a MATLAB file that can be read ({reason}): fetch it again")
+        raise Refusal(f"{file} is not a MATLAB file that can be read ({reason}): fetch it again")
     return np.asarray(np.load(io.BytesIO(child.stdout), allow_pickle=False))
 
 
@@ -118,7 +118,7 @@ def _whole(file: Path) -> Array:
     fits = table.dtype.kind in "iuf" and table.size
     # MATLAB writes whole numbers as floats; from 2^31 on nothing here can be counted.
     if not fits or not (np.abs(table.astype(float)) < 2**31).all() or (table != np.rint(table)).any():
-        raise ValueError(f"{file} does not hold whole numbers below 2^31 alone")
+        raise Refusal(f"{file} does not hold whole numbers below 2^31 alone")
     return table.astype(np.int64)
 
 
@@ -126,13 +126,13 @@ def _mars_table(file: Path) -> Array:
     """(t, 4) int64: first row, end, person, camera; rows from 0, the end exclusive."""
     table = _whole(file)
     if table.ndim != 2 or table.shape[1] != 4:
-        raise ValueError(f"{file} has shape {table.shape}, expected (tracklets, 4)")
+        raise Refusal(f"{file} has shape {table.shape}, expected (tracklets, 4)")
     table[:, 0] -= 1
     if (table[1:, 0] != table[:-1, 1]).any() or table[0, 0] != 0 or (table[:, 1] <= table[:, 0]).any():
-        raise ValueError(f"{file}: its tracklets do not follow one upon another")
+        raise Refusal(f"{file}: its tracklets do not follow one upon another")
     if table[:, 3].min() < 1 or table[:, 3].max() > MAX_CAMID:
         found = f"{table[:, 3].min()} to {table[:, 3].max()}"
-        raise ValueError(f"{file}: cameras {found}, expected 1 to {MAX_CAMID}")
+        raise Refusal(f"{file}: cameras {found}, expected 1 to {MAX_CAMID}")
     return table
 
 
@@ -164,7 +164,7 @@ def _mars_images(row: Array, folder: Path, list_file: Path) -> ImageFiles:
     else:
         return ImageFiles(folder, pa.array([f"{i:06d}.jpg" for i in range(n)], pa.string()))
     if len(names) != n:
-        raise ValueError(f"{origin} names {len(names)} images, but the tables speak of {n}")
+        raise Refusal(f"{origin} names {len(names)} images, but the tables speak of {n}")
     name = pa.array(names, pa.string())
     found = pc.extract_regex(name, r"^(?P<pid>00-1|\d{4})C(?P<cam>\d)T\d+F\d+\.jpg$")
     pid = pc.replace_substring(pc.struct_field(found, "pid"), "00-1", "-1").cast(pa.int64())
@@ -173,7 +173,7 @@ def _mars_images(row: Array, folder: Path, list_file: Path) -> ImageFiles:
     wrong = np.flatnonzero(~right.fill_null(False).to_numpy(zero_copy_only=False))
     if len(wrong):
         i = int(wrong[0])
-        raise ValueError(
+        raise Refusal(
             f"{origin}: image {i + 1} is {names[i]!r}, but the tables have person {row[i, 2]} in camera "
             f"{row[i, 3]} there"
         )
@@ -257,7 +257,7 @@ def _read_two_cameras(
     else:
         chosen, note = _read_splits(file, list(files)), f"splits of {file.name}"
     if not 0 <= split < len(chosen):
-        raise ValueError(f"split {split} does not exist: {title} has splits 0 to {len(chosen) - 1}")
+        raise Refusal(f"split {split} does not exist: {title} has splits 0 to {len(chosen) - 1}")
     train, test = chosen[split]
     absent = [person for person in train + test if person not in files]
     pid = {person: _number(person) for person in files}
@@ -338,7 +338,7 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
     if file.suffix == ".mat":
         place = _whole(file)
         if place.ndim != 2 or place.min() < 1 or place.max() > len(people):
-            raise ValueError(
+            raise Refusal(
                 f"{file}: a table of places 1 to {place.max()}, but there are "
                 f"{len(people)} persons in both cameras"
             )
@@ -352,17 +352,17 @@ def _read_splits(file: Path, people: list[str]) -> list[tuple[list[str], list[st
         value: Any = json.loads("".join(read_lines(file)))
         pairs = [(entry["train"], entry["test"]) for entry in value]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(form) from error
+        raise Refusal(form) from error
     folder = {_number(person): person for person in people}
 
     def names(given: Any) -> list[str]:
         if not isinstance(given, list) or not all(map(_is_person, given)):
-            raise ValueError(form)
+            raise Refusal(form)
         numbers = [p if isinstance(p, int) else _number(p) for p in given]
         return [folder.get(place, f"person {str(p)[:40]}") for p, place in zip(given, numbers, strict=True)]
 
     chosen = [(names(train), names(test)) for train, test in pairs]
     for i, (train, test) in enumerate(chosen):
         if shared := set(train) & set(test):
-            raise ValueError(f"{file}: split {i} has {min(shared)} in training and in the test")
+            raise Refusal(f"{file}: split {i} has {min(shared)} in training and in the test")
     return chosen

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from tracklearn.store.detect.hog import HogDetector
 from tracklearn.store.detect.listed import FileDetector
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 KINDS = ("motion", "hog", "openvino:PATH", "onnx:PATH", "hub:NAME", "file:PATH")
 
@@ -78,7 +78,7 @@ def open_detector(
     """
     kind, _, rest = spec.partition(":")
     if label is not None and kind not in ("openvino", "onnx"):
-        raise ValueError(
+        raise Refusal(
             f"label {label} does not go with detector {spec}: only openvino: and onnx: models take it"
         )
     if kind == "motion" and not rest:
@@ -95,4 +95,4 @@ def open_detector(
         if kind == "hub":
             return detect_models.HubDetector(rest, threshold=threshold, device=device)
         return detect_models.ModelDetector(kind, rest, threshold=threshold, label=label)
-    raise ValueError(f"detector {spec!r} is not known, expected one of {', '.join(KINDS)}")
+    raise Refusal(f"detector {spec!r} is not known, expected one of {', '.join(KINDS)}")

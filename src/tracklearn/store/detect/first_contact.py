@@ -19,7 +19,7 @@ import numpy as np
 
 from tracklearn.store import memory, runtimes
 from tracklearn.store.detect import model_files
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _REFUSED = 3  # exit code of the child with its reason on standard output
 _USUAL = (1, 3, 256, 128)
@@ -58,16 +58,16 @@ def try_out(runtime: str, path: str | Path) -> None:
             command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{path}: {model_files.too_slow(seconds)}") from None
+        raise Refusal(f"{path}: {model_files.too_slow(seconds)}") from None
     if child.returncode == 0:
         _passed.add(key)
         return
     said = child.stdout if child.returncode == _REFUSED else child.stderr
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
     if child.returncode == _REFUSED:
-        raise ValueError(last)
+        raise Refusal(last)
     end = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
-    raise ValueError(
+    raise Refusal(
         f"{path}: {runtime} ended in the middle of a first run ({', '.join(filter(None, (end, last)))}): the "
         "file is damaged, made to do so, or needs more memory than there is"
     )
@@ -96,7 +96,7 @@ def _blank(shape: tuple[Any, ...], dtype: Any) -> Array:
     try:
         return np.zeros(sides, dtype)
     except ValueError as error:
-        raise ValueError(f"the input has shape {sides}: {error}") from None
+        raise Refusal(f"the input has shape {sides}: {error}") from None
 
 
 def _bound(seconds: float) -> None:

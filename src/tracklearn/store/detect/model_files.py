@@ -18,7 +18,7 @@ import numpy as np
 
 from tracklearn.store import runtimes
 from tracklearn.store.files import first_line
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _SECONDS = 120.0  # far above what a network of this trade needs for one picture on a slow, busy machine
 _VARIABLE = "TRACKLEARN_MODEL_SECONDS"
@@ -62,7 +62,7 @@ def seconds_allowed() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
-        raise ValueError(f"{_VARIABLE} is {text!r}, expected a number of seconds above 0")
+        raise Refusal(f"{_VARIABLE} is {text!r}, expected a number of seconds above 0")
     return seconds
 
 
@@ -77,12 +77,12 @@ def open_openvino(path: str | Path) -> ModelFile:
     try:
         model = core.read_model(str(path))
         if len(model.inputs) != 1:
-            raise ValueError(f"{path}: the model has {len(model.inputs)} inputs, expected 1")
+            raise Refusal(f"{path}: the model has {len(model.inputs)} inputs, expected 1")
         # Full precision wherever it runs: newer CPUs would take bfloat16 and give other boxes.
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         _raise_if_memory(path, error)
-        raise ValueError(f"{path}: not a model OpenVINO can load: {first_line(error)}") from None
+        raise Refusal(f"{path}: not a model OpenVINO can load: {first_line(error)}") from None
     request = compiled.create_infer_request()
 
     def run(values: Array) -> list[Array]:
@@ -90,7 +90,7 @@ def open_openvino(path: str | Path) -> ModelFile:
             found = request.infer([values])
         except RuntimeError as error:
             _raise_if_memory(path, error)
-            raise ValueError(f"{path}: does not run on {values.shape}: {first_line(error)}") from None
+            raise Refusal(f"{path}: does not run on {values.shape}: {first_line(error)}") from None
         return [found[output] for output in compiled.outputs]
 
     shape, *outputs = (
@@ -123,9 +123,9 @@ def open_onnx(path: str | Path, *, n_threads: int | None = None) -> ModelFile:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except refusals as error:
-        raise ValueError(f"{path}: not a model onnxruntime can load: {first_line(error)}") from None
+        raise Refusal(f"{path}: not a model onnxruntime can load: {first_line(error)}") from None
     if len(session.get_inputs()) != 1:
-        raise ValueError(f"{path}: the model has {len(session.get_inputs())} inputs, expected 1")
+        raise Refusal(f"{path}: the model has {len(session.get_inputs())} inputs, expected 1")
     entry = session.get_inputs()[0]
 
     def run(values: Array) -> list[Array]:
@@ -138,8 +138,8 @@ def open_onnx(path: str | Path, *, n_threads: int | None = None) -> ModelFile:
             return session.run(None, {entry.name: values}, run_options)
         except refusals as error:
             if run_options.terminate:
-                raise ValueError(f"{path}: {too_slow(seconds)}") from None
-            raise ValueError(f"{path}: does not run on {values.shape}: {first_line(error)}") from None
+                raise Refusal(f"{path}: {too_slow(seconds)}") from None
+            raise Refusal(f"{path}: does not run on {values.shape}: {first_line(error)}") from None
         finally:
             stop.cancel()
 

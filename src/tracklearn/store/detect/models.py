@@ -15,7 +15,7 @@ from tracklearn.store import runtimes
 from tracklearn.store.detect import first_contact, model_files
 from tracklearn.store.detect.boxes import empty, suppress, tidy
 from tracklearn.store.files import first_line
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _RUNTIMES = {
     "openvino": ("openvino", model_files.open_openvino),
@@ -52,7 +52,7 @@ class ModelDetector:
         first_contact.try_out(library, path)
         model = open_model(path)
         if model.dtype is None:
-            raise ValueError(f"{path}: the input is {model.kind}, expected float, float16 or uint8")
+            raise Refusal(f"{path}: the input is {model.kind}, expected float, float16 or uint8")
         shape, self._run = model.shape, model.run
         self._output, kind = self._choose(model.outputs)
         self._decode = {"ssd": _decode_ssd, "fastestdet": _decode_fastestdet}[kind]
@@ -63,11 +63,11 @@ class ModelDetector:
         self.threshold = default if threshold is None else threshold
         self.confident = max(self.threshold, confident)
         if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-            raise ValueError(f"{path}: input has shape {shape}, expected (1, 3, h, w) or (1, h, w, 3)")
+            raise Refusal(f"{path}: input has shape {shape}, expected (1, 3, h, w) or (1, h, w, 3)")
         self._planar = shape[1] == 3
         size = shape[2:] if self._planar else shape[1:3]
         if not all(isinstance(x, int) and x > 0 for x in size):
-            raise ValueError(
+            raise Refusal(
                 f"{path}: input has shape {shape}, its height and width are open: export it with fixed ones"
             )
         self._height, self._width = size
@@ -95,7 +95,7 @@ class ModelDetector:
                 return i, "ssd"
             if len(shape) == 4 and isinstance(shape[1], int) and shape[1] > 5:
                 return i, "fastestdet"
-        raise ValueError(
+        raise Refusal(
             f"{self.name}: outputs have shapes {outputs}, expected (1, 1, n, 7) as of SSD or "
             "(1, 5 + classes, rows, columns) as of FastestDet"
         )
@@ -150,29 +150,29 @@ class HubDetector:
                 name, output_loading_info=True, **options
             )
         except OSError as error:
-            raise ValueError(f"detector {self.name} is neither here nor reachable: {_REMEDY}") from error
+            raise Refusal(f"detector {self.name} is neither here nor reachable: {_REMEDY}") from error
         except (ValueError, ImportError) as error:
             if "trust_remote_code" in str(error):
-                raise ValueError(
+                raise Refusal(
                     f"detector {self.name} brings code of its own, which is never run: choose a model that "
                     "the transformers library itself knows"
                 ) from None
-            raise ValueError(f"detector {self.name} cannot be loaded: {first_line(error)}") from error
+            raise Refusal(f"detector {self.name} cannot be loaded: {first_line(error)}") from error
         if not self._settings:
-            raise ValueError(f"detector {self.name} has no preprocessor_config.json: {_REMEDY}")
+            raise Refusal(f"detector {self.name} has no preprocessor_config.json: {_REMEDY}")
         if missing := sorted(info["missing_keys"]) + sorted(info["mismatched_keys"]):
             # The library would go on with random numbers in their place.
-            raise ValueError(f"detector {self.name} lacks weights, among them {missing[0]}: {_REMEDY}")
+            raise Refusal(f"detector {self.name} lacks weights, among them {missing[0]}: {_REMEDY}")
         labels = {str(name).lower(): int(number) for number, name in model.config.id2label.items()}
         if "person" not in labels:
-            raise ValueError(f"detector {self.name} has no class 'person' among its {len(labels)} classes")
+            raise Refusal(f"detector {self.name} has no class 'person' among its {len(labels)} classes")
         self._label = labels["person"]
         self._torch = torch
         try:
             self._device = torch.device(device)
             self._model = model.to(self._device).eval()
         except (RuntimeError, AssertionError) as error:  # AssertionError: a torch built without CUDA
-            raise ValueError(f"device {device!r} cannot be used: {first_line(error)}") from error
+            raise Refusal(f"device {device!r} cannot be used: {first_line(error)}") from error
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         torch = self._torch
@@ -238,6 +238,4 @@ def _size(shape: tuple[int, ...], size: Any) -> tuple[int, int]:
         if size.get("longest_edge"):
             edge = min(edge, size["longest_edge"] * short / long)
         return max(1, round(shape[1] * edge / short)), max(1, round(shape[0] * edge / short))
-    raise ValueError(
-        f"preprocessor_config.json has size {size!r}, expected height and width or shortest_edge"
-    )
+    raise Refusal(f"preprocessor_config.json has size {size!r}, expected height and width or shortest_edge")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from tracklearn.store.skipped import readable
+from tracklearn.types import Refusal
 
 NETWORK = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "srt")
 # As FFmpeg calls them on Linux, macOS and Windows.
@@ -63,13 +64,13 @@ def check(address: str) -> None:
     """
     kind, shown = scheme(address), showable(address)
     if kind not in (*NETWORK, *DEVICES):
-        raise ValueError(f"no camera can be opened at {shown}: write {FORMS}")
+        raise Refusal(f"no camera can be opened at {shown}: write {FORMS}")
     if kind in NETWORK and not re.match(r"[a-zA-Z]+://[^/?#\s]", address):
-        raise ValueError(f"an address is written with two strokes and a host, {kind}://host/…: {shown}")
+        raise Refusal(f"an address is written with two strokes and a host, {kind}://host/…: {shown}")
     if kind in DEVICES and not address.partition(":")[2] and not address.startswith("/dev/"):
-        raise ValueError(f"{shown} names no device: write for example v4l2:/dev/video0")
+        raise Refusal(f"{shown} names no device: write for example v4l2:/dev/video0")
     if any(ord(sign) < 33 for sign in address) and kind in NETWORK:
-        raise ValueError(f"the address {shown} holds a blank: write %20 for it")
+        raise Refusal(f"the address {shown} holds a blank: write %20 for it")
 
 
 def showable(address: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store.ingest.sources import Source
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 Start = Mapping[str, datetime | Sequence[datetime]]
 Begin = tuple[datetime | None, tuple[datetime, Path] | None]
@@ -36,17 +36,15 @@ def begin_times(sources: Sequence[Source], start: Start) -> list[Begin]:
         own = [i for i, s in enumerate(sources) if s.camera == camera and s.kind != "crops"]
         if not own:
             names = sorted({s.camera for s in sources if s.kind != "crops"})
-            raise ValueError(
-                f"start names camera {camera!r}, which has no video here: the cameras are {names}"
-            )
+            raise Refusal(f"start names camera {camera!r}, which has no video here: the cameras are {names}")
         if any(sources[i].address for i in own):
-            raise ValueError(f"camera {camera!r} is recorded live: it begins now, give it no start")
+            raise Refusal(f"camera {camera!r} is recorded live: it begins now, give it no start")
         if isinstance(given, datetime):
             first = sources[own[0]].path
             for i in own:
                 out[i] = (given, None) if i == own[0] else (None, (given, first))
         elif len(given) != len(own):
-            raise ValueError(
+            raise Refusal(
                 f"camera {camera!r} has {len(own)} videos, but start gives {len(given)} moments: give one "
                 "for each, or one for the first"
             )

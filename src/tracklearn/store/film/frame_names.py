@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 OTHER_KIND = "another kind of image than the frames"
 COMPANION = "it goes with a frame of the same name: a mask, a copy"
@@ -75,7 +75,7 @@ def number_frames(images: Sequence[Path], *, suffix: str = "") -> Numbered:
     if (same := np.flatnonzero(np.diff(number) == 0)).size:
         at = int(same[0])
         first, second = (files[int(i)].name for i in order[at : at + 2])
-        raise ValueError(
+        raise Refusal(
             f"two images of frame {number[at]} in {files[0].parent}: {first} and {second}; leave one "
             "of them, and give every camera a folder of its own"
         )
@@ -99,7 +99,7 @@ def _of_one_kind(files: list[Path], suffix: str, left_out: Counter[str]) -> list
     best = {(n[kind], kind in _JPEG) for kind in ranked[:2]}
     if len(best) == 1:
         stem = min(twice)
-        raise ValueError(
+        raise Refusal(
             f"two images of one frame in {files[0].parent}: {stem}{ranked[0]} and {stem}{ranked[1]}; "
             "move the kind that is no frame elsewhere"
         )
@@ -185,12 +185,12 @@ def first_number(frames: Numbered, named: Array, *, results: Path, folder: Path)
     low, high = int(named.min()), int(named.max())
     if frames.number is None:
         if low == 0:
-            raise ValueError(
+            raise Refusal(
                 f"{results} counts frames from 0, and the images in {folder} have no frame numbers: "
                 "MOTChallenge frames count from 1, add 1 to every frame"
             )
         if frames.unclear and high > len(frames.files):
-            raise ValueError(
+            raise Refusal(
                 f"{results} names frames {low} to {high}, but which image in {folder} is which frame is "
                 f"unclear: {frames.unclear}; rename them as in 000001.jpg"
             )
@@ -202,18 +202,18 @@ def first_number(frames: Numbered, named: Array, *, results: Path, folder: Path)
             return 0
         if high == last + 1:
             return 1
-        raise ValueError(
+        raise Refusal(
             f"{have}: whether the results count from 0 or from 1 cannot be told; name the images from 1 on, "
             "as the results count"
         )
     if low == 0:
-        raise ValueError(f"{have}: MOTChallenge frames count from 1, add 1 to every frame of the results")
+        raise Refusal(f"{have}: MOTChallenge frames count from 1, add 1 to every frame of the results")
     paired = np.isin(named, frames.number)
     by_place = high <= len(frames.files) and not np.array_equal(frames.number[:high], np.arange(1, high + 1))
     if not paired.any():
-        raise ValueError(f"{have}, and none is in both: give results and images the same frame numbers")
+        raise Refusal(f"{have}, and none is in both: give results and images the same frame numbers")
     if by_place and not paired.all():
-        raise ValueError(
+        raise Refusal(
             f"{have}: whether the results count the images or mean the numbers in their names cannot be "
             "told; give both the same numbers"
         )

@@ -12,7 +12,7 @@ from tracklearn.store.film.frames import UNDECODABLE, Frame, FrameSource, VideoI
 from tracklearn.store.film.sequence import SEQINFO, seqinfo_of
 from tracklearn.store.picture import pictures
 from tracklearn.store.picture.listing import IMAGE_SUFFIXES, count_files, list_folder
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 class ImageFolder(FrameSource):
@@ -20,7 +20,7 @@ class ImageFolder(FrameSource):
         super().__init__()
         listing = list_folder(path)
         if not listing.images:
-            raise ValueError(
+            raise Refusal(
                 f"no images in folder {path}: expected files such as 000001.jpg, one a frame "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))})"
             )
@@ -37,7 +37,7 @@ class ImageFolder(FrameSource):
             break
         else:
             n = len(self._files)
-            raise ValueError(f"not a video that can be decoded: none of the {n} images in {path}")
+            raise Refusal(f"not a video that can be decoded: none of the {n} images in {path}")
         if sequence and sequence.fps:
             fps = sequence.fps
         if sequence and sequence.n_frames not in (None, len(self._files)):

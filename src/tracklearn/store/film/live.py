@@ -23,7 +23,7 @@ from tracklearn.store.film import addresses, video_file
 from tracklearn.store.film.frames import DEFAULT_FPS, UNDECODABLE, Frame, FrameSource, VideoInfo
 from tracklearn.store.film.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
 from tracklearn.store.skipped import shorten, skip
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 # What each kind of address may open. None may open a file, and a playlist's parts are fetched by HTTP only.
 _WEB = "http,https,httpproxy,tcp,tls,crypto"
@@ -44,7 +44,7 @@ _LISTED = 100  # gaps that the manifest lists one by one
 _POLL = 0.2  # seconds between looks at whether the recording is over
 
 
-class CameraError(ValueError):
+class CameraError(Refusal):
     """A camera that cannot be opened, or gives no picture; `why` is the reason alone."""
 
     def __init__(self, shown: str, why: str) -> None:

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from tracklearn.store.files import replacing
 from tracklearn.store.film.mot_text import Rows, read_rows
 from tracklearn.store.text import read_lines
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _PERSON = 1  # MOTChallenge's class of pedestrians
 _PERSONS = {"person", "pedestrian", "people", "human", "persons", "pedestrians"}
@@ -60,7 +60,7 @@ class Boxes:
         ):
             array = np.array(getattr(self, name), dtype=dtype)
             if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one row per box")
+                raise Refusal(f"{name} has shape {array.shape}, expected {shape}: one row per box")
             object.__setattr__(self, name, array)
         order = np.lexsort((self.track, self.frame))
         sorted_already = (np.diff(order) == 1).all()
@@ -99,7 +99,7 @@ def read_results(path: str | os.PathLike[str], *, first_frame: int = 1) -> Boxes
     rows = read_rows(path, first_frame=first_frame)
     tracked = rows.track >= 0
     if not tracked.any():
-        raise ValueError(
+        raise Refusal(
             f"{path} has boxes without a track only (every id is below 0): these are detections; ingest "
             f"takes them as --detector file:{path}, with the video alone as source"
         )
@@ -174,7 +174,7 @@ def _persons(
         keep &= ~other
     if not keep.any():
         why = "; ".join(f"{n} rows: {reason}" for reason, n in left_out.items())
-        raise ValueError(
+        raise Refusal(
             f"{path}: no row is a person that counts ({why}): expected 1 in column 7 (counts) and, in nine "
             "columns, 1 in column 8 (a person)"
         )
@@ -252,7 +252,7 @@ def detection_f1(boxes: Boxes, truth: Boxes, *, min_iou: float = 0.5) -> dict[st
         ValueError: `min_iou` outside (0, 1].
     """
     if not 0 < min_iou <= 1:
-        raise ValueError(f"min_iou is {min_iou}, expected a fraction above 0, at most 1")
+        raise Refusal(f"min_iou is {min_iou}, expected a fraction above 0, at most 1")
     found = 0
     frames = np.intersect1d(boxes.frame, truth.frame)
     edges = [np.searchsorted(x.frame, [frames, frames + 1]) for x in (boxes, truth)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tracklearn.store.text import read_lines
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 NAMES = ("frame", "id", "left", "top", "width", "height", "score", "class")
 _USED = 7  # columns that every reader needs to be finite numbers; of those behind them none is
@@ -82,7 +82,7 @@ def read_rows(path: str | os.PathLike[str], *, first_frame: int = 1) -> Rows:
     reader = _Reader(Path(path), first_frame)
     blocks = list(reader.blocks())
     if not blocks:
-        raise ValueError(f"{path}: no rows; expected lines such as 1,1,10,20,30,60,1,-1,-1,-1")
+        raise Refusal(f"{path}: no rows; expected lines such as 1,1,10,20,30,60,1,-1,-1,-1")
     frame, track, value = (np.concatenate(column) for column in zip(*blocks, strict=True))
     return Rows(frame, track, value[:, :4], value[:, 4], value[:, 5], max(reader.width))
 
@@ -113,7 +113,7 @@ class _Reader:
                 continue
             if text[0] in "{[<":
                 what = "XML, such as CVAT's or Pascal VOC's" if text[0] == "<" else "JSON, such as COCO's"
-                raise ValueError(f"{self.path}: {what}; export it in the MOT format: lines of {_FORM}")
+                raise Refusal(f"{self.path}: {what}; export it in the MOT format: lines of {_FORM}")
             separated = [sign for sign in ";," if sign in text]
             self.delimiter = separated[0] if separated else None
             fields = self._fields(number, line)
@@ -130,19 +130,19 @@ class _Reader:
         names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in fields]
         where = f"{self.path} line {number}"
         if len(names) < 6:
-            raise ValueError(f"{where}: {','.join(fields)[:60]!r} is no row; expected {_FORM}")
+            raise Refusal(f"{where}: {','.join(fields)[:60]!r} is no row; expected {_FORM}")
         if {*names[4:6]} & _CORNERS:
-            raise ValueError(
+            raise Refusal(
                 f"{where}: the boxes are x1,y1,x2,y2 by their names ({','.join(fields[2:6])[:60]}); expected "
                 "left,top,width,height: subtract"
             )
         if {*names[2:4]} & _CENTRES:
-            raise ValueError(
+            raise Refusal(
                 f"{where}: the boxes are given by their centres ({','.join(fields[2:6])[:60]}); expected "
                 "left,top,width,height: subtract half of width and height"
             )
         if "frame" in names[1] and "id" in names[0]:
-            raise ValueError(f"{where}: id before frame; expected {_FORM}")
+            raise Refusal(f"{where}: id before frame; expected {_FORM}")
 
     def _check_commas(self, block: _Block) -> None:
         """Refuse decimal commas as they look once they are taken for separators: 5,00 becomes 5 and 00."""
@@ -151,7 +151,7 @@ class _Reader:
         for number, line in block:
             fields = self._fields(number, line)
             if any(re.fullmatch(r"0\d+", field, re.ASCII) for field in fields[3:]):
-                raise ValueError(f"{self.path} line {number}: {_COMMA_REMEDY}: {line.strip()[:60]!r}")
+                raise Refusal(f"{self.path} line {number}: {_COMMA_REMEDY}: {line.strip()[:60]!r}")
 
     def _rows(self, block: _Block) -> tuple[Array, Array, Array] | None:
         try:
@@ -175,7 +175,7 @@ class _Reader:
         if (low := np.flatnonzero(frame < self.first_frame)).size:
             number, line = block[int(low[0])]
             remedy = ": this file counts from 0, add 1 to every frame" if frame[low].min() == 0 else ""
-            raise ValueError(
+            raise Refusal(
                 f"{self.path} line {number}: MOTChallenge frames count from 1{remedy}: {line.strip()[:60]!r}"
             )
         return frame, track, np.hstack([rows[:, 2:6], score, kind])
@@ -190,7 +190,7 @@ class _Reader:
             if len(fields) < 6:
                 raise self._bad_line([(number, line)])
             if len(fields) < max(self.width, default=0) and not line.endswith("\n"):
-                raise ValueError(
+                raise Refusal(
                     f"{self.path} line {number}: {len(fields)} columns, fewer than in the lines before, "
                     "and no end of line: the file is cut short; write it anew, or take its last line out"
                 )
@@ -214,13 +214,13 @@ class _Reader:
     def _widths(self, number: int, width: int) -> None:
         """Note that from this line on rows have so many columns; refuse what then has two meanings."""
         if width < 6:
-            raise ValueError(f"{self.path} line {number}: {width} columns, expected at least 6: {_FORM}")
+            raise Refusal(f"{self.path} line {number}: {width} columns, expected at least 6: {_FORM}")
         if width in _KITTI:
-            raise ValueError(f"{self.path} line {number}: {width} columns: {_KITTI_REMEDY}")
+            raise Refusal(f"{self.path} line {number}: {width} columns: {_KITTI_REMEDY}")
         self.width.setdefault(width, number)
         if len(self.width) > 1 and (9 in self.width or max(self.width) > 10):
             others = ", ".join(str(w) for w in self.width if w != width)
-            raise ValueError(
+            raise Refusal(
                 f"{self.path} line {number}: {width} columns, but {others} in the lines before: "
                 "nine columns hold a class where others hold none; give all rows the same columns "
                 f"({_COMMA_REMEDY})"
@@ -234,7 +234,7 @@ class _Reader:
             if text.count(text[0]) == 2 and text[0] == text[-1] and text[0] in "\"'":
                 text = text[1:-1]
             if self.delimiter and any("," in part for part in re.findall(r"[\"']([^\"']*)[\"']", text)):
-                raise ValueError(f"{self.path} line {number}: {_COMMA_REMEDY}: {text[:60]!r}")
+                raise Refusal(f"{self.path} line {number}: {_COMMA_REMEDY}: {text[:60]!r}")
             text = text.replace('"', "").replace("'", "")
         if self.delimiter is None:
             return text.split()
@@ -260,7 +260,7 @@ class _Reader:
         return whole
 
     def _refused(self, line: tuple[int, str], what: str) -> ValueError:
-        return ValueError(f"{self.path} line {line[0]}: {what}: {line[1].strip()[:60]!r}")
+        return Refusal(f"{self.path} line {line[0]}: {what}: {line[1].strip()[:60]!r}")
 
     def _bad_line(self, block: _Block) -> ValueError:
         """The error that names the first line that is not a row of numbers."""
@@ -271,14 +271,14 @@ class _Reader:
                 if _is_number(field) or (column >= _USED and _is_unused(field)):
                     continue
                 if len(fields) in _KITTI:
-                    return ValueError(f"{where}: {field[:40]!r} is not a number: {_KITTI_REMEDY}")
+                    return Refusal(f"{where}: {field[:40]!r} is not a number: {_KITTI_REMEDY}")
                 if re.fullmatch(r"[-+]?\d+,\d+", field) or re.search(r"\d\s+[-+]?\d", field):
-                    return ValueError(f"{where}: {_COMMA_REMEDY}: {line.strip()[:60]!r}")
+                    return Refusal(f"{where}: {_COMMA_REMEDY}: {line.strip()[:60]!r}")
                 name = NAMES[column] if column < len(NAMES) else "value"
-                return ValueError(f"{where}: {field[:40]!r} in column {column + 1} ({name}) is not a number")
+                return Refusal(f"{where}: {field[:40]!r} in column {column + 1} ({name}) is not a number")
             if len(fields) < 6:
-                return ValueError(f"{where}: {len(fields)} columns, expected at least 6: {_FORM}")
-        return ValueError(f"{self.path}: not a MOTChallenge file; expected lines of {_FORM}")
+                return Refusal(f"{where}: {len(fields)} columns, expected at least 6: {_FORM}")
+        return Refusal(f"{self.path}: not a MOTChallenge file; expected lines of {_FORM}")
 
 
 def _stripped(line: str) -> str:

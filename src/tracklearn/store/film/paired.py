@@ -13,7 +13,7 @@ from tracklearn.store.film.frames import Frame, Frames, VideoInfo
 from tracklearn.store.film.misfit import misfit, outside
 from tracklearn.store.film.mot import Boxes, read_results
 from tracklearn.store.skipped import skip
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 LEFT_OUT = "result boxes"
 
@@ -38,15 +38,13 @@ def paired(boxes: Boxes, path: Path, frames: Frames, folder: Path) -> Boxes:
         if first != 1:
             boxes = replace(boxes, frame=boxes.frame + 1 - first)
     elif boxes.frame[0] < 0:
-        raise ValueError(
+        raise Refusal(
             f"{path}: MOTChallenge frames count from 1: this file counts from 0, add 1 to every frame"
         )
     info = frames.info
     # A film's picture may grow later: there the same is said at its end.
     if frames.numbered is not None and outside(boxes.box, info.width, info.height):
-        raise ValueError(
-            f"no box of {path} lies in the picture: {misfit(boxes.box, info.width, info.height)}"
-        )
+        raise Refusal(f"no box of {path} lies in the picture: {misfit(boxes.box, info.width, info.height)}")
     return boxes
 
 

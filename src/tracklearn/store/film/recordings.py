@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from tracklearn.store.picture.listing import HIDDEN, IMAGE_SUFFIXES, natural_key
+from tracklearn.types import Refusal
 
 VIDEO_SUFFIXES = frozenset(
     {".264", ".265", ".3gp", ".asf", ".avi", ".dav", ".divx", ".flv", ".h264", ".h265", ".hevc", ".ivf"}
@@ -60,13 +61,13 @@ def match(pattern: str) -> Recordings:
         ValueError: it stands for no video, or for folders.
     """
     if pattern.endswith(os.sep):  # nothing to look for, perhaps on the whole disk
-        raise ValueError(f"the pattern {pattern} stands for folders: name their videos, as in {pattern}*.mp4")
+        raise Refusal(f"the pattern {pattern} stands for folders: name their videos, as in {pattern}*.mp4")
     found = _fitting(os.path.expanduser(pattern))
     files, left_out = _sorted_out([Path(file) for file in found if not os.path.isdir(file)])
     if not found:
         raise FileNotFoundError(f"no file fits the pattern {pattern}")
     if not files:
-        raise ValueError(
+        raise Refusal(
             f"no video among the {len(found)} files of the pattern {pattern}: expected recordings such as "
             "*.mp4; folders of images are named one by one"
         )
@@ -92,7 +93,7 @@ def in_folder(folder: Path) -> Recordings | None:
         _is_image(file) for path in inside for file in path.iterdir()
     )
     if pictures and files:
-        raise ValueError(
+        raise Refusal(
             f"folder {folder} holds both videos and images: write {folder}/*{files[0].suffix} for its "
             "recordings, or put the images into a folder of their own"
         )
@@ -102,7 +103,7 @@ def in_folder(folder: Path) -> Recordings | None:
     most = MAX_WALKED if files else _LOOKED_AT
     below, _ = _sorted_out(list(islice(chain.from_iterable(map(_below, inside)), most)))
     if not files and below:
-        raise ValueError(
+        raise Refusal(
             f"folder {folder} holds videos in its sub-folders only: write {folder}/**/*{below[0].suffix}"
         )
     if below:
@@ -155,7 +156,7 @@ def _fitting(pattern: str) -> list[str]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             walked += len(files)
             if walked > MAX_WALKED:
-                raise ValueError(
+                raise Refusal(
                     f"the pattern {pattern} leads through more than {MAX_WALKED:,} files: narrow it"
                 )
             inside = Path(folder).relative_to(top).parts

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from tracklearn.store.text import read_lines
+from tracklearn.types import Refusal
 
 SEQINFO = "seqinfo.ini"
 _IMAGES = "img1"
@@ -54,7 +55,7 @@ def read_seqinfo(path: Path) -> SequenceInfo:
 
     def refused(key: str, expected: str) -> ValueError:
         number, value = found[key]
-        return ValueError(f"{path} line {number}: {key} is {value[:40]!r}, expected {expected}")
+        return Refusal(f"{path} line {number}: {key} is {value[:40]!r}, expected {expected}")
 
     fps, n_frames = None, None
     if "framerate" in found:
@@ -160,7 +161,5 @@ def part_of(folder: Path, part: str) -> Path:
     if not there:
         raise FileNotFoundError(f"no such file: {part}, nor {folder / part}: {forms(folder)}")
     if len(there) > 1 and not there[0].samefile(there[1]):
-        raise ValueError(
-            f"{folder}:{part} may be {there[0]} or {there[1]}: write RESULTS+{images_of(folder)}"
-        )
+        raise Refusal(f"{folder}:{part} may be {there[0]} or {there[1]}: write RESULTS+{images_of(folder)}")
     return there[0]

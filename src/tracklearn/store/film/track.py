@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 NAMES = ("bytetrack", "sort", "ocsort")
 
@@ -67,9 +67,9 @@ def open_tracker(
         ValueError: an unknown name or a frame rate that is not positive.
     """
     if name not in NAMES:
-        raise ValueError(f"tracker {name!r} is not known, expected one of {', '.join(NAMES)}")
+        raise Refusal(f"tracker {name!r} is not known, expected one of {', '.join(NAMES)}")
     if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps is {fps}, expected a positive number of frames per second")
+        raise Refusal(f"fps is {fps}, expected a positive number of frames per second")
     return _Adapter(name, fps, detector_threshold, lost_seconds, min_hits, min_iou)
 
 
@@ -114,12 +114,12 @@ class _Adapter:
         self, box: Array, score: Array, time: float, image: Array | None = None
     ) -> tuple[Array, Array, Array]:
         if not (math.isfinite(time) and time > self._last):
-            raise ValueError(f"time is {time}, expected seconds after {self._last}: pass frames in order")
+            raise Refusal(f"time is {time}, expected seconds after {self._last}: pass frames in order")
         self._last = time
         box = np.array(box, np.float32).reshape(-1, 4)
         score = np.array(score, np.float32).reshape(-1)
         if len(box) != len(score):
-            raise ValueError(f"score has shape {score.shape}, expected ({len(box)},): one per box")
+            raise Refusal(f"score has shape {score.shape}, expected ({len(box)},): one per box")
         # Times instead of call counts: a track ends in a pause of the recording too.
         seen = self._tracker.update(self._detections(xyxy=box, confidence=score), timestamp=time)
         identity = np.asarray(seen.tracker_id, np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tracklearn.store.film.frames import DEFAULT_FPS, Frames
 from tracklearn.store.film.image_folder import ImageFolder
 from tracklearn.store.film.video_file import VideoFile
+from tracklearn.types import Refusal
 
 
 def open_frames(
@@ -45,13 +46,13 @@ def open_frames(
     """
     path = Path(path)
     if stride < 1:
-        raise ValueError(f"stride is {stride}, expected 1 or more")
+        raise Refusal(f"stride is {stride}, expected 1 or more")
     if fps is not None and not 0 < fps < float("inf"):
-        raise ValueError(f"fps is {fps}, expected a positive number of frames per second")
+        raise Refusal(f"fps is {fps}, expected a positive number of frames per second")
     if path.is_dir():
         return ImageFolder(path, stride, fps or DEFAULT_FPS)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     if not path.is_file():
-        raise ValueError(f"not a video that can be decoded: {path} (not a regular file)")
+        raise Refusal(f"not a video that can be decoded: {path} (not a regular file)")
     return VideoFile(path, stride, fps, size)

@@ -22,7 +22,6 @@ from av.video.reformatter import VideoReformatter
 from tracklearn.store.film.frames import (
     DEFAULT_FPS,
     UNDECODABLE,
-    Array,
     Frame,
     FrameSource,
     LargerPicture,
@@ -32,6 +31,7 @@ from tracklearn.store.film.promises import lacks_index, promised_frames, start_t
 from tracklearn.store.film.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
 from tracklearn.store.film.stamps import Clock, Survey, rate_of, survey
 from tracklearn.store.picture import pictures
+from tracklearn.types import Array, Refusal
 
 # Formats that hold no video but say where others lie: opening one would read other files, or ask the network.
 POINTERS = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
@@ -306,7 +306,7 @@ class VideoFile(FrameSource):
             ] = promised - had - self.broken
 
     def _refusal(self, why: str) -> ValueError:
-        return ValueError(f"not a video that can be decoded: {self._path} ({why})")
+        return Refusal(f"not a video that can be decoded: {self._path} ({why})")
 
 
 class _Decoded(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from tracklearn.store.files import sync_file, sync_folder
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 
 class VideoWriter:
@@ -38,7 +38,7 @@ class VideoWriter:
         self, path: str | os.PathLike[str], *, width: int, height: int, fps: float, crf: int = 20
     ) -> None:
         if width < 1 or height < 1 or not 0 < fps < float("inf"):
-            raise ValueError(f"width, height and fps are {width}, {height}, {fps}: all must be positive")
+            raise Refusal(f"width, height and fps are {width}, {height}, {fps}: all must be positive")
         self.path = Path(path)
         self.n_frames = 0
         self._size = (height, width)
@@ -52,7 +52,7 @@ class VideoWriter:
             self._part.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise
-            raise ValueError(
+            raise Refusal(
                 f"cannot write a video as {self.path}: unknown container {self.path.suffix!r}"
             ) from None
         rate = Fraction(fps).limit_denominator(1001)
@@ -77,9 +77,9 @@ class VideoWriter:
             ValueError: another shape or dtype, or a closed writer.
         """
         if self._container is None:
-            raise ValueError(f"{self.path} is closed: no more frames can be written")
+            raise Refusal(f"{self.path} is closed: no more frames can be written")
         if rgb.shape != (*self._size, 3) or rgb.dtype != np.uint8:
-            raise ValueError(f"rgb is {rgb.dtype} {rgb.shape}, expected uint8 {(*self._size, 3)}")
+            raise Refusal(f"rgb is {rgb.dtype} {rgb.shape}, expected uint8 {(*self._size, 3)}")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame = self._reformatter.reformat(frame, format=self._stream.pix_fmt, threads=1)
         frame.pts = self.n_frames
@@ -96,7 +96,7 @@ class VideoWriter:
             return
         if not self.n_frames:
             self.discard()
-            raise ValueError(f"no frame was written to {self.path}: a video needs one at least")
+            raise Refusal(f"no frame was written to {self.path}: a video needs one at least")
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()

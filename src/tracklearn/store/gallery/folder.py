@@ -36,7 +36,7 @@ from tracklearn.store.files import (
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed, write_sealed
 from tracklearn.store.sets.shards import plain
-from tracklearn.types import Array, Matches, Tracklets
+from tracklearn.types import Array, Matches, Refusal, Tracklets
 
 SCHEMA = "tracklearn.gallery/2"
 _OLD = "tracklearn.gallery/1"  # files of fixed names, no sums of blocks
@@ -174,7 +174,7 @@ class Gallery:
         """
         query = _unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.width)
         if k < 1:
-            raise ValueError(f"k is {k}, expected 1 or more")
+            raise Refusal(f"k is {k}, expected 1 or more")
         q, t = len(query), len(self)
         left_out = _exclusions(exclude, q, t)
         wanted = None if camera is None else self.entries.camid == self._camid(camera)
@@ -197,10 +197,10 @@ class Gallery:
         if isinstance(camera, str):
             if camera not in self.cameras:
                 known = ", ".join(self.cameras)
-                raise ValueError(f"no camera named {camera!r} in the gallery, expected one of: {known}")
+                raise Refusal(f"no camera named {camera!r} in the gallery, expected one of: {known}")
             return self.cameras.index(camera)
         if not 0 <= camera < len(self.cameras):
-            raise ValueError(f"camera is {camera}, expected a camid in 0..{len(self.cameras) - 1}")
+            raise Refusal(f"camera is {camera}, expected a camid in 0..{len(self.cameras) - 1}")
         return int(camera)
 
 
@@ -231,18 +231,18 @@ def build(
     if path.exists() and not replace:
         raise FileExistsError(f"{path} exists already: choose another name or replace it")
     if not len(tracklets):
-        raise ValueError("the set holds no tracklets: there is nothing to index")
+        raise Refusal("the set holds no tracklets: there is nothing to index")
     features = np.asarray(features)
     if features.ndim != 2 or len(features) != len(tracklets):
-        raise ValueError(
+        raise Refusal(
             f"features has shape {features.shape}, expected ({len(tracklets)}, d): one row per tracklet"
         )
     features = _unit("features", features.astype(np.float32, copy=False), features.shape[1])
     if tracklets.n_cameras > len(cameras):
-        raise ValueError(f"cameras has {len(cameras)} names, expected {tracklets.n_cameras}: one per camid")
+        raise Refusal(f"cameras has {len(cameras)} names, expected {tracklets.n_cameras}: one per camid")
     if (tracklets.length == 0).any():
         empty = int(np.flatnonzero(tracklets.length == 0)[0])
-        raise ValueError(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
+        raise Refusal(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
 
     with locked(path):
         return _put(path, features, _entries_table(tracklets, cameras), cameras, manifest)
@@ -309,7 +309,7 @@ def open_gallery(path: Path | str) -> Gallery:
         manifest = read_sealed(path / MANIFEST, remedy=REMEDY)
         if manifest.get("schema") not in (SCHEMA, _OLD):
             schema = manifest.get("schema")
-            raise ValueError(f"{path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
+            raise Refusal(f"{path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
         manifest.require(entries=int, width=int, cameras=list, origin=dict)
         try:
             return _opened(path, manifest)
@@ -408,12 +408,12 @@ def _merge(query: Array, rows: Array, score: Array, offset: int, index: Array, d
 
 def _unit(name: str, rows: Array, width: int) -> Array:
     if rows.ndim != 2 or rows.shape[1] != width or width == 0:
-        raise ValueError(f"{name} has shape {rows.shape}, expected (any, {width}): one feature per row")
+        raise Refusal(f"{name} has shape {rows.shape}, expected (any, {width}): one feature per row")
     off = np.abs(np.linalg.norm(rows, axis=1) - 1)
     bad = np.flatnonzero(~(off <= 1e-3))  # also catches NaN
     if len(bad):
         norm = np.linalg.norm(rows[bad[0]])
-        raise ValueError(f"{name} row {bad[0]} has length {norm:.4g}, expected 1: normalise the rows first")
+        raise Refusal(f"{name} row {bad[0]} has length {norm:.4g}, expected 1: normalise the rows first")
     return rows
 
 
@@ -423,11 +423,9 @@ def _exclusions(exclude: Array | None, q: int, t: int) -> Array:
     rows = np.asarray(exclude, np.int64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) != q:
-        raise ValueError(
+        raise Refusal(
             f"exclude has shape {np.shape(exclude)}, expected ({q},) or ({q}, e): one row per query"
         )
     if rows.size and (rows.min() < -1 or rows.max() >= t):
-        raise ValueError(
-            f"exclude holds {rows.min()}..{rows.max()}, expected gallery rows in 0..{t - 1} or -1"
-        )
+        raise Refusal(f"exclude holds {rows.min()}..{rows.max()}, expected gallery rows in 0..{t - 1} or -1")
     return np.where(rows < 0, t, rows)

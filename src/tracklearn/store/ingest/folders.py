@@ -36,7 +36,7 @@ from tracklearn.store.picture.listing import (
     read_number,
 )
 from tracklearn.store.skipped import skip
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _MARKET = re.compile(r"(-?\d+)_c(\d+)s(\d+)_(\d+)_(\d+)")
 
@@ -126,12 +126,12 @@ def scan_folder(path: str | Path) -> FolderPlan:
         else:
             skipped.append(skip(folder.name, "a sub-folder without images"))
     if not tracklets and loose:
-        raise ValueError(
+        raise Refusal(
             f"folder {path} holds {len(loose)} loose images: frames of a video are given as video:{path} or "
             f"RESULTS.txt+{path}, crops need one sub-folder per tracklet or Market-1501 names"
         )
     if not tracklets:
-        raise ValueError(
+        raise Refusal(
             f"no images in folder {path}: expected one sub-folder of crops per tracklet (videos are named "
             "one by one)"
         )

@@ -27,7 +27,7 @@ from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.sets.setwriter import PartWriter, SetWriter
 from tracklearn.store.sets.shards import REMEDY
 from tracklearn.store.skipped import readable
-from tracklearn.types import Progress
+from tracklearn.types import Progress, Refusal
 
 
 def ingest(
@@ -108,7 +108,7 @@ def ingest(
                 which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
                 first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
                 shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
-                raise ValueError(f"no people found in {which}{shown}: {empty[0]['reason']}")
+                raise Refusal(f"no people found in {which}{shown}: {empty[0]['reason']}")
             extra = {"request": request, "clocks": clocks_of(records)}
             return writer.finish(config.model_dump(), camid=camid, extra=extra)
 
@@ -234,11 +234,11 @@ def _check(jobs: Sequence[Job], device: str, strict: bool) -> list[str | None]:
     for job in jobs:
         why = _fault(job)
         if why and strict:
-            raise ValueError(why)
+            raise Refusal(why)
         refused.append(why)
     faults = [why for why in refused if why]
     if len(faults) == len(jobs):
-        raise ValueError(
+        raise Refusal(
             faults[0] if len(jobs) == 1 else f"none of the {len(jobs)} sources can be read: {faults[0]}"
         )
     good = [job for job, why in zip(jobs, refused, strict=True) if why is None]
@@ -260,7 +260,7 @@ def _fault(job: Job) -> str | None:
     source = job.source
     try:
         if source.results is not None and not source.results.is_file():
-            raise ValueError(f"not a file of tracker results: {source.results}")
+            raise Refusal(f"not a file of tracker results: {source.results}")
         boxes = None if source.results is None else ResultBoxes(source.results, source.path)
         with job.open_frames() as frames:
             if boxes is not None:

@@ -24,6 +24,7 @@ from tracklearn.store.ingest.sources import Source, changed, fingerprint, parse_
 from tracklearn.store.picture.pictures import MAX_PIXELS, max_pixels
 from tracklearn.store.sets import setwriter
 from tracklearn.store.skipped import readable
+from tracklearn.types import Refusal
 
 
 class Config(BaseModel):
@@ -64,7 +65,7 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _lengths(self) -> Config:
         if self.max_length < self.min_length:
-            raise ValueError(f"max_length {self.max_length} is below min_length {self.min_length}")
+            raise Refusal(f"max_length {self.max_length} is below min_length {self.min_length}")
         return self
 
 
@@ -192,7 +193,7 @@ def jobs_of(
         jobs.append(Job(source, config, detector, plan, fault, begin, after, live))
     films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
-        raise ValueError(
+        raise Refusal(
             f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
             "put {camera} into its path, which stands for the name of the camera, or {video}, for the name "
             "of the file without its ending"

@@ -39,6 +39,7 @@ from tracklearn.store.film.sequence import (
 from tracklearn.store.ingest.folders import is_market
 from tracklearn.store.picture.listing import IMAGE_SUFFIXES, MAX_CAMID, read_number
 from tracklearn.store.skipped import readable
+from tracklearn.types import Refusal
 
 _NAMED = re.compile(r"([^=/\\:+]+?)(?:@(\d+))?=(.+)", re.DOTALL)
 _WHOLE = 64 << 20  # files up to this size are hashed whole, larger ones at 64 places
@@ -93,9 +94,7 @@ def parse_source(text: str | Path | Source) -> Source:
     """
     found = _parse(text)
     if len(found) > 1:
-        raise ValueError(
-            f"{addresses.hide(str(text))} stands for {len(found)} recordings: expected one source"
-        )
+        raise Refusal(f"{addresses.hide(str(text))} stands for {len(found)} recordings: expected one source")
     return found[0]
 
 
@@ -103,7 +102,7 @@ def _parse(text: str | Path | Source) -> list[Source]:
     """The one source that `text` describes, or all recordings of a folder or pattern."""
     source, found = (text, None) if isinstance(text, Source) else _read(str(text))
     if source.camid is not None and not 0 <= source.camid <= MAX_CAMID:
-        raise ValueError(f"the camera number of {source} is too high: expected 0..{MAX_CAMID}")
+        raise Refusal(f"the camera number of {source} is too high: expected 0..{MAX_CAMID}")
     source = replace(source, camera=readable(source.camera))
     if source.address:
         addresses.check(source.address)
@@ -113,7 +112,7 @@ def _parse(text: str | Path | Source) -> list[Source]:
             if file is not None and not os.path.exists(file):
                 raise FileNotFoundError(f"no such file: {addresses.hide(str(file))}")
         if source.kind == "video" and source.path.suffix.lower() in (".txt", ".csv", ".gz"):
-            raise ValueError(
+            raise Refusal(
                 f"not a video: {source.path} (tracker results need their video: {source.path}+VIDEO; "
                 f"detections go to --detector file:{source.path})"
             )
@@ -136,7 +135,7 @@ def _read(text: str) -> tuple[Source, Recordings | None]:
             return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest), None
         if addresses.holds_address(rest):
             # not repeated: it may hold a password
-            raise ValueError(
+            raise Refusal(
                 "an address stands alone behind the camera's name, NAME=rtsp://…: tracker results and video: "
                 "go with files, so record the camera first"
             )
@@ -151,17 +150,17 @@ def _read(text: str) -> tuple[Source, Recordings | None]:
     if frames:
         path = path.removeprefix("video:")
     if not path or results == "":
-        raise ValueError(f"source {text!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO")
+        raise Refusal(f"source {text!r} names no file: write PATH, NAME=PATH or NAME=RESULTS+VIDEO")
     if results is None and not frames and not os.path.exists(path) and recordings.is_pattern(path):
         found = recordings.match(path)
         return Source(found.files[0], camera, camid=camid), found
     place = _at_home(path)
     if place.is_dir() and is_sequence(place):
         if results is None and not frames:
-            raise ValueError(f"{place} is a MOTChallenge sequence: say what of it is meant: {forms(place)}")
+            raise Refusal(f"{place} is a MOTChallenge sequence: say what of it is meant: {forms(place)}")
         place = images_of(place)
     elif place.is_dir() and results is None and not frames and (inside := sequences_in(place)):
-        raise ValueError(
+        raise Refusal(
             f"{place} holds MOTChallenge sequences: name them one by one, such as {forms(inside[0])}"
         )
     return Source(place, camera, None if results is None else _at_home(results), camid, frames), None
@@ -203,18 +202,18 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
             group = [replace(source, camera=name) for source in group]
         sources += group
     if not sources:
-        raise ValueError("no sources given: name at least one video, result file or folder of crops")
+        raise Refusal("no sources given: name at least one video, result file or folder of crops")
     seen: set[tuple[Any, ...]] = set()
     for source in sources:
         place = source.address or os.path.realpath(source.path)
         key = (place, source.results and source.results.resolve())
         if key in seen:
-            raise ValueError(f"{source} is given twice: name every source once")
+            raise Refusal(f"{source} is given twice: name every source once")
         seen.add(key)
     for i, source in enumerate(sources):
         market = source.kind == "crops" and is_market(source.path)
         if market and source.camid is not None:
-            raise ValueError(f"{source} holds cameras of its own: give it a name, but no camera number")
+            raise Refusal(f"{source} holds cameras of its own: give it a name, but no camera number")
         if not source.camera and not market:  # Market-1501 names bring their cameras along
             sources[i] = replace(source, camera=_distinct(_default_name(source), taken))
     fixed_cameras(sources)
@@ -232,13 +231,11 @@ def fixed_cameras(sources: Sequence[Source]) -> dict[str, int]:
         if source.camid is None:
             continue
         if fixed.setdefault(source.camera, source.camid) != source.camid:
-            raise ValueError(
-                f"camera {source.camera!r} has numbers {fixed[source.camera]} and {source.camid}"
-            )
+            raise Refusal(f"camera {source.camera!r} has numbers {fixed[source.camera]} and {source.camid}")
     for number in set(fixed.values()):
         names = [name for name, camid in fixed.items() if camid == number]
         if len(names) > 1:
-            raise ValueError(f"cameras {' and '.join(map(repr, names))} have the same number {number}")
+            raise Refusal(f"cameras {' and '.join(map(repr, names))} have the same number {number}")
     return fixed
 
 

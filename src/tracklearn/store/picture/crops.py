@@ -13,7 +13,7 @@ import numpy as np
 from tracklearn.store import memory
 from tracklearn.store.picture.pictures import BrokenPicture, decode
 from tracklearn.store.picture.samples import GREY
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 MAX_SIDE = 65_500  # pixels; libjpeg takes no more
 KEPT = 1 << 30  # bytes of decoded crops that are kept however full the memory is
@@ -29,7 +29,7 @@ def encode_jpeg(image: Array, *, quality: int = 90) -> bytes:
         ValueError: the image has no area.
     """
     if image.size == 0:
-        raise ValueError(f"image has shape {image.shape}: an empty picture has no JPEG form")
+        raise Refusal(f"image has shape {image.shape}: an empty picture has no JPEG form")
     if max(image.shape[:2]) > MAX_SIDE:
         image = resize(image, min(image.shape[0], MAX_SIDE), min(image.shape[1], MAX_SIDE))
     _, data = cv2.imencode(
@@ -83,7 +83,7 @@ class StoredCrops:
         picture: Callable[[Array], Array] = decode,
     ) -> None:
         if height < 1 or width < 1:
-            raise ValueError(f"crops of {height}x{width} pixels asked for: both must be at least 1")
+            raise Refusal(f"crops of {height}x{width} pixels asked for: both must be at least 1")
         self._n, self._jpeg, self._picture = n, jpeg, picture
         self.height, self.width = height, width
         self._workers = workers or min(4, os.cpu_count() or 1)

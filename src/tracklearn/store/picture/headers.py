@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple
 
 from tracklearn.store.picture import jpeg
+from tracklearn.types import Refusal
 
 MAX_SCANS = (
     100  # of a JPEG file; usual are 10 at most, and each goes over the whole picture (libtiff's limit)
@@ -27,7 +28,7 @@ _UNSIGNED = (0, 1, 4)  # values of _FORMAT: not said, whole numbers, undefined
 _INTEGER = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 
 
-class BrokenPicture(ValueError):
+class BrokenPicture(Refusal):
     """A picture that cannot be had; `why` says more where more is known than that it is damaged.
 
     The message is made for lists of what was left out: "the image cannot be decoded (an empty file)".

@@ -15,7 +15,7 @@ from tracklearn.store.files import is_text
 from tracklearn.store.picture import pictures
 from tracklearn.store.picture.crops import StoredCrops
 from tracklearn.store.picture.pictures import BrokenPicture
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 CHUNK = 512  # images a decoding check gives to a thread at a time
 
@@ -94,7 +94,7 @@ class ImageFiles:
         try:
             return self._series.decode(self.get(row))
         except BrokenPicture as error:
-            raise ValueError(f"{self.file(row)} is broken: {error}") from None
+            raise Refusal(f"{self.file(row)} is broken: {error}") from None
 
     def crops(
         self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tracklearn.store.picture.headers import PLAIN, BrokenPicture, Header, read_header
 from tracklearn.store.picture.samples import clear_where, needed_bits, seen, upright
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 __all__ = ["BrokenPicture", "Series", "decode", "load", "max_pixels", "read", "spread"]
 
@@ -46,7 +46,7 @@ def max_pixels() -> int:
     if not text:
         return MAX_PIXELS
     if not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise ValueError(f"{VARIABLE} is {text[:40]!r}, expected a number of pixels such as {MAX_PIXELS}")
+        raise Refusal(f"{VARIABLE} is {text[:40]!r}, expected a number of pixels such as {MAX_PIXELS}")
     return int(text)
 
 

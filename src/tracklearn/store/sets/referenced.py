@@ -34,7 +34,7 @@ from tracklearn.store.sets.setwriter import (
 )
 from tracklearn.store.sets.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.store.skipped import readable, shorten, skip
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array, Refusal, Tracklets
 
 Check = Literal["none", "names", "images"]
 CHECKS: tuple[Check, ...] = ("none", "names", "images")
@@ -89,10 +89,10 @@ def write(
     require_free(out)
     files = ImageFiles(root, paths)
     if check not in CHECKS:
-        raise ValueError(f'check is "{check}", expected one of {", ".join(CHECKS)}')
+        raise Refusal(f'check is "{check}", expected one of {", ".join(CHECKS)}')
     _check_rows(tracklets, len(files), len(cameras))
     if pid is not None and np.shape(pid) != (len(files),):
-        raise ValueError(f"pid has shape {np.shape(pid)}, expected ({len(files)},): one per image")
+        raise Refusal(f"pid has shape {np.shape(pid)}, expected ({len(files)},): one per image")
 
     good, left_out = _usable(files, tracklets.crop, check, progress)
     counts = {"files": len(files), "images": tracklets.n_crops, "missing_images": 0, "broken_images": 0}
@@ -162,7 +162,7 @@ def regroup(base: TrackletSet, tracklets: Tracklets, out: str | Path, *, setting
     moved = np.flatnonzero(base.tracklets.camid[old] != tracklets.camid[tracklets.tracklet])
     if len(moved):
         row = int(moved[0])
-        raise ValueError(
+        raise Refusal(
             f"crop {tracklets.crop[row]} is of camera {base.tracklets.camid[old[row]]} in {base.path} and of "
             f"camera {tracklets.camid[tracklets.tracklet[row]]} in the new tracklets: a crop keeps its camera"
         )
@@ -215,13 +215,13 @@ def _work(out: Path) -> Path:
 def _check_rows(tracklets: Tracklets, n: int, n_cameras: int) -> None:
     crop = tracklets.crop
     if len(crop) and (crop.min() < 0 or crop.max() >= n):
-        raise ValueError(f"crop runs from {crop.min()} to {crop.max()}, expected rows 0..{n - 1}")
+        raise Refusal(f"crop runs from {crop.min()} to {crop.max()}, expected rows 0..{n - 1}")
     times = np.bincount(crop, minlength=n)
     if (times > 1).any():
-        raise ValueError(f"row {int(np.argmax(times > 1))} is used {times.max()} times: once at most")
+        raise Refusal(f"row {int(np.argmax(times > 1))} is used {times.max()} times: once at most")
     camid = tracklets.camid
     if len(camid) and (camid.min() < 0 or camid.max() >= n_cameras):
-        raise ValueError(
+        raise Refusal(
             f"camid runs from {camid.min()} to {camid.max()}, but there are {n_cameras} names of cameras"
         )
 
@@ -249,7 +249,7 @@ def _usable(
         left_out["broken"] = files.broken(there, progress)
         good &= ~np.isin(rows, list(left_out["broken"]))
         if not good.any():
-            raise ValueError(f"none of the {len(there)} images can be decoded: {files.root}")
+            raise Refusal(f"none of the {len(there)} images can be decoded: {files.root}")
     return good, left_out
 
 

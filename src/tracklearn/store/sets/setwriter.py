@@ -22,7 +22,7 @@ from tracklearn.store.config import digest
 from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, put_folder, remove_folder
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.sets.shards import HashedFile, ShardWriter, plain
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 SCHEMA = 1
 KIND = "tracklet set"
@@ -187,12 +187,12 @@ class PartWriter:
         number, time_, score_ = np.asarray(frame, np.int64), np.asarray(time, float), np.asarray(score, float)
         box_ = np.asarray(box, np.float32).reshape(-1, 4)
         if not m or not (m == len(number) == len(time_) == len(score_) == len(box_)):
-            raise ValueError(
+            raise Refusal(
                 f"a tracklet of {m} crops with {len(number)} frames, {len(time_)} times, {len(box_)} boxes "
                 f"and {len(score_)} scores: one of each per crop, at least one crop"
             )
         if (np.diff(number) < 0).any():
-            raise ValueError("frame decreases inside a tracklet: add crops in the order of frames")
+            raise Refusal("frame decreases inside a tracklet: add crops in the order of frames")
         shard, row = self._shards.add(jpeg)
         x1, y1, x2, y2 = box_.T
         self._crops.add(
@@ -282,7 +282,7 @@ class SetWriter:
         """
         folder = self.partial / f"part-{key[:24]}"
         if folder in self._parts:
-            raise ValueError(f"part {key[:24]} is written twice: every source needs a key of its own")
+            raise Refusal(f"part {key[:24]} is written twice: every source needs a key of its own")
         self._parts.append(folder)
         if _finished(folder, key):
             return None

@@ -44,7 +44,7 @@ from tracklearn.store.sets.setwriter import (
     truth_path,
 )
 from tracklearn.store.sets.shards import REMEDY, ShardReader, mapped, plain, reading
-from tracklearn.types import Array, Tracklets, Truth
+from tracklearn.types import Array, Refusal, Tracklets, Truth
 
 __all__ = [
     "PartWriter",
@@ -200,7 +200,7 @@ class TrackletSet:
             return decode(self.jpeg(row))
         except BrokenPicture as error:
             where = f" ({self._files.file(row)})" if self._in_files else ""
-            raise ValueError(f"crop row {row} of {self.path}{where} is broken: {error}") from None
+            raise Refusal(f"crop row {row} of {self.path}{where} is broken: {error}") from None
 
     def damages(self) -> list[str]:
         """What is wrong with the set's files by the sums in the manifest, one line each; reads all of them.
@@ -246,14 +246,14 @@ def open_set(path: str | Path) -> TrackletSet:
     if not (path / "manifest.json").is_file():
         nested = path / "set"
         hint = f" (did you mean {nested}?)" if (nested / "manifest.json").is_file() else ""
-        raise ValueError(f"{path} is not a tracklet set: it has no manifest.json{hint}")
+        raise Refusal(f"{path} is not a tracklet set: it has no manifest.json{hint}")
     manifest = read_sealed(path / MANIFEST, remedy=REMEDY)
     kind = manifest.get("kind")
     if kind != KIND:
-        raise ValueError(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
+        raise Refusal(f"{path} is not a tracklet set but a {kind or 'folder of another kind'}")
     manifest.require(schema=int)
     if manifest["schema"] > REFERENCED:
-        raise ValueError(
+        raise Refusal(
             f"{path} has schema {manifest['schema']}, this tracklearn ({tracklearn.__version__}) "
             f"reads up to {REFERENCED}: update tracklearn"
         )
@@ -287,7 +287,7 @@ def _check_holder(opened: TrackletSet) -> None:
         read_sealed(opened.root / MANIFEST, remedy=REMEDY).get("digest")
         != opened.manifest["images"]["digest"]
     ):
-        raise ValueError(f"{what} has been replaced by another one: make {opened.path} again")
+        raise Refusal(f"{what} has been replaced by another one: make {opened.path} again")
 
 
 def write_truth(path: str | Path, pid: Array) -> Path:
@@ -303,9 +303,7 @@ def write_truth(path: str | Path, pid: Array) -> Path:
     tracklets = open_set(path)
     pid = np.asarray(pid, np.int64)
     if pid.shape != (tracklets.n_crops,):
-        raise ValueError(
-            f"pid has shape {pid.shape}, expected ({tracklets.n_crops},): one per crop of {path}"
-        )
+        raise Refusal(f"pid has shape {pid.shape}, expected ({tracklets.n_crops},): one per crop of {path}")
     file = truth_path(path)
     temporary = beside(file, before=".", after=".tmp")
     with locked(path):
@@ -334,7 +332,7 @@ def read_truth(path: str | Path) -> Truth:
     with reading(file, TRUTH_REMEDY):
         notes = pq.read_metadata(plain(file)).metadata or {}
     if notes.get(b"set", b"") != tracklets.digest.encode():
-        raise ValueError(f"{file} belongs to another tracklet set than {path}: write the truth again")
+        raise Refusal(f"{file} belongs to another tracklet set than {path}: write the truth again")
     column = _read_column(file, "pid", tracklets.n_crops, TRUTH_REMEDY)
     if b"crc32" in notes and notes[b"crc32"] != str(column_crc32(column)).encode():
         raise DamagedError(f"{file} is damaged (its content is not what was written): {TRUTH_REMEDY}")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.methods import isolation
 from tracklearn.learn.settings import Count, Positive
+from tracklearn.types import Refusal
 
 
 class Config(isolation.Config):
@@ -122,12 +123,12 @@ class Config(isolation.Config):
     @model_validator(mode="after")
     def _fit_together(self) -> Config:
         if self.frozen_epochs >= self.step_epochs:
-            raise ValueError(
+            raise Refusal(
                 f"frozen_epochs = {self.frozen_epochs} leaves the body no epoch of the {self.step_epochs} "
                 "in step_epochs: lower one or raise the other"
             )
         if self.samples_per_bn * self.frames_train < 2:
-            raise ValueError(
+            raise Refusal(
                 "samples_per_bn = 1 with frames_train = 1 leaves batch norm one image, which has no "
                 "variance: raise one of them"
             )

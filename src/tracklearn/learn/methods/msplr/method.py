@@ -31,7 +31,7 @@ from tracklearn.learn.methods.msplr.config import Config
 from tracklearn.learn.methods.msplr.guess import guess
 from tracklearn.learn.methods.msplr.schedule import schedule
 from tracklearn.learn.network import Network
-from tracklearn.types import Array, PseudoLabels
+from tracklearn.types import Array, PseudoLabels, Refusal
 
 
 def method(
@@ -51,7 +51,7 @@ def method(
     """
     config = config or Config()
     if (source is None) != (source_label is None):
-        raise ValueError("source and source_label belong together: give both, or neither")
+        raise Refusal("source and source_label belong together: give both, or neither")
     stages: tuple[Stage, ...] = (_steps(config),)
     if source is not None:
         stages = (_source(config, source, np.asarray(source_label)), *stages)
@@ -117,17 +117,15 @@ def _stage(config: Config, **special: Any) -> Stage:
 def _source(config: Config, source: Material, label: Array) -> Stage:
     tracklets = source.tracklets
     if label.shape != (len(tracklets),):
-        raise ValueError(
-            f"source_label has shape {label.shape}, expected ({len(tracklets)},): one per tracklet"
-        )
+        raise Refusal(f"source_label has shape {label.shape}, expected ({len(tracklets)},): one per tracklet")
     if tracklets.n_crops and not 0 <= tracklets.crop.min() <= tracklets.crop.max() < len(source.crops):
-        raise ValueError(
+        raise Refusal(
             f"source refers to crop {tracklets.crop.max()}, its crops are {len(source.crops)}: "
             "take both from the same set"
         )
     person, number = np.unique(label[label >= 0], return_inverse=True)
     if len(person) < 2:
-        raise ValueError(f"source_label names {len(person)} person(s), expected at least 2")
+        raise Refusal(f"source_label names {len(person)} person(s), expected at least 2")
     classes = np.full(len(label), -1, np.int64)
     classes[label >= 0] = number
     assigned = Assignment(PseudoLabels.of(classes))
