@@ -9,6 +9,7 @@ import pytest
 from tracklearn.store import runs
 from tracklearn.store.files import DamagedError, read_arrays, write_arrays, write_json
 from tracklearn.store.runs import Run, RunWriter
+from tracklearn.types import Refusal
 
 MANIFEST = {"digest": "d1", "method": "tmc", "seed": 0}
 
@@ -247,13 +248,15 @@ def test_what_was_refused_before_its_first_round_is_not_in_the_way(tmp_path):
         with pytest.raises(type(error)):
             fail(rounds, error)
 
-    refused(0, ValueError("0 clusters"))
+    refused(0, Refusal("0 clusters"))
     assert not (tmp_path / "run").exists()
     refused(0, OSError("full"))  # to be gone on with
     assert (tmp_path / "run").exists()
-    refused(0, ValueError("another's folder"))
+    refused(0, ValueError("numpy's own: a defect, which may be mended"))
+    assert Run(tmp_path / "run").manifest["status"] == "training"
+    refused(0, Refusal("another's folder"))
     assert (tmp_path / "run").exists()
-    refused(1, ValueError("collapsed"))
+    refused(1, Refusal("collapsed"))
     assert len(Run(tmp_path / "run").rounds) == 1
 
 
@@ -269,7 +272,7 @@ def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
             raise error
 
     with pytest.raises(ValueError, match="collapsed"):
-        train_until(ValueError("collapsed\nsecond line"), resume=False)
+        train_until(Refusal("collapsed\nsecond line"), resume=False)
     assert Run(path).manifest["reason"] == "collapsed"
     with RunWriter(path, MANIFEST, resume=True) as writer:  # the same may be tried again, from its state
         assert writer.read_state()[1]["step"] == 4
@@ -278,7 +281,7 @@ def test_a_refused_run_gives_its_place_to_other_settings_alone(tmp_path):
     with pytest.raises(ValueError, match="other settings"):
         RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True)  # one that was only stopped is kept
     with pytest.raises(ValueError, match="again"):
-        train_until(ValueError("again"), resume=True)
+        train_until(Refusal("again"), resume=True)
     with pytest.raises(FileExistsError):
         RunWriter(path, {**MANIFEST, "digest": "other"})
     with RunWriter(path, {**MANIFEST, "digest": "other"}, resume=True) as writer:
