@@ -28,18 +28,32 @@ class Refusal(ValueError):
 
 
 def _as(name: str, value: Any, dtype: Any, shape: tuple[int | None, ...], why: str) -> Array:
-    """`value` as a read-only array of `dtype`, or a ValueError that names the field and both shapes."""
-    array = np.ascontiguousarray(value, dtype=dtype)
+    """`value` as a read-only array of `dtype` in memory of its own; a refusal names the field."""
+    given = np.asarray(value)
+    if np.issubdtype(dtype, np.integer):
+        _check_whole(name, given)
+    array = np.ascontiguousarray(given, dtype=dtype)
     wrong = array.ndim != len(shape) or any(
         want is not None and got != want for got, want in zip(array.shape, shape, strict=True)
     )
     if wrong:
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
         raise Refusal(f"{name} has shape {array.shape}, expected {wanted}: {why}")
-    if array is value:
-        array = array.view()
+    # Frozen means that the caller's own array may change.
+    if isinstance(value, np.ndarray) and np.may_share_memory(array, value):
+        array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def _check_whole(name: str, given: Array) -> None:
+    if not given.size or given.dtype.kind in "bi":
+        return
+    if given.dtype.kind not in "uf":
+        raise Refusal(f"{name} has dtype {given.dtype}, expected whole numbers")
+    whole = np.isfinite(given) & (given == np.trunc(given)) & (abs(given) < 2**63)
+    if not whole.all():
+        raise Refusal(f"{name} holds {given[~whole].flat[0]}, expected whole numbers of 64 bits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +109,10 @@ class Tracklets:
             ("offset", np.float64, (t,), per_tracklet),
         ):
             object.__setattr__(self, name, _as(name, getattr(self, name), dtype, shape, why))
+        for name in ("frame", "crop", "camid", "source", "clock"):
+            value = getattr(self, name)
+            if value.size and value.min() < 0:
+                raise Refusal(f"{name} holds {value.min()}, expected numbers from 0")
         if n:
             step = np.diff(self.tracklet)
             if self.tracklet[0] < 0 or self.tracklet[-1] >= t or (step < 0).any():

@@ -20,6 +20,7 @@ COMMANDS = [
     "evaluate",
     "experiment",
     "check",
+    "settings",
 ]
 GROUPS = {"noise": ["measure", "simulate"]}
 WHOLE = [*COMMANDS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]

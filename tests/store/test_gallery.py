@@ -107,6 +107,39 @@ def test_nearly_equal_rows_are_told_apart(tmp_path):
     assert found.distance[0, 0] == 0
 
 
+def test_the_nearer_row_is_found_whatever_its_length(tmp_path):
+    """Rows are unit to 1e-3 only: the largest product is not always the smallest distance."""
+    opened = make(tmp_path / "g", np.array([[0.9995, 0], [1.0009, 0]], np.float32))
+    assert opened.search(np.array([1, 0], np.float32), 1).index.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("d", [2, 64, 2048])
+def test_candidates_are_enough_at_every_width(tmp_path, d):
+    rng = np.random.default_rng(d)
+    near = unit(rng, 1, d) + 1e-4 / np.sqrt(d) * rng.normal(size=(400, d))
+    length = rng.uniform(0.9991, 1.0009, (400, 1))
+    features = (near / np.linalg.norm(near, axis=1, keepdims=True) * length).astype(np.float32)
+    found = make(tmp_path / "g", features).search(features[:40], 5)
+    index, distance = brute(features, features[:40], 5)
+    assert np.array_equal(found.index, index)
+    assert np.allclose(found.distance, distance, atol=1e-7)
+
+
+def test_only_what_is_in_view_between_two_times_is_found(tmp_path):
+    opened = make(tmp_path / "g", unit(np.random.default_rng(0), 6, 8))
+    start, end = opened.entries.start, opened.entries.end
+
+    def found(**between):
+        return sorted(opened.search(opened.feature(0), 6, **between).index[0].tolist())
+
+    assert found(since=float(end[2])) == [-1, -1, 2, 3, 4, 5]
+    assert found(until=float(start[2])) == [-1, -1, -1, 0, 1, 2]
+    assert found(since=float(end[1]) + 0.01, until=float(start[2])) == [-1] * 5 + [2]
+    assert found(since=float(end[1]), until=float(start[4]), camera="hall") == [-1] * 4 + [2, 4]
+    with pytest.raises(ValueError, match="since 5 s is after until 4 s"):
+        found(since=5.0, until=4.0)
+
+
 def test_rows_and_other_cameras_are_left_out(tmp_path):
     rng = np.random.default_rng(5)
     features = unit(rng, 60, 8)

@@ -19,7 +19,8 @@ from tracklearn.store.film.mot import Boxes, write_results
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.film.video_writer import VideoWriter
 from tracklearn.store.ingest import jobs, reader
-from tracklearn.store.ingest.ingest import Config, Source, check, ingest, request_digest
+from tracklearn.store.ingest.ingest import Config, Source, ingest
+from tracklearn.store.ingest.request import Request
 from tracklearn.store.sets import shards
 from tracklearn.store.sets.shards import HashedFile
 from tracklearn.store.sets.tracklets import open_set
@@ -272,7 +273,7 @@ def test_bad_input_is_one_clear_line_before_any_work(walk):
             film(walk / "b.mp4", 3)
         seen = []
         with pytest.raises(error, match=message) as refused:
-            check([good, bad], config=Config(**config), strict=True)
+            Request([good, bad], Config(**config)).check(strict=True)
         with pytest.raises(error, match=message) as caught:
             ingest(
                 [good, bad],
@@ -290,13 +291,11 @@ def test_bad_input_is_one_clear_line_before_any_work(walk):
 
 def test_check_passes_what_can_be_ingested_and_leaves_nothing(walk):
     before = sorted(walk.rglob("*"))
-    check([f"door={walk}/walk.txt+{walk}/walk.mp4", walk / "walk.mp4"])
+    Request([f"door={walk}/walk.txt+{walk}/walk.mp4", walk / "walk.mp4"]).check()
     with pytest.raises(ValueError, match="no sources given"):
-        check([])
+        Request([]).check()
     with pytest.raises(ValueError, match=r"but there are 2.*\{camera\}"):
-        check(
-            [walk / "walk.mp4", film(walk / "b.mp4", 3) and walk / "b.mp4"], config=Config(detector="file:x")
-        )
+        Request([walk / "walk.mp4", film(walk / "b.mp4", 3) and walk / "b.mp4"], Config(detector="file:x"))
     assert sorted(walk.rglob("*")) == sorted([*before, walk / "b.mp4"])
 
 
@@ -304,7 +303,7 @@ def test_a_missing_extra_is_refused_before_any_work(walk, monkeypatch):
     (walk / "m.onnx").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"pip install \"tracklearn\[onnx\]\""):
-        check([walk / "walk.mp4"], config=Config(detector=f"onnx:{walk}/m.onnx"))
+        Request([walk / "walk.mp4"], Config(detector=f"onnx:{walk}/m.onnx")).check()
 
 
 def test_device_and_label_reach_the_detector_but_device_no_digest(walk, monkeypatch):
@@ -408,18 +407,18 @@ def test_a_finished_set_is_not_made_again(walk):
 
 def test_request_digest_follows_sources_and_settings(walk):
     source = f"{walk}/walk.txt+{walk}/walk.mp4"
-    before = request_digest([source])
-    assert request_digest([source]) == before
-    assert request_digest([source], config=Config(stride=2)) != before
-    assert request_digest([f"x={source}"]) != before
-    assert request_digest([f"walk@4={source}"]) != request_digest([f"walk={source}"])
+    before = Request([source]).digest
+    assert Request([source]).digest == before
+    assert Request([source], Config(stride=2)).digest != before
+    assert Request([f"x={source}"]).digest != before
+    assert Request([f"walk@4={source}"]).digest != Request([f"walk={source}"]).digest
     (walk / "walk.txt").write_text("1,1,10,10,20,40,1\n")
-    assert request_digest([source]) != before
+    assert Request([source]).digest != before
     model = walk / "model.txt"
     model.write_text("1,1,10,10,20,40,1\n")
-    with_model = request_digest([walk / "walk.mp4"], config=Config(detector=f"file:{model}"))
+    with_model = Request([walk / "walk.mp4"], Config(detector=f"file:{model}")).digest
     model.write_text("1,1,10,10,20,41,1\n")
-    assert request_digest([walk / "walk.mp4"], config=Config(detector=f"file:{model}")) != with_model
+    assert Request([walk / "walk.mp4"], Config(detector=f"file:{model}")).digest != with_model
 
 
 def test_a_full_disk_keeps_what_is_finished(walk, monkeypatch):
@@ -610,18 +609,18 @@ def test_strict_refuses_what_cannot_be_read(walk):
         # on the screen with the whole path, in the manifest by name only
         message = reason.partition(" in frames")[0].lstrip("^").partition(": ")[0]
         with pytest.raises(ValueError, match=message):
-            check([good, text], strict=True)
+            Request([good, text]).check(strict=True)
         with pytest.raises(ValueError, match=message):
             ingest([good, text], walk / "set", strict=True)
-        assert check([good, text])[0] is None
-        assert check([good, text])[1]
+        assert Request([good, text]).check()[0] is None
+        assert Request([good, text]).check()[1]
     assert not (walk / "set.partial").exists()
 
 
 def test_nothing_but_unreadable_sources_is_refused(walk):
     texts = [text for text in bad_sources(walk) if "crops" not in text]
     with pytest.raises(ValueError, match="none of the 6 sources can be read: not a video"):
-        check(texts)
+        Request(texts).check()
     with pytest.raises(ValueError, match="none of the 6 sources can be read: not a video"):
         ingest(texts, walk / "set")
     assert not (walk / "set.partial").exists()
@@ -644,8 +643,9 @@ def test_what_was_checked_is_not_opened_again(walk, monkeypatch):
         return open_frames(path, **options)
 
     monkeypatch.setattr(jobs, "open_frames", counted)
-    refused = check(texts)
-    ingest(texts, walk / "set", refused=refused)
+    asked = Request(texts)
+    asked.check()
+    ingest(asked, walk / "set")
     assert sorted(opened) == ["cut.mp4", "walk.mp4", "walk.mp4"]  # to look, to look, and to read
 
 
@@ -663,8 +663,8 @@ def test_the_manifest_names_sources_as_seen_from_the_set(walk, monkeypatch):
 
 def test_another_limit_of_pixels_is_another_request(walk, monkeypatch):
     texts = [f"{walk}/walk.txt+{walk}/walk.mp4"]
-    before = request_digest(texts)
+    before = Request(texts).digest
     monkeypatch.setenv("TRACKLEARN_MAX_PIXELS", str(1 << 26))
-    assert request_digest(texts) == before
+    assert Request(texts).digest == before
     monkeypatch.setenv("TRACKLEARN_MAX_PIXELS", "1000")
-    assert request_digest(texts) != before
+    assert Request(texts).digest != before

@@ -14,7 +14,8 @@ from tracklearn.store.film.live import CameraError, Live, LiveFrames
 from tracklearn.store.film.mot import Boxes, write_results
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.film.video_writer import VideoWriter
-from tracklearn.store.ingest.ingest import Config, check, ingest, request_digest
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.ingest.request import Request
 from tracklearn.store.ingest.sources import parse_sources
 from tracklearn.store.sets.tracklets import open_set
 
@@ -425,7 +426,7 @@ def test_no_password_is_in_the_set(live, tmp_path, boxes):
     for file in (tmp_path / "set").rglob("*"):
         assert not file.is_file() or b"s3cret" not in file.read_bytes()
     other = f"hall={address.replace('s3cret', 'other')}"
-    assert request_digest([other], config=boxes) == request_digest([f"hall={address}"], config=boxes)
+    assert Request([other], boxes).digest == Request([f"hall={address}"], boxes).digest
 
 
 def test_resume_keeps_a_finished_recording_and_makes_a_broken_one_anew(live, tmp_path, boxes, monkeypatch):
@@ -457,7 +458,7 @@ def test_a_camera_that_is_off_is_left_out_or_refused(live, tmp_path, boxes):
     with WebServer({}) as gone:
         off = f"off={gone.address}/v"
         sources = parse_sources([off, f"film={film(tmp_path / 'a.mp4')}"])
-        reasons = check(sources, config=Config(), live=live())
+        reasons = Request(sources, live=live()).check()
         assert "cannot be read" in reasons[0]
         assert reasons[1] is None
         with pytest.raises(ValueError, match=r"the camera at http://127\.0\.0\.1:\d+/v cannot be read"):

@@ -65,7 +65,10 @@ def train(
         FileNotFoundError: no such set or weights.
         ValueError: settings, weights or the set are unusable; while training: as `learn.train.train`.
     """
+    from tracklearn.store.sets.tracklets import open_set
+
     method = "tmc" if config is None else method_of(config)
+    open_set(tracklets)
     plan = plan_training(
         tracklets,
         method=method,

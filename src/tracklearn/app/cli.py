@@ -9,11 +9,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from tracklearn.app.commands import check, datasets, evaluate, experiment, noise
+from tracklearn import __version__
+from tracklearn.app.commands import check, datasets, evaluate, experiment, noise, settings
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
@@ -27,7 +28,6 @@ app = typer.Typer(
     name="tracklearn",
     help="Learn person re-identification from unlabelled video.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -43,9 +43,26 @@ for command in (
     evaluate.evaluate,
     experiment.experiment,
     check.check,
+    settings.settings,
 ):
     app.command()(command)
 app.add_typer(noise.app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tracklearn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Learn person re-identification from unlabelled video."""
+
 
 _PACKAGE = Path(__file__).parent.parent
 STOPPED = 130  # the exit code of a program stopped with Ctrl-C

@@ -25,23 +25,27 @@ NAMES: tuple[Name, ...] = ("resnet50", "ibn_resnet50_a", "mobilenet_v2", "tiny")
 
 
 class Config(BaseModel):
-    """Which network, and for which crops.
+    """Which network, and for which crops; each setting with its origin.
 
-    Args:
-        backbone: one of `NAMES`. ResNet-50 is the paper's (TMC section 4.1); IBN-ResNet-50-a MSPLR's.
-        height, width: crop size in pixels.
-        last_stride: stride of the last stage, 2 as in the TMC authors' code, 1 as in MMT's.
-        pooling: `avg`, or `gem` (generalised mean, Radenovic et al., TPAMI 2018; exponent learned,
-            3 at first). `tiny` pools four horizontal parts separately, with either.
+    Generalised mean pooling is of Radenovic et al., TPAMI 2018. `tiny` pools four horizontal parts
+    separately, with either kind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Name = "resnet50"
-    height: int = Field(256, ge=32)
-    width: int = Field(128, ge=32)
-    last_stride: Literal[1, 2] = 2
-    pooling: Literal["avg", "gem"] = "avg"
+    backbone: Name = Field(
+        default="resnet50", description="Which network [paper TMC 4.1: ResNet-50; MSPLR: IBN-ResNet-50-a]."
+    )
+    height: int = Field(default=256, ge=32, description="Of the crops, pixels [code MMT].")
+    width: int = Field(default=128, ge=32, description="Of the crops, pixels [code MMT].")
+    last_stride: Literal[1, 2] = Field(
+        default=2, description="Of the last stage of a ResNet [code TMC: 2; MMT: 1]."
+    )
+    pooling: Literal["avg", "gem"] = Field(
+        default="avg",
+        description="Mean of the last map, or the generalised mean, whose exponent is learned, 3 at first "
+        "[code TMC: avg].",
+    )
 
 
 class Info(Protocol):

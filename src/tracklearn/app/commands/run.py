@@ -9,31 +9,26 @@ import typer
 
 from tracklearn.app.commands.bars import Bars, round_line
 from tracklearn.app.commands.options import (
-    Backbone,
-    ConfigFile,
     Detector,
     Device,
-    Isolate,
     Json,
-    LabelledSource,
-    PresetName,
     Resume,
     Seed,
-    Settings,
     Sources,
     Strict,
     Stride,
     Threshold,
     TrackerName,
-    Weights,
     command_line,
     done,
     ingest_config,
     ingest_options,
-    overridden,
+    say,
+    say_json,
     tell_losses,
 )
 from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed, starts_of
+from tracklearn.app.commands.training import Training, with_training
 
 
 def report(
@@ -49,14 +44,10 @@ def report(
     done(path, {"report": str(path)}, as_json)
 
 
+@with_training
 def run(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
-    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")] = "tmc",
-    source: LabelledSource = None,
-    isolate: Isolate = None,
-    weights: Weights = "imagenet",
-    backbone: Backbone = None,
     detector: Detector = None,
     tracker: TrackerName = None,
     threshold: Threshold = None,
@@ -64,45 +55,40 @@ def run(
     duration: For = None,
     start: Start = None,
     strict: Strict = False,
-    preset: PresetName = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    config: ConfigFile = None,
-    settings: Settings = None,
+    training: Training = Training(),  # noqa: B008 (a frozen value)
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """From camera files to a trained model, a gallery and a report, in one go."""
     from tracklearn.app.pipeline import run as pipeline
-    from tracklearn.app.pipeline.plan import plan_training
+    from tracklearn.store.runs import Run
     from tracklearn.store.sets.tracklets import open_set
 
-    overrides = overridden(
-        settings,
-        backbone=("network.backbone", backbone),
-        isolate=(f"{method}.isolate", isolate),
-        **ingest_options(detector, tracker, threshold, stride),
-    )
-    chosen = ingest_config(config, overrides)
+    overrides = training.overrides(**ingest_options(detector, tracker, threshold, stride))
+    chosen = ingest_config(training.config, overrides)
     with Bars() as bars:
 
         def plan(set_path: Path) -> Any:
-            return plan_training(
-                set_path,
-                method=method,
-                source=source,
-                weights=weights,
-                preset=preset,
-                device=device,
-                seed=seed,
-                config_file=config,
-                overrides=overrides,
-                progress=bars,
-            )
+            return training.plan(set_path, overrides, progress=bars)
 
         starts = starts_of(start)
         cameras = parsed(sources, bars.note)
         live = live_of(cameras, duration, bars.note)
+        if training.dry_run:
+            from tracklearn.app.pipeline.expected import expected
+
+            found = expected(
+                cameras,
+                out,
+                live=live,
+                start=starts,
+                ingest_config=chosen,
+                plan=plan,
+                strict=strict,
+                progress=bars,
+            )
+            say_json(found.to_dict()) if as_json else say(found.table())
+            return
         with ended_by_ctrl_c(live, bars.note):
             result = pipeline.run(
                 cameras,
@@ -118,7 +104,7 @@ def run(
                 tell=bars.note,
                 command=command_line(),
             )
-        manifest, opened = open_set(result["set"]).manifest, pipeline.Run(result["run"])
+        manifest, opened = open_set(result["set"]).manifest, Run(result["run"])
         result["losses"] = tell_losses(bars, manifest, opened.manifest)
     done(result["report"], result, as_json, f"report: {result['report']}")
 

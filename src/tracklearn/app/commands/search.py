@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from tracklearn.app.commands.bars import Bars
 from tracklearn.app.commands.options import Device, Json, done
+from tracklearn.types import Refusal
 
 
 def index(
@@ -33,6 +36,11 @@ def search(
         str, typer.Argument(metavar="QUERY", help="Path of a person's image, or a tracklet id.")
     ],
     k: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of results.")] = 10,
+    camera: Annotated[str | None, typer.Option("--camera", help="Only results of this camera.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only results in view from then on: H:MM:SS, or seconds.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only results in view until then.")] = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Contact sheet to write (PNG).")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -42,6 +50,26 @@ def search(
     from tracklearn.app.search.searcher import Searcher
 
     searcher = Searcher(run_path, device=pick_device(device))
-    found = searcher.search(query, k=k)
+    found = searcher.search(query, k=k, camera=camera, since=clock_time(since), until=clock_time(until))
     path = found.save_sheet(sheet)
-    done(path, {"sheet": str(path), "results": found.rows()}, as_json, found.table())
+    if found.unreadable:
+        which = ", ".join(map(str, found.unreadable))
+        print(f"left out: the picture of tracklet {which}, which cannot be read", file=sys.stderr)
+    result = {"sheet": str(path), "results": found.rows(), "unreadable": found.unreadable}
+    done(path, result, as_json, found.table())
+
+
+def clock_time(text: str | None) -> float | None:
+    """Seconds of a time on a clock that began with the film, 1:02:03.5, 2:03 or 63.
+
+    Raises:
+        Refusal: it is no time.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
+        raise Refusal(f"{text!r} is no time: expected H:MM:SS, MM:SS or seconds")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds

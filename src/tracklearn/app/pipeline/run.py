@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from tracklearn.store.ingest.ingest import Config as IngestConfig
 
 
-# ---------------------------------------------------------------------------------- features and index
-
-
-# ---------------------------------------------------------------------------------------------- report
-
-
-# ------------------------------------------------------------------------------------------------- run
-
-
 def run(
     sources: Sequence[Any],
     out: str | Path,
@@ -80,6 +71,7 @@ def run(
         FileExistsError: `out` exists and `resume` is off.
     """
     from tracklearn.store.ingest import ingest as ingest_store
+    from tracklearn.store.ingest.request import Request
     from tracklearn.store.sets.tracklets import open_set
 
     out = Path(out)
@@ -89,26 +81,15 @@ def run(
         set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
         # Everything that can be refused is refused before hours of video are read or an old result is moved.
         # Sources come first: a mistyped file name should not wait for weights to be downloaded.
-        refused = ingest_store.check(sources, config=ingest_config, strict=strict, live=live, start=start)
+        asked = Request(sources, ingest_config, start=start, live=live)
+        asked.check(strict=strict)
         training = plan(set_path)
-        cameras = ingest_store.n_cameras(sources, config=ingest_config)
-        if cameras is not None:
-            training.check_cameras(cameras)
-        request = ingest_store.request_digest(sources, config=ingest_config, live=live, start=start)
+        if asked.n_cameras is not None:
+            training.check_cameras(asked.n_cameras)
         stages = Stages(out, tell=tell, remake=remake)
-        with stages.stage("ingest", settings_store.digest([request, salt]), set_path) as needed:
+        with stages.stage("ingest", settings_store.digest([asked.digest, salt]), set_path) as needed:
             if needed:
-                ingest_store.ingest(
-                    sources,
-                    set_path,
-                    config=ingest_config,
-                    resume=True,
-                    device=training.device,
-                    refused=refused,
-                    live=live,
-                    start=start,
-                    progress=progress,
-                )
+                ingest_store.ingest(asked, set_path, resume=True, device=training.device, progress=progress)
 
         trained = settings_store.digest([training.digest, salt])
         with stages.stage("train", trained, run_path) as needed:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tracklearn.learn.network import Network
 
 
+_BLANK = np.full((256, 128, 3), 128, np.uint8)  # in the place of a picture that cannot be read
+
+
 class Searcher:
     """A run's gallery together with the network that made it.
 
@@ -49,21 +52,37 @@ class Searcher:
     def tracklet_set(self) -> TrackletSet:
         """The set that was indexed; its place is kept relative to the run, so both may move together."""
         if self._set is None:
-            where = self.run.path / self.gallery.manifest["origin"]["set"]["path"]
-            self._set = open_set(where)
+            origin = self.gallery.manifest["origin"]["set"]
+            opened = open_set(self.run.path / origin["path"])
+            if opened.digest != origin["digest"]:
+                raise Refusal(
+                    f"{opened.path} is not the set that {self.path} was made from: put that back, or make "
+                    "the gallery anew with tracklearn index RUN SET --resume"
+                )
+            self._set = opened
         return self._set
 
-    def search(self, query: str | Path | int, *, k: int = 10, camera: str | None = None) -> Found:
+    def search(
+        self,
+        query: str | Path | int,
+        *,
+        k: int = 10,
+        camera: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Found:
         """The k tracklets nearest to a person's image, or to a tracklet of the gallery (itself left out).
 
         Args:
             query: path of an image that shows one person, or the number of a tracklet.
             k: number of results.
             camera: only results of this camera.
+            since, until: only results in view at some time between these, seconds on their clock.
 
         Raises:
             FileNotFoundError: no such image.
-            ValueError: not an image, or no such tracklet.
+            ValueError: not an image, no such tracklet or camera, or another set lies where the indexed one
+                was.
         """
         wanted = _tracklet_number(query)
         if wanted is not None:
@@ -73,12 +92,22 @@ class Searcher:
                 last = int(entries.tracklet.max()) if len(entries) else -1
                 raise Refusal(f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}")
             feature, exclude = self.gallery.feature(int(row[0])), row
-            picture, name = self.tracklet_set.image(int(entries.crop[row[0]])), f"tracklet {wanted}"
+            picture, name = self.picture(int(entries.crop[row[0]])), f"tracklet {wanted}"
         else:
             picture, name = _read_picture(Path(str(query))), readable(Path(str(query)).name)
             feature, exclude = self._embed(picture), None
-        matches = self.gallery.search(feature, k, exclude=exclude, camera=camera)
-        return Found(query=name, picture=picture, hits=hits(self.gallery, matches), searcher=self)
+        matches = self.gallery.search(feature, k, exclude=exclude, camera=camera, since=since, until=until)
+        found = hits(self.gallery, matches)
+        shown = [self.picture(hit.crop) for hit in found]
+        return Found(query=name, picture=picture, hits=found, pictures=shown, searcher=self)
+
+    def picture(self, crop: int) -> Array | None:
+        """A crop of the indexed set, uint8 RGB; None where it cannot be read."""
+        opened = self.tracklet_set
+        try:
+            return opened.image(crop)
+        except (ValueError, OSError):
+            return None
 
     def _embed(self, picture: Array) -> Array:
         from tracklearn.app.model.of_run import load_network
@@ -99,15 +128,22 @@ class Found:
 
     Args:
         query: name of the query.
-        picture: its image, uint8 RGB.
+        picture: its image, uint8 RGB; None where that of a tracklet cannot be read.
         hits: results, nearest first.
+        pictures: of each result; None for one that cannot be read.
         searcher: where they were found.
     """
 
     query: str
-    picture: Array
+    picture: Array | None
     hits: list[Hit]
+    pictures: list[Array | None]
     searcher: Searcher
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Tracklets among the results whose picture cannot be read; their rows are right all the same."""
+        return [hit.tracklet for hit, shown in zip(self.hits, self.pictures, strict=True) if shown is None]
 
     def table(self) -> str:
         """The results as lines of text: rank, tracklet, camera, time span, distance."""
@@ -126,9 +162,16 @@ class Found:
         stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in self.query)
         stem = stem.encode()[:200].decode(errors="ignore")  # a query's name may be as long as names can be
         where = Path(path) if path is not None else self.searcher.run.path / "searches" / f"{stem}.png"
-        pictures = [self.searcher.tracklet_set.image(hit.crop) for hit in self.hits]
-        results = list(zip(pictures, captions(self.hits), strict=True))
-        return contact_sheet(self.picture, results, where, query_caption=f"query\n{self.query}")
+        texts = [
+            text if shown is not None else f"{text}\npicture cannot be read"
+            for text, shown in zip(captions(self.hits), self.pictures, strict=True)
+        ]
+        results = [
+            (_BLANK if shown is None else shown, text)
+            for shown, text in zip(self.pictures, texts, strict=True)
+        ]
+        query = _BLANK if self.picture is None else self.picture
+        return contact_sheet(query, results, where, query_caption=f"query\n{self.query}")
 
 
 def _tracklet_number(query: str | Path | int) -> int | None:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracklearn.core.features import product_error
 from tracklearn.core.shown import representative
 from tracklearn.store.files import (
     DamagedError,
@@ -44,7 +45,6 @@ REMEDY = "index the run again (tracklearn index RUN SET --resume)"
 _SUMMED_BYTES = 1 << 22  # features are compared with their sums in blocks of about this much
 _BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
 _QUERIES = 256  # queries scored at a time
-_SCORE_ERROR = 1e-5  # more than a float32 inner product of unit rows can be off (d up to 8,192)
 _COLUMNS = ("tracklet", "source", "camid", "first_frame", "last_frame", "start", "end", "n_crops", "crop")
 
 
@@ -101,6 +101,7 @@ class Gallery:
     manifest: dict[str, Any]
 
     compared: set[int] = field(default_factory=set)  # blocks that were
+    halves: dict[tuple[int, int], Array] = field(default_factory=dict)  # of the rows from one on, so many
 
     def __len__(self) -> int:
         return len(self.mapped)
@@ -152,23 +153,26 @@ class Gallery:
         *,
         exclude: Array | None = None,
         camera: int | str | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> Matches:
         """The k nearest gallery rows of each query, nearest first; equal distances by the lower row.
 
-        The scan is exact: inner products in float32 choose the candidates, with a margin above their
-        rounding error, and the distances of the candidates are computed in float64.
+        The scan is exact: float32 products, less half of each row's squared length, choose the candidates,
+        with a margin above their rounding error, and the distances of the candidates are computed in float64.
 
         Args:
             query: (q, d) or (d,) unit float32.
             k: number of neighbours.
             exclude: (q,) or (q, e) int, gallery rows left out for each query (its own, say); −1 is no row.
             camera: only entries of this camera, by name or camid.
+            since, until: only entries that are in view at some time between these seconds, on their clock.
 
         Returns:
             Matches of shape (q, k); −1 and inf fill up where fewer than k rows are left.
 
         Raises:
-            ValueError: a width, a length, k or a camera does not fit, or a query is not a unit row.
+            ValueError: a width, a length, k, a camera or a time does not fit, or a query is not a unit row.
 
         Memory: one block of scores and features (about 100 MB at most) whatever the gallery's size.
         """
@@ -177,14 +181,16 @@ class Gallery:
             raise Refusal(f"k is {k}, expected 1 or more")
         q, t = len(query), len(self)
         left_out = _exclusions(exclude, q, t)
-        wanted = None if camera is None else self.entries.camid == self._camid(camera)
+        wanted = self._wanted(camera, since, until)
         index = np.full((q, k), -1, np.int64)
         distance = np.full((q, k), np.inf, np.float64)
         block = max(1, _BLOCK_VALUES // self.width)
         for g0 in range(0, t, block):
             rows = self.rows(g0, min(g0 + block, t))
+            half = self._half_squared_lengths(g0, rows)
             for q0 in range(0, q, _QUERIES):
-                score = query[q0 : q0 + _QUERIES] @ rows.T
+                # The order of the distances: |q − r|² = |q|² − 2 (q·r − |r|²/2). Rows are unit to 1e-3 only.
+                score = query[q0 : q0 + _QUERIES] @ rows.T - half
                 if wanted is not None:
                     score[:, ~wanted[g0 : g0 + block]] = -np.inf
                 for i, line in enumerate(score, start=q0):
@@ -192,6 +198,24 @@ class Gallery:
                     line[here[(here >= 0) & (here < len(rows))]] = -np.inf
                     _merge(query[i], rows, line, g0, index[i], distance[i])
         return Matches(index, distance.astype(np.float32))
+
+    def _half_squared_lengths(self, first: int, rows: Array) -> Array:
+        """(n,) float32, |r|²/2 of these rows, the first of which is row `first`; computed once."""
+        if (first, len(rows)) not in self.halves:
+            squared = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+            self.halves[first, len(rows)] = (squared / 2).astype(np.float32)
+        return self.halves[first, len(rows)]
+
+    def _wanted(self, camera: int | str | None, since: float | None, until: float | None) -> Array | None:
+        """(t,) bool, which rows may be found; None for all."""
+        if since is not None and until is not None and since > until:
+            raise Refusal(f"since {since:g} s is after until {until:g} s: nothing lies between")
+        tests = [
+            *([self.entries.camid == self._camid(camera)] if camera is not None else []),
+            *([self.entries.end >= since] if since is not None else []),
+            *([self.entries.start <= until] if until is not None else []),
+        ]
+        return np.logical_and.reduce(tests) if tests else None
 
     def _camid(self, camera: int | str) -> int:
         if isinstance(camera, str):
@@ -391,10 +415,11 @@ def _entries_table(tracklets: Tracklets, cameras: Sequence[str]) -> pa.Table:
 def _merge(query: Array, rows: Array, score: Array, offset: int, index: Array, distance: Array) -> None:
     """Merges the block's best into one query's running `index` and `distance`, both (k,), in place."""
     k = len(index)
-    floor = -np.inf if len(score) <= k else np.partition(score, len(score) - k)[len(score) - k]
-    if np.isfinite(distance[-1]):  # nothing below the worst kept so far can enter
-        floor = max(floor, 1 - float(distance[-1]) ** 2 / 2)
-    near = np.flatnonzero((score >= floor - _SCORE_ERROR) & (score > -np.inf))
+    floor = -np.inf if len(score) <= k else float(np.partition(score, len(score) - k)[len(score) - k])
+    if np.isfinite(distance[-1]):  # nothing farther than the worst kept so far can enter
+        squared = float(np.square(query, dtype=np.float64).sum())
+        floor = max(floor, (squared - float(distance[-1]) ** 2) / 2)
+    near = np.flatnonzero((score >= floor - _score_slack(len(query))) & (score > -np.inf))
     if not len(near):
         return
     exact = np.linalg.norm(rows[near].astype(np.float64) - query, axis=1)
@@ -404,6 +429,15 @@ def _merge(query: Array, rows: Array, score: Array, offset: int, index: Array, d
     order = np.lexsort((all_rows, all_distances))[:k]
     index[: len(order)] = all_rows[order]
     distance[: len(order)] = all_distances[order]
+
+
+def _score_slack(width: int) -> float:
+    """How far two scores of rows of that width can stand in the wrong order.
+
+    Each errs by the rounding of its product, and by that of the half squared length and of their difference,
+    both below 1.1 and rounded to float32. Lengths are 1 to 1e-3, which the factor covers.
+    """
+    return 2 * (1.01 * product_error(width) + 4 * 2.0**-24)
 
 
 def _unit(name: str, rows: Array, width: int) -> Array:

@@ -6,22 +6,17 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from tracklearn.store.config import digest
-from tracklearn.store.detect.listed import FileDetector
 from tracklearn.store.files import beside, remove_folder
 from tracklearn.store.film.clocks import Start, clocks_of
-from tracklearn.store.film.frames import DEFAULT_FPS
 from tracklearn.store.film.live import CameraError, Live
-from tracklearn.store.film.paired import ResultBoxes
-from tracklearn.store.film.track import open_tracker
-from tracklearn.store.ingest.jobs import Config, Job, jobs_of
+from tracklearn.store.ingest.jobs import Config, Job
 from tracklearn.store.ingest.reader import Reader
-from tracklearn.store.ingest.sources import Source, fixed_cameras
+from tracklearn.store.ingest.request import Request
+from tracklearn.store.ingest.sources import Source
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.sets.setwriter import PartWriter, SetWriter
@@ -31,14 +26,13 @@ from tracklearn.types import Progress, Refusal
 
 
 def ingest(
-    sources: Sequence[str | Path | Source],
+    sources: Sequence[str | Path | Source] | Request,
     out: str | Path,
     *,
     config: Config | None = None,
     device: str = "cpu",
     resume: bool = False,
     strict: bool = False,
-    refused: Sequence[str | None] | None = None,
     live: Live | None = None,
     progress: Progress | None = None,
     start: Start | None = None,
@@ -52,7 +46,8 @@ def ingest(
     Args:
         sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
             "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS", "door=FILMS/*.mp4",
-            "door=rtsp://user@host/stream"; see `tracklearn.store.ingest.sources`.
+            "door=rtsp://user@host/stream"; see `tracklearn.store.ingest.sources`. Or a `Request`, which has
+            `config`, `live` and `start` of its own, and is not looked at again where that was done.
         out: folder to write; it appears when all is done. Until then there is `out.partial`.
         config: settings; the defaults if None.
         device: torch device of a hub: detector.
@@ -60,7 +55,6 @@ def ingest(
             If `out` is complete and made from the same sources and settings, nothing is done. A camera whose
             recording was broken off is recorded anew.
         strict: refuse all when any source cannot be read.
-        refused: what `check` of the same arguments returned, which spares opening all sources once more.
         live: how cameras are recorded, and what ends it; all at the same time, before files are read.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
             estimate elsewhere until the last call of a source. Cameras call it from threads of their own.
@@ -79,22 +73,19 @@ def ingest(
             manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
-    out, config = Path(out), config or Config()
+    out = Path(out)
     with locked(out):
-        jobs = jobs_of(sources, config, start, live)
+        asked = sources if isinstance(sources, Request) else Request(sources, config, start=start, live=live)
         if out.exists() and not resume:
             raise FileExistsError(
                 f"{out} exists: --resume keeps it if sources and settings are the same; else choose another "
                 "--out"
             )
-        camid = fixed_cameras([job.source for job in jobs])
         if out.exists():
-            return _complete(out, _request(jobs))
-        if refused is None:
-            refused = _check(jobs, device, strict)
-        request = _request(jobs)
+            return _complete(out, asked.digest)
+        refused, jobs = asked.check(device=device, strict=strict), asked.jobs
         with SetWriter(out, resume=resume) as writer:
-            todo = list(zip(jobs, _part_keys(jobs), refused, strict=True))
+            todo = list(zip(jobs, asked.part_keys, refused, strict=True))
             _record([item for item in todo if item[0].source.address], writer, out, device, progress)
             for job, key, why in (item for item in todo if not item[0].source.address):
                 part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
@@ -109,19 +100,8 @@ def ingest(
                 first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
                 shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
                 raise Refusal(f"no people found in {which}{shown}: {empty[0]['reason']}")
-            extra = {"request": request, "clocks": clocks_of(records)}
-            return writer.finish(config.model_dump(), camid=camid, extra=extra)
-
-
-def _part_keys(jobs: Sequence[Job]) -> list[str]:
-    """The key of each job's part: copies of one recording are told apart by their order."""
-    seen = Counter[str]()
-    keys = []
-    for job in jobs:
-        n = seen[job.key]
-        seen[job.key] += 1
-        keys.append(digest([job.key, n]) if n else job.key)
-    return keys
+            extra = {"request": asked.digest, "clocks": clocks_of(records)}
+            return writer.finish(asked.config.model_dump(), camid=asked.camid, extra=extra)
 
 
 def _record(
@@ -158,61 +138,6 @@ def _record(
             raise
 
 
-def check(
-    sources: Sequence[str | Path | Source],
-    *,
-    config: Config | None = None,
-    device: str = "cpu",
-    strict: bool = False,
-    start: Start | None = None,
-    live: Live | None = None,
-) -> list[str | None]:
-    """Refuse now what `ingest` of the same arguments would refuse before its work.
-
-    Opens every video, result file, detector and tracker once, and reads nothing of it but the first frame.
-
-    Returns:
-        For every source why it cannot be read and will be left out, None where it can.
-
-    Raises:
-        FileNotFoundError, ValueError: as `ingest`, but for whether people are found.
-    """
-    return _check(jobs_of(sources, config or Config(), start, live), device, strict)
-
-
-def n_cameras(sources: Sequence[str | Path | Source], *, config: Config | None = None) -> int | None:
-    """How many cameras the sources name; None where folders of crops may hold several.
-
-    Raises:
-        FileNotFoundError, ValueError: as `ingest`, as far as names tell.
-    """
-    jobs = jobs_of(sources, config or Config())
-    if any(job.plan is not None for job in jobs):
-        return None
-    return len({job.source.camera for job in jobs})
-
-
-def request_digest(
-    sources: Sequence[str | Path | Source],
-    *,
-    config: Config | None = None,
-    start: Start | None = None,
-    live: Live | None = None,
-) -> str:
-    """Digest of sources (content, change times, names) and settings: what decides whether to ingest again.
-
-    Of a camera it covers the address, as far as that may be shown, and the length of the recording.
-
-    Raises:
-        FileNotFoundError, ValueError: as `ingest`, as far as names tell.
-    """
-    return _request(jobs_of(sources, config or Config(), start, live))
-
-
-def _request(jobs: Sequence[Job]) -> str:
-    return digest([[job.key for job in jobs], fixed_cameras([job.source for job in jobs])])
-
-
 def _complete(out: Path, request: str) -> Path:
     """`out`, if it is finished and was made from this request."""
     manifest = out / MANIFEST
@@ -223,48 +148,3 @@ def _complete(out: Path, request: str) -> Path:
     # of a process interrupted between the renaming and the tidying up
     remove_folder(beside(out, after=".partial"))
     return out
-
-
-def _check(jobs: Sequence[Job], device: str, strict: bool) -> list[str | None]:
-    """Open everything once, so that a mistake in the last source shows before hours of work on the first.
-
-    Returns why each source cannot be read, None where it can.
-    """
-    refused: list[str | None] = []
-    for job in jobs:
-        why = _fault(job)
-        if why and strict:
-            raise Refusal(why)
-        refused.append(why)
-    faults = [why for why in refused if why]
-    if len(faults) == len(jobs):
-        raise Refusal(
-            faults[0] if len(jobs) == 1 else f"none of the {len(jobs)} sources can be read: {faults[0]}"
-        )
-    good = [job for job, why in zip(jobs, refused, strict=True) if why is None]
-    for job in good:
-        if job.source.kind == "video":
-            open_tracker(job.config.tracker, fps=job.config.fps or DEFAULT_FPS)
-    for _, job in sorted({job.detector: job for job in good if job.detector}.items()):
-        detector = job.open_detector(device)
-        if isinstance(detector, FileDetector) and not job.source.address:
-            with job.open_frames() as frames:
-                detector.pair(frames, job.source.path)
-    return refused
-
-
-def _fault(job: Job) -> str | None:
-    """Why a source cannot be read."""
-    if job.fault or job.plan is not None:
-        return job.fault
-    source = job.source
-    try:
-        if source.results is not None and not source.results.is_file():
-            raise Refusal(f"not a file of tracker results: {source.results}")
-        boxes = None if source.results is None else ResultBoxes(source.results, source.path)
-        with job.open_frames() as frames:
-            if boxes is not None:
-                boxes.pair(frames)
-    except (ValueError, PermissionError) as error:
-        return str(error)
-    return None

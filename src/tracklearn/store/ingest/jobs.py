@@ -60,7 +60,7 @@ class Config(BaseModel):
         default=0.0, ge=0, le=1, description="added to a crop on each side, fraction of its box"
     )
     max_gap: float = Field(default=5.0, gt=0, description="seconds; a track unseen for longer is over")
-    jpeg_quality: int = Field(default=90, ge=1, le=100)
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="of the crops as they are stored")
 
     @model_validator(mode="after")
     def _lengths(self) -> Config:
