@@ -42,6 +42,8 @@ def test_training_is_checked_at_the_call(sources, tmp_path):
         tl.train(tmp_path / "none", out=tmp_path / "run", weights="none", device="cpu")
     with pytest.raises(ValueError, match="epoch"):
         tl.train(tracklets, out=tmp_path / "run", weights="none", device="cpu", settings=["tmc.epoch=3"])
+    with pytest.raises(ValueError, match=r"'tmc.epochs=3' and a config of tmc say the same"):
+        tl.train(tracklets, tl.tmc.Config(), out=tmp_path / "run", settings=["tmc.epochs=3"])
     with pytest.raises(ValueError, match="belong to no method"):
         tl.train(tracklets, object(), out=tmp_path / "run", weights="none", device="cpu")
     assert not (tmp_path / "run").exists()

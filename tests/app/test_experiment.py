@@ -16,6 +16,7 @@ from tracklearn.app.noise.simulate import level as noise_level
 from tracklearn.app.noise.simulate import simulate
 from tracklearn.app.pipeline.plan import plan_training
 from tracklearn.app.pipeline.training import train
+from tracklearn.core.noise import impure_fraction
 from tracklearn.store.benchmarks import stills, videos
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.runs import Run
@@ -345,6 +346,13 @@ def test_a_level_out_of_reach_costs_its_own_cells_only(finished, tmp_path):
     assert " failed |" in got["table"]
     assert sum("failed" in line for line in lines) == 1
     assert not (whole / "cells" / "world-2_9-with-seed3").exists()
+
+
+def test_impure_is_what_core_says(tmp_path):
+    """Of ten frames three are of person 5 and seven of nobody known: none is of another person."""
+    tracklet, pid = np.zeros(10, int), np.r_[[5] * 3, [-1] * 7]
+    assert impure_fraction(tracklet, pid) == 0
+    assert impure_fraction(tracklet, np.r_[pid[:-1], 6]) == pytest.approx(1 / 4)
 
 
 def test_training_is_the_same_with_the_truth_shuffled_or_gone(finished, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData, SearchExample
 from tracklearn.app.report.page import build_report
-from tracklearn.core.shown import worst_mixed
+from tracklearn.core.shown import called, numbers, worst_mixed
 from tracklearn.types import Tracklets
 
 COLOURS = np.random.default_rng(7).integers(30, 226, (12, 3, 3)).astype(np.uint8)
@@ -257,9 +257,13 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
 
 def test_film_strips_mark_parts_dropped_frames_and_true_persons(full, page):
     mixed = worst_mixed(full.tracklets, full.part, full.similarity)
-    assert [f"tracklet {t}" for t in mixed] == [f"tracklet {t}" for t in full.features]
-    for tracklet in mixed:
-        assert f"tracklet {tracklet} " in page.words
+    assert mixed.tolist() == list(full.features)
+    for tracklet in mixed:  # by the numbers that a search takes: those of its parts
+        own = numbers(tracklet, full.tracklets.tracklet, full.part)
+        first = full.isolated.crop[full.isolated.start[own]]
+        assert np.isin(first, full.tracklets.crop[full.tracklets.tracklet == tracklet]).all()
+        assert f"{called(own)} " in page.words
+        assert f" {own[0]}: " in page.words
     assert ("figure", "class", "dropped") in page.attributes
     edges = {value for tag, name, value in page.attributes if tag == "div" and name == "style"}
     assert {"--edge:var(--c0)", "--edge:var(--c1)", "--edge:var(--dropped)"} <= edges
@@ -334,7 +338,8 @@ def test_covered_frames_are_shown_where_frame_numbers_are_moments(tmp_path):
     passing = replace(data, tracklets=replace(tracklets, box=box, frame=frame), film=film)
     words = rendered(passing, tmp_path).words
     assert "half or more of a person's box lies under" in words
-    assert "tracklet 0 north gate · " in words
+    own = numbers(0, tracklets.tracklet, data.part)
+    assert f"{called(own)} north gate · " in words
     assert "Covered frames" not in rendered(replace(passing, film=None), tmp_path).words
 
 
@@ -415,6 +420,17 @@ def test_wrong_lengths_are_named(name):
     data = bare()
     with pytest.raises(ValueError, match=rf"{name} has shape \(3,\), expected \(\d+,\)"):
         replace(data, **{name: np.zeros(3)})
+
+
+def test_the_files_of_a_camera_are_counted_together(tmp_path):
+    source = {"camera": "north gate", "status": "ok"}
+    sources = [
+        source | {"path": "a.mp4", "frames": 1200, "detections": 30},
+        source | {"path": "b.mp4", "frames": 34, "detections": None},
+        source | {"path": "c.mp4", "status": "skipped", "frames": 9},
+    ]
+    words = rendered(replace(bare(), sources=sources), tmp_path).words
+    assert "north gate a.mp4 and 1 more 1,234 30 " in words
 
 
 def test_too_few_camera_names():

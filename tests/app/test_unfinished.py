@@ -1,11 +1,13 @@
 """Runs that were stopped, cut back, or made by another program: what is kept, what is said."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from tracklearn.app.demo.table import _links
+from tracklearn.app.pipeline import run as pipeline
 from tracklearn.app.report import records
 from tracklearn.app.report.of_run import report
 from tracklearn.store.runs import Run, RunWriter
@@ -68,3 +70,25 @@ def test_judged_steps_without_a_row_of_their_own_give_no_column():
     assert section["judged"] == []
     assert section["rows"] == [(3, "inter", ["4", "0.500"], [])]
     assert records.table([{"index": 0}], []) is None
+
+
+@pytest.mark.parametrize("harm", ["list", "older", "gone", "cut"])
+def test_a_gallery_that_cannot_be_used_is_made_again(done, sources, tmp_path, harm):
+    work = tmp_path / "work"
+    shutil.copytree(done["out"], work)
+    folder = work / "run" / "gallery"
+    want = {p.name: p.read_bytes() for p in folder.iterdir()}
+    manifest = folder / "manifest.json"
+    if harm == "list":
+        manifest.write_text("[]")
+    elif harm == "older":
+        manifest.write_text(
+            json.dumps({**json.loads(manifest.read_text()), "schema": "tracklearn.gallery/0"})
+        )
+    elif harm == "gone":
+        next(folder.glob("features*")).unlink()
+    else:
+        file = next(folder.glob("entries*"))
+        file.write_bytes(file.read_bytes()[:20])
+    pipeline.run(sources, work, **done["arguments"], resume=True)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == want

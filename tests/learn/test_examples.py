@@ -96,5 +96,7 @@ def test_a_method_is_found_by_its_settings_and_its_subclasses_too():
         method_of({})
     with pytest.raises(ValueError, match="cannot be called 'tmc'"):
         tl.register("tmc", own)
+    with pytest.raises(ValueError, match="Config of method 'other' is that of prototypes"):
+        tl.register("other", own)
     with pytest.raises(ValueError, match="has no Config"):
         tl.register("nothing", object())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import save as encode
 
+from tracklearn.learn.network import NAMES
 from tracklearn.store import weights
 
 RNG = np.random.default_rng(0)
@@ -309,3 +310,8 @@ class TestImagenet:
             stem = url.rsplit("/", 1)[1].removesuffix(".pth")
             assert len(stem.rsplit("-", 1)[1]) == 8, name
             assert url.startswith("https://")
+
+
+def test_every_backbone_is_known_by_its_arrays():
+    """What is left out there trains to its end, and then nothing can open the run."""
+    assert set(weights.MARKS) == set(NAMES)

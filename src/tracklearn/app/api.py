@@ -12,7 +12,7 @@ from tracklearn.app.pipeline import run as pipeline
 from tracklearn.app.pipeline import training
 from tracklearn.app.pipeline.plan import TrainPlan, plan_training
 from tracklearn.learn.methods.named import method_of
-from tracklearn.types import Progress
+from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
@@ -56,7 +56,8 @@ def train(
         preset: "cpu", "gpu" or "paper"; by the device when None.
         device: "cpu", "cuda", or the best there is when None.
         seed: decides every random choice.
-        settings: "section.key=value" texts over the preset, for example ["tmc.epochs=10"].
+        settings: "section.key=value" texts over the preset, for example ["tmc.epochs=10"]; with a `config`
+            those of other sections.
         resume: go on with the run in `out`.
         progress: called as progress(what, done, total).
 
@@ -69,6 +70,8 @@ def train(
 
     method = "tmc" if config is None else method_of(config)
     open_set(tracklets)
+    if config is not None and (both := [s for s in settings if s.strip().startswith(f"{method}.")]):
+        raise Refusal(f"{both[0]!r} and a config of {method} say the same: give the one or the other")
     plan = plan_training(
         tracklets,
         method=method,

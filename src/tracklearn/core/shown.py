@@ -43,6 +43,32 @@ def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int 
     return order[n_parts[order] > 1][:n]
 
 
+def numbers(tracklet: int, owner: Array, part: Array) -> Array:
+    """The numbers that people know a tracklet of the set by: what isolation made of it, as search has them.
+
+    Args:
+        tracklet: its number before isolation.
+        owner: (n,) int, those of all crops.
+        part: (n,) int, their parts, −1 dropped.
+
+    Returns:
+        (p,) int64, one for each of its parts, in their order.
+    """
+    pairs = np.unique(np.stack([owner, part], 1)[np.asarray(part) >= 0], axis=0)
+    return np.flatnonzero(pairs[:, 0] == tracklet)
+
+
+def called(found: Array) -> str:
+    """Those numbers in words.
+
+    >>> called(numbers(1, np.array([0, 0, 1, 1, 1]), np.array([0, -1, 0, 1, 1])))
+    'tracklets 1–2'
+    """
+    if not len(found):
+        return "a tracklet that was dropped"
+    return f"tracklet {found[0]}" if len(found) == 1 else f"tracklets {found[0]}–{found[-1]}"
+
+
 def spread(n: int, most: int) -> Array:
     """At most `most` of the rows 0..n−1, evenly spaced."""
     if n == 0:

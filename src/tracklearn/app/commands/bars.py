@@ -50,8 +50,9 @@ class Bars:
             del self.tasks[name]
 
     def note(self, text: str) -> None:
-        """One line that stays."""
-        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        """What stays on the screen, a line or several."""
+        lines = "\n".join(printable(line) for line in text.splitlines())
+        self.console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
 
 def round_line(bars: Bars) -> Callable[[Any], None]:

@@ -22,7 +22,7 @@ from tracklearn.core.noise import tracklet_pid
 from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
-from tracklearn.types import Array, Progress, Refusal
+from tracklearn.types import Progress, Refusal
 
 Scores = dict[str, Any]
 
@@ -205,7 +205,8 @@ def purity(run: Run, set_path: Path) -> Scores:
     truth, given, parts = read_truth(set_path), opened.tracklets, isolated(run, opened)
     found: Scores = {"n_given": len(given), "n_tracklets": len(parts)}
     for name, tracklets in (("impure_given", given), ("impure", parts)):
-        found[name] = _impure(truth.pid[tracklets.crop], tracklet_pid(tracklets, truth), tracklets)
+        impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
+        found[name] = 0.0 if np.isnan(impure) else impure
     rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
     dropped = 1 - parts.n_crops / max(given.n_crops, 1)
     found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
@@ -214,8 +215,3 @@ def purity(run: Run, set_path: Path) -> Scores:
         found |= {"link_precision": last["precision"], "link_recall": last["recall"], "links": links}
         found |= {name: record[name] for name in ("linked", "transitivity") if name in record}
     return found
-
-
-def _impure(pid: Array, owner: Array, tracklets: Any) -> float:
-    known = pid >= 0
-    return float(np.mean((pid != owner[tracklets.tracklet])[known])) if known.any() else 0.0

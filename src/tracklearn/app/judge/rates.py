@@ -64,7 +64,7 @@ def link_rates(
     """How right the links of a run's graphs are, in every round that has one.
 
     Args:
-        graphs: round -> arrays of a `core.graph.Graph`, as `Run.kept` gives them.
+        graphs: round -> arrays of a `core.graph.Graph`, as `Run.kept` gives them; others are passed over.
         tracklets: as isolation left them; the graphs join them.
         truth: of the set.
 
@@ -77,6 +77,8 @@ def link_rates(
     pid = tracklet_pid(tracklets, truth)
     found = []
     for index, arrays in graphs.items():
+        if not {"start", "to", "weight"} <= arrays.keys():  # what another method keeps
+            continue
         made = graph.Graph(arrays["start"], arrays["to"], arrays["weight"])
         precision, recall = graph.precision_recall(made, pid, tracklets.camid)
         found.append({"round": index, "precision": precision, "recall": recall})

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracklearn.app.report import charts
 from tracklearn.core.cover import covered
-from tracklearn.core.shown import spread
+from tracklearn.core.shown import called, numbers, spread
 from tracklearn.types import Array, Tracklets
 
 HIDDEN = 0.5  # share of a box under another one from which a frame counts as covered
@@ -83,7 +83,7 @@ def _example(
     )
     rows = rows[spread(len(rows), _SHOWN)]
     return {
-        "name": f"tracklet {tracklet}",
+        "name": called(numbers(tracklet, tracklets.tracklet, part)),
         "camera": cameras[int(tracklets.camid[tracklet])],
         "n": end - first,
         "shots": [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from tracklearn.app.pictures import fit
 from tracklearn.app.report import charts, covered, links, records
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.selection import frames, length_bins, letters, tile
-from tracklearn.core.shown import STRIPS, representative, spread, worst_mixed
+from tracklearn.core.shown import STRIPS, called, numbers, representative, spread, worst_mixed
 from tracklearn.types import Array
 
 if TYPE_CHECKING:
@@ -145,19 +145,22 @@ class Sections:
         mean_size = size / np.maximum(crops, 1)[:, None]
         before = np.bincount(tracklets.camid, minlength=n)
         after = np.bincount(data.isolated.camid, minlength=n)
-        notes: dict[str, Mapping[str, Any]] = {
-            str(s.get("camera", "")): s for s in data.sources if s.get("status") != "skipped"
-        }
+        notes: dict[str, list[Mapping[str, Any]]] = {}
+        for source in data.sources:
+            if source.get("status") != "skipped":
+                notes.setdefault(str(source.get("camera", "")), []).append(source)
         rows = []
         for camid, name in enumerate(data.cameras):
-            note = notes.get(name, {})
+            own = notes.get(name, [])
+            files = [Path(str(note["path"])).name for note in own if note.get("path")]
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             width, height = mean_size[camid]
             rows.append(
                 {
                     "name": name,
-                    "path": Path(str(note.get("path", ""))).name,
-                    "frames": note.get("frames"),
-                    "detections": note.get("detections"),
+                    "path": files[0] + more if files else "",
+                    "frames": _sum(note.get("frames") for note in own),
+                    "detections": _sum(note.get("detections") for note in own),
                     "tracklets": int(before[camid]),
                     "isolated": int(after[camid]),
                     "crops": int(crops[camid]),
@@ -247,7 +250,8 @@ class Sections:
             }
             for i in shown
         ]
-        name = f"tracklet {tracklet}"
+        own = numbers(tracklet, data.tracklets.tracklet, np.asarray(data.part))
+        name = called(own)
         curve = charts.similarity_curve(
             frame, np.asarray(data.similarity)[rows], part, alt=f"similarity of adjacent frames in {name}"
         )
@@ -263,7 +267,7 @@ class Sections:
             "camera": data.cameras[int(data.tracklets.camid[tracklet])],
             "span": f"{clock(data.tracklets.time[first])} – {clock(data.tracklets.time[end - 1])}",
             "n": len(rows),
-            "parts": [(charts.part_colour(p), sizes[p]) for p in sorted(sizes)],
+            "parts": [(charts.part_colour(p), sizes[p], n) for p, n in zip(sorted(sizes), own, strict=True)],
             "n_dropped": int((part < 0).sum()),
             "shots": shots,
             "curve": curve,
@@ -479,6 +483,12 @@ class Sections:
         """(stage, seconds, share of the longest)."""
         longest = max(self.data.seconds.values(), default=0.0) or 1.0
         return [(name, s, s / longest) for name, s in self.data.seconds.items()]
+
+
+def _sum(values: Iterable[Any]) -> int | None:
+    """The sum of what is known; None where nothing is."""
+    counts = [int(value) for value in values if known(value)]
+    return sum(counts) if counts else None
 
 
 def _persons(rates: Mapping[str, Any]) -> dict[int, int]:

@@ -49,6 +49,9 @@ def register(name: str, module: Any) -> None:
             raise Refusal(
                 f"method {name!r} has no {part}: it needs a model Config and a function method(config)"
             )
+    for other in names():
+        if other != name and method_module(other).Config is module.Config:
+            raise Refusal(f"the Config of method {name!r} is that of {other}: make a subclass of it")
     _OWN[name] = module
 
 
