@@ -16,6 +16,7 @@ from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import classifier
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
+from tracklearn.learn.methods.named import method_module
 from tracklearn.types import ArrayCrops, PseudoLabels, Tracklets
 
 FAST = {
@@ -549,3 +550,37 @@ def test_bfloat16_learns_on_cuda(easy, compiled):
     config = train.Config(precision="bfloat16", compile=compiled)
     events = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda", config=config))
     assert events[-2].losses["total"] < events[2].losses["total"]
+
+
+@pytest.mark.parametrize("name", ["tmc", "mmt", "uga", "msplr"])
+def test_a_method_that_does_not_look_at_features_first_waits_for_a_sample_only(
+    people, small, name, monkeypatch
+):
+    monkeypatch.setattr(train, "SAMPLED", 12)
+    tracklets, crops, _ = people()
+    read = []
+
+    class Counted:
+        def __len__(self):
+            return len(crops)
+
+        def read(self, rows):
+            read.append(len(rows))
+            return crops.read(rows)
+
+    module = method_module(name)
+    for isolate in (False, True):
+        more = {"sampling": "all"} if name == "uga" else {}  # the boxes here say nothing of places
+        method = module.method(module.Config(isolate=isolate, eps_intra="auto", **more))
+        networks = [small(crops) for _ in range(method.networks)]
+        read.clear()
+        prepared = next(train.train(method, networks, tracklets, Counted()))
+        known = np.isfinite(prepared.similarity)
+        assert len(prepared.features) == len(prepared.row) == sum(read)
+        if isolate:
+            assert sum(read) == tracklets.n_crops
+        else:
+            assert 12 <= sum(read) < 12 + tracklets.length.max()
+            whole = np.isin(tracklets.tracklet, tracklets.tracklet[prepared.row])
+            assert np.flatnonzero(whole).tolist() == prepared.row.tolist()
+        assert known.sum() == len(prepared.row) - len(np.unique(tracklets.tracklet[prepared.row]))

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -345,3 +346,39 @@ def test_a_time_whose_sum_lost_its_name_is_no_time(tmp_path):
     run = Run(tmp_path / "run")
     assert run.times == [{"round": 1, "fit": 0.5}]
     assert run.lost_times == 1
+
+
+def test_labels_that_stay_are_written_once(tmp_path):
+    path = tmp_path / "run"
+    writer = RunWriter(path, MANIFEST)
+    rows = [[0, 1], [0, 1], [1, 0], [1, 0], [0, 1]]
+    stamps = []
+    for i, row in enumerate(rows):
+        writer.write_round(record(i), np.array(row), {})
+        stamps.append((path / "labels.safetensors").stat().st_ino)
+        if i == 2:
+            writer.write_state({"x": np.ones(2)}, {"step": 4})
+    assert [a == b for a, b in pairwise(stamps)] == [True, False, True, False]
+    assert Run(path).labels.tolist() == rows
+    assert Run(path).label_rows.tolist() == [[0, 1], [1, 0], [0, 1]]
+    writer.close()
+    with RunWriter(path, MANIFEST, resume=True) as again:
+        again.read_state()
+        assert Run(path).labels.tolist() == rows[:3]
+        again.write_round(record(3), np.array([5, 5]), {})
+    assert Run(path).labels.tolist() == [*rows[:3], [5, 5]]
+
+
+def test_a_run_that_wrote_all_labels_every_round_is_read(tmp_path):
+    path = tmp_path / "run"
+    with RunWriter(path, MANIFEST) as writer:
+        for i, row in enumerate([[0, 1], [1, 0]]):
+            writer.write_round(record(i), np.array(row), {})
+    rounds = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({k: v for k, v in r.items() if k != "labels"}) + "\n" for r in rounds)
+    (path / "rounds.jsonl").write_text(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(
+        json.dumps({k: v for k, v in manifest.items() if k not in ("files", "coming", "seal")})
+    )
+    assert Run(path).labels.tolist() == [[0, 1], [1, 0]]

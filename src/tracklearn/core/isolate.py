@@ -16,7 +16,7 @@ import numpy as np
 
 from tracklearn.core import threads
 from tracklearn.core.cluster import dbscan
-from tracklearn.core.features import as_matrix, check_lengths, exact_dtype, is_tensor, row_lengths, unit_rows
+from tracklearn.core.features import as_matrix, check_lengths, exact_dtype, is_tensor, row_lengths
 from tracklearn.core.frames import check_rows, spans_of
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.types import Array, Refusal
@@ -29,6 +29,7 @@ Metric = Literal["euclidean", "cosine", "jaccard"]
 METHODS: tuple[Method, ...] = ("dbscan", "change-point")
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
+_ADJACENT = 1 << 19  # numbers whose neighbours are compared at a time: 4 MB in float64
 _CELLS = 1 << 24  # float32 similarities of one long tracklet's frames held at a time: 64 MB
 
 
@@ -128,15 +129,19 @@ def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
         tracklet: (n,) int, non-decreasing, rows in the order of frames.
 
     Returns:
-        (n,) float32, −1 to 1; NaN at the first crop of a tracklet.
+        (n,) float32, −1 to 1; NaN at the first crop of a tracklet. Memory: a few MB beside it.
 
     Raises:
         ValueError: the lengths differ; `tracklet` decreases; features not finite or all zero (names rows).
     """
-    features = unit_rows(features)
+    features, length = row_lengths(features)
     tracklet = check_rows(features, tracklet, None, None)
     out = np.full(len(features), np.nan, np.float32)
-    out[1:] = np.clip(np.einsum("ij,ij->i", features[1:], features[:-1]), -1, 1)
+    step = max(1, _ADJACENT // max(1, features.shape[1]))
+    for lo in range(1, len(features), step):
+        hi = min(lo + step, len(features))
+        unit = (features[lo - 1 : hi].astype(np.float64) / length[lo - 1 : hi, None]).astype(np.float32)
+        out[lo:hi] = np.clip(np.einsum("ij,ij->i", unit[1:], unit[:-1]), -1, 1)
     out[1:][np.diff(tracklet) != 0] = np.nan
     return out
 

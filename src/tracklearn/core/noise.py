@@ -191,10 +191,11 @@ def tracklet_pid(tracklets: Tracklets, truth: Truth) -> Array:
     known = pid >= 0
     if not known.any():
         return out
-    people, code = np.unique(pid[known], return_inverse=True)
-    count = np.zeros((len(tracklets), len(people)), np.int64)
-    np.add.at(count, (tracklets.tracklet[known], code), 1)
-    best = count.argmax(1)
-    enough = 2 * count.sum(1) >= tracklets.length
-    out[enough] = people[best[enough]]
+    # Pairs that are there are counted: of single images a table of tracklets and persons is almost empty.
+    pair, count = np.unique(np.stack([tracklets.tracklet, pid], 1)[known], axis=0, return_counts=True)
+    order = np.lexsort((pair[:, 1], -count, pair[:, 0]))  # of a tracklet's persons the most frequent first
+    owner, first, n = np.unique(pair[order, 0], return_index=True, return_counts=True)
+    total = np.add.reduceat(count, np.cumsum(n) - n)
+    enough = 2 * total >= tracklets.length[owner]
+    out[owner[enough]] = pair[order[first[enough]], 1]
     return out

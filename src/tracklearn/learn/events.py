@@ -19,10 +19,12 @@ class Prepared:
     Args:
         tracklets: after `Method.prepare`.
         part: (n,) int64, part of each original row in its tracklet, −1 = dropped.
-        features: (n, d) float32 unit features of the original rows by the starting weights; of several
-            processes only the first has them, the others get (0, d).
+        row: (m,) int64, the original rows whose features are there, ascending: all, or whole tracklets spread
+            over the set where the method does not look at them.
+        features: (m, d) float32 unit features of these rows by the starting weights; of several processes
+            only the first has them, the others get (0, d).
         similarity: (n,) float32 cosine similarity of each row to the one before in its tracklet; nan at
-            the start of a tracklet. (0,) where `features` is empty.
+            the start of a tracklet, and where there is no feature. (0,) on the other processes.
         n_before, n_after: tracklets.
         dropped: crops.
         seconds: taken.
@@ -30,6 +32,7 @@ class Prepared:
 
     tracklets: Tracklets
     part: Array
+    row: Array
     features: Array
     similarity: Array
     n_before: int

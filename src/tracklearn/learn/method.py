@@ -157,8 +157,10 @@ class Method:
 
     Args:
         name: for the record.
-        prepare: (features of all crops (n, d), tracklets) -> part (n,), −1 drops a crop; None leaves the
-            tracklets as they are.
+        prepare: (features of all crops (n, d), tracklets, similarity of adjacent crops (n,)) -> part (n,), −1
+            drops a crop; None leaves the tracklets as they are.
+        prepare_looks: whether `prepare` asks for features and similarity. Where it does not, or is None, only
+            those of a sample are extracted, for the record; `prepare` gets (0, d) and (0,).
         stages: run one after the other on the same networks.
         networks: number of students, each with a teacher of its own.
         cameras: fewest cameras whose tracklets it can learn from.
@@ -167,8 +169,9 @@ class Method:
     """
 
     name: str
-    prepare: Callable[[Array, Tracklets], Array] | None
+    prepare: Callable[[Array, Tracklets, Array], Array] | None
     stages: tuple[Stage, ...]
     networks: int = 1
     cameras: int = 1
+    prepare_looks: bool = True
     tensors: bool = False

@@ -36,6 +36,7 @@ from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Trac
 
 # Version of the arrays and meta in a State; a state of another version is refused.
 STATE_FORMAT = 3
+SAMPLED = 4096  # crops behind the similarities on record where a method does not look at features first
 
 __all__ = [
     "Config",
@@ -101,7 +102,8 @@ def train(
     on from any of the states. That is tested on CPU. On CUDA, torch's deterministic algorithms are on while a
     round is computed (for the whole process, as before again at every event), and torch warns of an operation
     that has none; CUBLAS_WORKSPACE_CONFIG is set where it is not, which must come before the process's first
-    use of cuBLAS. Memory: the features of all crops, O(n·d), until the first round.
+    use of cuBLAS. Memory: the features of all crops, O(n·d), until the first
+    round, where the method looks at them.
 
     Several processes each call this with the same arguments and their own `ranks`; all get the same events.
 
@@ -209,18 +211,25 @@ class _Training:
     def _prepare(self) -> Prepared:
         began = time.perf_counter()
         ranks = self.pairs.ranks
-        features = self._extract("isolation", self.pairs.teachers[0], self.original.crop, self.crops)
-        if self.method.prepare is not None:
+        prepare, looks = self.method.prepare, self.method.prepare is not None and self.method.prepare_looks
+        row = np.arange(self.original.n_crops) if looks else _sample(self.original)
+        crop = self.original.crop[row]
+        features = self._extract("isolation", self.pairs.teachers[0], crop, self.crops)
+        similarity = np.full(self.original.n_crops if ranks.rank == 0 else 0, np.nan, np.float32)
+        if ranks.rank == 0:
+            similarity[row] = isolate.adjacent_similarity(features, self.original.tracklet[row])
+        if prepare is not None:
             if ranks.rank == 0:
-                self.part = np.asarray(self.method.prepare(self._given(features), self.original), np.int64)
+                given = (self._given(features), similarity) if looks else (features[:0], similarity[:0])
+                self.part = np.asarray(prepare(given[0], self.original, given[1]), np.int64)
             self.part = ranks.from_first(self.part)
         self.tracklets = self.original.split(self.part)
-        owner = self.original.tracklet[: len(features)]
         return Prepared(
             tracklets=self.tracklets,
             part=self.part,
+            row=row,
             features=features,
-            similarity=isolate.adjacent_similarity(features, owner),
+            similarity=similarity,
             n_before=len(self.original),
             n_after=len(self.tracklets),
             dropped=int((self.part < 0).sum()),
@@ -415,6 +424,15 @@ class _Training:
         if "fit" in meta:
             stage, _ = self._rounds()[self.place]
             self.fit = Fit.restored(stage, self._material(stage).tracklets, self.pairs, arrays, meta["fit"])
+
+
+def _sample(tracklets: Tracklets) -> Array:
+    """(m,) rows of whole tracklets, evenly spread over the set, about `SAMPLED` of them or all."""
+    if tracklets.n_crops <= SAMPLED:
+        return np.arange(tracklets.n_crops)
+    order = np.random.default_rng(0).permutation(len(tracklets))
+    n = int(np.searchsorted(np.cumsum(tracklets.length[order]), SAMPLED)) + 1
+    return np.flatnonzero(np.isin(tracklets.tracklet, order[:n]))
 
 
 def _placed(network: Network, device: torch.device) -> Network:

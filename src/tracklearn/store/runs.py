@@ -4,7 +4,8 @@
     RUN/rounds.jsonl            one line a round: clusters, noise share, losses, agreement, …
     RUN/times.jsonl             seconds of each round and stage (kept apart: they differ from run to run)
     RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
-    RUN/labels.safetensors      label of every isolated tracklet in every round
+    RUN/labels.safetensors      labels of every isolated tracklet, a row for each time that they changed; a
+                                round's record says which row is its own
     RUN/kept/*.safetensors      arrays of the method's own, one file a round (UGA: its graph)
     RUN/stages/*.safetensors    the teacher wherever labels that stayed for several rounds came to an end
                                 (after UGA's first stage, MSPLR's source and each of its steps)
@@ -182,10 +183,13 @@ class RunWriter:
         self._folder.put({"isolation.safetensors": pack_arrays(arrays, dict(summary))})
 
     def write_round(self, record: Mapping[str, Any], label: Array, seconds: Mapping[str, float]) -> None:
-        """Add one round to the record."""
-        self.rounds.append(dict(record))
-        self.labels.append(np.asarray(label, np.int32))
-        self._folder.put(self._record())
+        """Add one round to the record; labels that stay are not written again: there may be many rounds."""
+        label = np.asarray(label, np.int32)
+        stays = bool(self.labels) and np.array_equal(self.labels[-1], label)
+        if not stays:
+            self.labels.append(label)
+        self.rounds.append({**record, "labels": len(self.labels) - 1})
+        self._folder.put(self._record(labels=not stays))
         self._add_time({"round": record["index"], **seconds})
 
     def _add_time(self, entry: Mapping[str, Any]) -> None:
@@ -203,10 +207,10 @@ class RunWriter:
         """Keep the teacher as it is after round `index`, the last on its labels."""
         self._folder.put({f"stages/{index:05d}-{stage}.safetensors": weights.encode(arrays, metadata)})
 
-    def _record(self) -> dict[str, bytes]:
-        """The files that tell of all rounds so far."""
+    def _record(self, *, labels: bool) -> dict[str, bytes]:
+        """The files that tell of all rounds so far, that of the labels where they are new."""
         files = {"rounds.jsonl": "".join(plain_json(r) + "\n" for r in self.rounds).encode()}
-        if self.labels:
+        if labels and self.labels:
             files["labels.safetensors"] = pack_arrays({"label": np.stack(self.labels)})
         return files
 
@@ -256,9 +260,12 @@ class RunWriter:
         ]
         run = Run(self.path)
         self.rounds = run.rounds[:done] if done else []
-        self.labels = list(run.labels[:done]) if done else []
+        last = max(_rows(self.rounds), default=-1)
+        self.labels = list(run.label_rows[: last + 1]) if done else []
         kept = [t for t in run.times if t.get("round", done) < done]
-        self._folder.put(self._record(), drop=[*gone, *states, *([] if done else ["labels.safetensors"])])
+        self._folder.put(
+            self._record(labels=True), drop=[*gone, *states, *([] if done else ["labels.safetensors"])]
+        )
         write_atomic(self.path / "times.jsonl", b"".join(map(_time_line, kept)))
 
     def finish(
@@ -293,6 +300,11 @@ class RunWriter:
         self._add_time({"stage": "train", **seconds})
         self.manifest["status"] = "finished"
         self._folder.put({}, drop=[state.name for state in self._states()])
+
+
+def _rows(rounds: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Which row of the labels belongs to each round; its own where an older program wrote one for each."""
+    return [int(record.get("labels", i)) for i, record in enumerate(rounds)]
 
 
 def _passing(file: Path) -> bool:
@@ -367,10 +379,15 @@ class Run:
         return read_lines(self._checked("rounds.jsonl"))
 
     @property
-    def labels(self) -> Array:
-        """(rounds, t) int32: label of every isolated tracklet in every round."""
+    def label_rows(self) -> Array:
+        """(r, t) int32: labels of every isolated tracklet, a row for each time that they changed."""
         path = self._checked("labels.safetensors")
         return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
+
+    @property
+    def labels(self) -> Array:
+        """(rounds, t) int32: label of every isolated tracklet in every round."""
+        return self.label_rows[_rows(self.rounds)]
 
     def kept(self) -> dict[int, dict[str, Array]]:
         """The method's own arrays by round, in order; no entry for rounds that have none."""

@@ -19,13 +19,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tracklearn.app.pipeline.estimated import Estimate, StageEstimate, size
 from tracklearn.app.pipeline.plan import Start, TrainPlan
-from tracklearn.learn import backbone, deterministic, embed
+from tracklearn.learn import deterministic, embed
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment, Material, Stage, Target, View
 from tracklearn.learn.ranks import Ranks, launched
 from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
-from tracklearn.learn.train import PRECISIONS
+from tracklearn.learn.train import PRECISIONS, SAMPLED
 from tracklearn.store import memory as machine
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
@@ -108,7 +108,7 @@ def estimate(
     n_processes, k = launched(), method.networks
     device = torch.device(plan.device)
     total = 1 + len(method.stages)
-    network = _network(plan, 0)
+    network = plan.network_of(_start(plan, 0), seed=plan.seed)
     missed = 1 - crops.capacity / tracklets.n_crops
     speed, start_seconds, n_measured = _extraction(plan, network, tracklets, crops, missed, clock)
     tell("measuring", 1, total)
@@ -124,7 +124,9 @@ def estimate(
         stages.append(_stage(stage, stage.iterations(given), drawn, step, speed, own, plan, k, n_processes))
         steps.append(step)
         tell("measuring", 2 + done, total)
-    isolation = math.ceil(tracklets.n_crops / n_processes) * speed.of(speed.extract)
+    looks = method.prepare is not None and method.prepare_looks
+    first = tracklets.n_crops if looks else min(tracklets.n_crops, SAMPLED)
+    isolation = math.ceil(first / n_processes) * speed.of(speed.extract)
     epochs = [s.seconds["fit"] + s.seconds["extract"] * s.assignments / max(s.rounds, 1) for s in stages]
     seconds = {
         "start": start_seconds,
@@ -134,7 +136,7 @@ def estimate(
         + isolation
         + sum(s.rounds * epoch for s, epoch in zip(stages, epochs, strict=True)),
     }
-    features = tracklets.n_crops * network.feature_dim * 4
+    features = first * network.feature_dim * 4
     # A labelled source keeps its crops besides.
     keeping = {id(c): c for c in (crops, *(s.material.crops for s in method.stages if s.material))}
     cache = sum(getattr(c, "capacity", 0) for c in keeping.values()) * height * width * 3
@@ -167,7 +169,7 @@ def estimate(
             "precision": plan.compute.precision,
             "preset": plan.preset,
         },
-        isolation=method.prepare is not None,
+        isolation=looks,
         stages=tuple(stages),
         seconds=seconds,
         memory=memory,
@@ -179,22 +181,13 @@ def estimate(
             "batches": _STEPS * len(steps),
             "seconds": time.perf_counter() - began,
         },
-        assumptions=_assumptions(plan, method.prepare is not None, labels.n_clusters, depends),
+        assumptions=_assumptions(plan, looks, labels.n_clusters, depends),
         warnings=(*_slow(stages, steps), *_warnings(memory)),
     )
 
 
 def _start(plan: TrainPlan, k: int) -> Start:
     return plan.starts[min(k, len(plan.starts) - 1)]
-
-
-def _network(plan: TrainPlan, k: int) -> Network:
-    """Network k with its weights, norms not yet measured."""
-    start = _start(plan, k)
-    network = backbone.build(plan.network, seed=plan.seed + k)
-    if start.info.name != "none":
-        network.load_weights(start.arrays, info=start.info)
-    return network
 
 
 def _labels(n: int, n_clusters: int) -> PseudoLabels:
@@ -237,7 +230,7 @@ def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[
         return 0.0
 
     def calibrate(n: int) -> float:
-        network = _network(plan, bare[0])
+        network = plan.network_of(_start(plan, bare[0]), seed=plan.seed + bare[0])
         began = clock()
         network.calibrate([images[:n]], neck=network.start == "random")
         return clock() - began

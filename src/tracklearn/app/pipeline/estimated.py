@@ -44,8 +44,8 @@ class Estimate:
             precision, preset.
         isolation: whether tracklets are cut first.
         stages: in their order.
-        seconds: of `start` (norms measured), `isolation` (features of all crops), `epoch` (the longest
-            stage's mean) and `all`; clustering is not in them.
+        seconds: of `start` (norms measured), `isolation` (features of all crops or a sample), `epoch` (the
+            longest stage's mean) and `all`; clustering is not in them.
         memory: bytes by place (`cpu`, or the CUDA device and `cpu`): `needed` by one process, and `total`
             of the machine or the device, None where it is not known.
         features_bytes, cache_bytes: of the features before the first epoch, and of decoded crops.
@@ -77,7 +77,7 @@ class Estimate:
 
         students = count(run["n_networks"], "student")
         teachers = count(run["n_networks"], "teacher")
-        first = "isolation" if self.isolation else "all crops"
+        first = "isolation" if self.isolation else "a look at some"
         height, width = run["height"], run["width"]
         lines.append("What would run; nothing is written:")
         line("method", f"{run['method']}: {students}, {teachers}")

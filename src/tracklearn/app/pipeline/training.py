@@ -213,7 +213,7 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
             "part": event.part.astype(np.int32),
             "similarity": event.similarity.astype(np.float32),
             "row": rows,
-            "feature": event.features[rows].astype(np.float32),
+            "feature": event.features[np.searchsorted(event.row, rows)].astype(np.float32),
         },
         {
             "n_before": event.n_before,

@@ -58,16 +58,20 @@ class Config(BaseModel):
         return self
 
 
-def parts(config: Config, features: Array | Tensor, tracklets: Tracklets) -> Array:
+def parts(
+    config: Config, features: Array | Tensor, tracklets: Tracklets, similarity: Array | None = None
+) -> Array:
     """The part (n,) of its tracklet that each crop belongs to, −1 = dropped; see `core.isolate.isolate`.
 
     Args:
         config: how; `isolate` itself is not asked.
         features: (n, d) of the crops.
         tracklets: whose crops they are.
+        similarity: what `core.isolate.adjacent_similarity` gives for them, where that is known.
     """
     if config.eps_intra == "auto":
-        similarity = isolate.adjacent_similarity(features, tracklets.tracklet)
+        if similarity is None:
+            similarity = isolate.adjacent_similarity(features, tracklets.tracklet)
         eps = isolate.typical_step(similarity, metric=config.metric)
     else:
         eps = config.eps_intra

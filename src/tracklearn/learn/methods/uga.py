@@ -166,6 +166,7 @@ def method(config: Config | None = None) -> Method:
     return Method(
         name="uga+isolation" if config.isolate else "uga",
         prepare=partial(_prepare, config),
+        prepare_looks=config.isolate,
         stages=(intra, inter),
         cameras=2,
         tensors=True,
@@ -233,7 +234,9 @@ class Descent(torch.optim.Optimizer):
                     parameter.div_(parameter.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 
-def _prepare(config: Config, features: Array | Tensor, tracklets: Tracklets) -> Array:
+def _prepare(
+    config: Config, features: Array | Tensor, tracklets: Tracklets, similarity: Array | None = None
+) -> Array:
     """The part (n,) of its tracklet of each crop, −1 where the tracklet or the crop is not used."""
     cameras = np.unique(tracklets.camid)
     if len(cameras) < 2:
@@ -242,7 +245,7 @@ def _prepare(config: Config, features: Array | Tensor, tracklets: Tracklets) -> 
         )
     part = np.zeros(tracklets.n_crops, np.int64)
     if config.isolate:
-        part = isolation.parts(config, features, tracklets)
+        part = isolation.parts(config, features, tracklets, similarity)
     used = np.flatnonzero(part >= 0)
     stride = int(part.max(initial=0)) + 1
     key, number = np.unique(tracklets.tracklet[used] * stride + part[used], return_inverse=True)
