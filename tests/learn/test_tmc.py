@@ -28,6 +28,7 @@ def test_defaults_are_the_papers():
         "metric": "euclidean",
         "k1": 30,
         "k2": 6,
+        "jaccard": "tracklearn",
         "rho": 1.6e-3,
         "min_samples": 4,
         "neighbors": "exact",
@@ -231,3 +232,15 @@ def test_change_points_isolate_too(people, small):
         ]
         assert np.mean(pure) > 0.9
         assert prepared.n_before < prepared.n_after
+
+
+def test_the_form_of_the_jaccard_distance_can_be_chosen(people):
+    tracklets, _, _ = people(n_people=8)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(len(tracklets), 8)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    eps = {
+        form: tmc.method(tmc.Config(jaccard=form)).stages[0].assign(features, tracklets, {}).eps
+        for form in ("tracklearn", "mmt", "spcl")
+    }
+    assert len(set(eps.values())) == 3

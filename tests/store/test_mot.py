@@ -6,11 +6,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from tracklearn.core.boxes import iou
 from tracklearn.store.film import mot_text
 from tracklearn.store.film.mot import (
     Boxes,
     detection_f1,
-    iou,
     read_detections,
     read_results,
     read_truth,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tracklearn.core.boxes import iou
 from tracklearn.types import Array, NoiseRates, Refusal, Tracklets, Truth
 
 
@@ -62,9 +63,9 @@ def match_boxes(
         if a == b:
             continue
         rows, truths = order[lo:hi], truth_order[a:b]
-        iou = _iou(box[rows], truth_box[truths])
-        best = iou.argmax(1)
-        pid[rows] = np.where(iou.max(1) >= min_iou, truth_pid[truths[best]], -1)
+        overlap = iou(box[rows], truth_box[truths])
+        best = overlap.argmax(1)
+        pid[rows] = np.where(overlap.max(1) >= min_iou, truth_pid[truths[best]], -1)
     return pid
 
 
@@ -152,19 +153,6 @@ def impure_fraction(tracklet: Array, pid: Array) -> float:
     pair, count = np.unique(np.stack([tracklet, pid], 1)[matched], axis=0, return_counts=True)
     _, start = np.unique(pair[:, 0], return_index=True)
     return 1 - float(np.maximum.reduceat(count, start).sum() / count.sum())
-
-
-def _iou(a: Array, b: Array) -> Array:
-    """(n, m) intersection over union; 0 for boxes without area."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(2)
-    area_a, area_b = (
-        np.clip(a[:, 2:] - a[:, :2], 0, None).prod(1),
-        np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1),
-    )
-    union = area_a[:, None] + area_b - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _count(pairs: Array) -> tuple[int, Array]:

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +103,13 @@ def _names(models: Models) -> str:
 
 def _known(section: str, models: Models, what: str) -> str:
     if section not in models:
-        raise Refusal(f"{what} {section!r} is unknown{_nearest(section, list(models))}")
+        raise Refusal(f"{what} {section!r} is unknown{nearest(section, list(models))}")
     return section
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known name, or all of them."""
+    known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
 
@@ -123,7 +125,7 @@ def _validate(section: str, model: type[BaseModel], values: Mapping[str, Any]) -
             for part in first["loc"][:-1]:
                 owner = owner.model_fields[str(part)].annotation
             known = list(owner.model_fields)
-            raise Refusal(f"setting {where} is unknown{_nearest(str(first['loc'][-1]), known)}") from error
+            raise Refusal(f"setting {where} is unknown{nearest(str(first['loc'][-1]), known)}") from error
         if not first["loc"]:  # about several settings together
             raise Refusal(f"setting {where}: {first['msg'].removeprefix('Value error, ')}") from error
         # A setting of several types has an error for each, and the type behind its name.

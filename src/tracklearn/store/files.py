@@ -154,6 +154,12 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def move(path: Path, to: Path) -> None:
+    """Give a file or folder another name, safe on disk; a file that is there gives way."""
+    path.replace(to)
+    sync_folder(to.parent)
+
+
 def put_folder(temporary: Path, path: Path) -> None:
     """Give a finished folder, whose files are synced, its name, so that it is there whole or not at all."""
     sync_folder(temporary)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from tracklearn.app.experiments.grid import Beside, Data, Grid, Noise, Published, Variant, nearest
+from tracklearn.app.experiments.grid import Beside, Data, Grid, Noise, Published, Variant
+from tracklearn.store.config import nearest
 from tracklearn.types import Refusal
 
 _FOLDER = Path(__file__).parent

@@ -21,7 +21,6 @@ mAP = 0.118
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -369,10 +368,4 @@ def slug(label: str) -> str:
 
 def _known(name: str, known: Any, what: str) -> None:
     if name not in known:
-        raise Refusal(f"{what} {name!r} is unknown{nearest(name, list(known))}")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """The end of an error message: the nearest known name, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
+        raise Refusal(f"{what} {name!r} is unknown{settings_store.nearest(name, list(known))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import textwrap
@@ -16,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from tracklearn.app.pipeline.plan import setting_models
 from tracklearn.app.pipeline.presets import PRESETS
+from tracklearn.store.config import nearest
 from tracklearn.types import Refusal
 
 _ORIGIN = re.compile(r"\s*\[(?:[^][]*)\]")
@@ -55,9 +55,7 @@ def listing(section: str | None = None) -> list[Setting]:
     """
     models = setting_models()
     if section is not None and section not in models:
-        near = difflib.get_close_matches(section, models, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(models)}"
-        raise Refusal(f"section {section!r} is unknown: {hint}")
+        raise Refusal(f"section {section!r} is unknown{nearest(section, models)}")
     chosen = models if section is None else {section: models[section]}
     return [setting for name, model in chosen.items() for setting in _of(model, (name,))]
 

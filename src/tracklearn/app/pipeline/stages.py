@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder, sync_folder
+from tracklearn.store.files import (
+    DamagedError,
+    beside,
+    hash_file,
+    make_folder,
+    move,
+    remove_folder,
+    sync_folder,
+)
 from tracklearn.store.sealed import read_sealed, write_sealed
 
 Entry = dict[str, Any]
@@ -83,7 +91,7 @@ class Stages:
         if entry and entry.get("old", {}).get("digest") == digest:
             _remove(product)
             _remove(beside(product, after=".partial"))
-            _move(aside, product)
+            move(aside, product)
             entry = self._note(name, entry["old"])
         if entry and entry["digest"] == digest and entry["done"] and _is_whole(product, entry):
             yield False
@@ -103,13 +111,13 @@ class Stages:
         running: Entry = {"digest": digest, "done": False, "seconds": spent, **({"old": old} if old else {})}
         self._note(name, running)
         if old is entry is not None:
-            _move(product, aside)
+            move(product, aside)
         began = time.perf_counter()
         try:
             yield True
         except BaseException:
             if old is not None and not product.exists():
-                _move(aside, product)
+                move(aside, product)
                 self._note(name, old)
             else:
                 seconds = round(spent + time.perf_counter() - began, 3)
@@ -172,11 +180,6 @@ def _is_whole(product: Path, entry: Entry) -> bool:
     if not product.exists():
         return False
     return "sha256" not in entry or hash_file(product) == entry["sha256"]
-
-
-def _move(path: Path, to: Path) -> None:
-    path.rename(to)
-    sync_folder(to.parent)
 
 
 def _remove(path: Path) -> None:

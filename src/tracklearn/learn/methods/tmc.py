@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tracklearn.core import cluster
+from tracklearn.core.jaccard import Mode
 from tracklearn.learn import losses, sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam, classifier
@@ -35,6 +36,11 @@ class Config(isolation.Config):
 
     k1: Count = Field(default=30, description="Neighbours in the Jaccard distance [code TMC; 20 in MMT].")
     k2: Count = Field(default=6, description="Neighbours averaged in the Jaccard distance [code MMT].")
+    jaccard: Mode = Field(
+        default="tracklearn",
+        description="Form of the Jaccard distance: this project's, or as MMT's or SpCL's code has it "
+        "[chosen; METHODS 2.2].",
+    )
     rho: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=1.6e-3,
         description="Share of smallest distances whose mean is eps [paper 3.3 data-dependent; code MMT].",
@@ -158,6 +164,7 @@ def _associate(
         rho=config.rho,
         min_samples=config.min_samples,
         eps=frozen,
+        mode=config.jaccard,
         neighbors=config.neighbors,
         fit_to_size=config.fit_to_size,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracklearn.store.film import mot
+from tracklearn.core.boxes import iou
 from tracklearn.types import Array
 
 
@@ -41,7 +41,7 @@ def suppress(box: Array, score: Array, *, max_iou: float) -> Array:
         (m,) int64 rows.
     """
     order = np.argsort(-np.asarray(score), kind="stable")
-    overlap = mot.iou(box[order], box[order]) > max_iou
+    overlap = iou(box[order], box[order]) > max_iou
     keep = np.ones(len(order), bool)
     for i in range(len(order)):
         if keep[i]:

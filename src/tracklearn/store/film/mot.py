@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from tracklearn.core.boxes import iou
 from tracklearn.store.files import replacing
 from tracklearn.store.film.mot_text import Rows, read_rows
 from tracklearn.store.text import read_lines
@@ -219,16 +220,6 @@ def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:
         for frame, track, row in numbers:
             file.write(b"%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1\n" % (frame, track, *row))
     return path
-
-
-def iou(a: Array, b: Array) -> Array:
-    """(n, m) float64 intersection over union of boxes `a` (n, 4) and `b` (m, 4); 0 for boxes without area."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    both = corner.clip(0).prod(2)
-    area_a, area_b = ((x[:, 2:] - x[:, :2]).clip(0).prod(1) for x in (a, b))
-    union = area_a[:, None] + area_b[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
 def detection_f1(boxes: Boxes, truth: Boxes, *, min_iou: float = 0.5) -> dict[str, float]:

@@ -13,7 +13,7 @@ import av.container
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from tracklearn.store.files import sync_file, sync_folder
+from tracklearn.store.files import move, sync_file
 from tracklearn.types import Array, Refusal
 
 
@@ -105,8 +105,7 @@ class VideoWriter:
             raise
         self._container = None
         sync_file(self._part)
-        os.replace(self._part, self.path)
-        sync_folder(self.path.parent)
+        move(self._part, self.path)
 
     def discard(self) -> None:
         """Drops what was written; nothing appears under the path."""
