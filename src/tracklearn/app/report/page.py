@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tracklearn.app.formats import decimal, duration, number, percent
 from tracklearn.app.report.data import ReportData
-from tracklearn.app.report.sections import Sections
+from tracklearn.app.report.sections import context
 from tracklearn.store.files import make_folder, write_atomic
 
 
@@ -35,7 +35,7 @@ def build_report(data: ReportData, out: Path | str) -> Path:
         "duration": duration,
         "decimal": decimal,
     }
-    html = environment.get_template("report.html.j2").render(Sections(data).context())
+    html = environment.get_template("report.html.j2").render(context(data))
     out = Path(out)
     make_folder(out.parent)
     write_atomic(out, html.encode("utf-8", "replace"))

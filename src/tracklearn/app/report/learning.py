@@ -1,0 +1,93 @@
+"""The report on learning: charts over rounds, and the sizes of the last clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracklearn.app.formats import known
+from tracklearn.app.report import charts
+from tracklearn.app.report.data import ReportData
+from tracklearn.types import Array
+
+
+def section(data: ReportData) -> list[dict[str, str]]:
+    """Charts over rounds, each with a heading and a caption; those without values left out."""
+    rounds = data.rounds
+    x = np.array([r.get("index", i) for i, r in enumerate(rounds)], np.float64)
+    panels: list[dict[str, str]] = []
+
+    def add(heading: str, caption: str, series: Mapping[str, Array], **options: Any) -> None:
+        drawn = {name: (x, y) for name, y in series.items() if np.isfinite(y).any()}
+        if drawn:
+            svg = charts.lines(drawn, x_label="round", alt=f"{heading} over rounds", **options)
+            panels.append({"heading": heading, "caption": caption, "svg": svg})
+
+    add(
+        "Clusters",
+        "How many identities the features suggest; it should settle, not run to one or to all.",
+        {"clusters": _series(rounds, "n_clusters")},
+        whole=True,
+    )
+    add(
+        "Left out as noise",
+        "Share of tracklets in no cluster; it should fall as the features improve.",
+        {"noise": _series(rounds, "noise_fraction")},
+        percent=True,
+    )
+    add(
+        "Largest cluster",
+        "Tracklets in the biggest cluster; a sudden jump means that persons are merging.",
+        {"largest": _series(rounds, "largest_cluster")},
+        whole=True,
+    )
+    add(
+        "Agreement and fit",
+        "How far the labels repeat those of the round before, and how well the classifier fits them: "
+        "both should rise; neither says that the labels are right.",
+        {"same": _series(rounds, "agreement"), "fit": _series(rounds, "accuracy")},
+        percent=True,
+    )
+    add(
+        "Links between cameras",
+        "Pairs of tracklets that the graph joins; between two rounds some appear and some go.",
+        {
+            name: np.array([_float((r.get("record") or {}).get(key)) for r in rounds])
+            for name, key in (("links", "n_edges"), ("added", "added"), ("dropped", "dropped"))
+        },
+        whole=True,
+    )
+    names = dict.fromkeys(name for r in rounds for name in (r.get("losses") or {}))
+    add(
+        "Losses",
+        "Mean of each loss in a round; they start anew with every new labelling, so look at the trend.",
+        {name: np.array([_float((r.get("losses") or {}).get(name)) for r in rounds]) for name in names},
+    )
+    if (data.label >= 0).any():
+        size, several = _cluster_sizes(data)
+        svg = charts.sizes(size, several, alt="cluster sizes of the last round")
+        single = f"{int((~several).sum())} of {len(size)}"
+        caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
+        panels.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
+    return panels
+
+
+def _cluster_sizes(data: ReportData) -> tuple[Array, Array]:
+    """(c,) sizes, largest first, and whether several cameras saw each."""
+    label, camid = data.label, data.isolated.camid
+    inside = label >= 0
+    found, size = np.unique(label[inside], return_counts=True)
+    pairs = np.unique(np.stack([label[inside], camid[inside]], 1), axis=0)
+    several = np.bincount(np.searchsorted(found, pairs[:, 0])) > 1
+    order = np.argsort(-size, kind="stable")
+    return size[order], several[order]
+
+
+def _series(rounds: Sequence[Mapping[str, Any]], name: str) -> Array:
+    return np.array([_float(r.get(name)) for r in rounds], np.float64)
+
+
+def _float(value: Any) -> float:
+    return float(value) if known(value) else float("nan")
