@@ -64,8 +64,10 @@ def test_an_incomplete_folder_is_told_and_refused(call, market):
 
 
 def test_a_part_can_be_taken_and_trained_on(call, market, tmp_path):
-    code, out, _ = call("market1501", "--root", market, "--out", tmp_path / "set", "--partial", "--json")
+    code, out, err = call("market1501", "--root", market, "--out", tmp_path / "set", "--partial", "--json")
     assert code == 0
+    assert "\N{REPLACEMENT CHARACTER}" not in err
+    assert len(err.splitlines()) > 5  # the table of counts, a line each
     result = json.loads(out.splitlines()[-1])
     assert (result["n_tracklets"], result["n_crops"]) == (2, 3)
     assert result["counts"]["train_images"] == {"found": 3, "published": 12_936}
