@@ -293,12 +293,15 @@ def test_a_cell_without_memory_is_noted_and_the_next_begins(tmp_path, monkeypatc
     assert all("out of memory" in cell["error"] for cell in found["cells"])
 
 
-def test_a_defect_in_a_cell_ends_the_experiment(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_defect_in_a_cell_ends_the_experiment(tmp_path, monkeypatch, kind):
+    """A library's ValueError is no refusal."""
+
     def wrong(*args, **options):
-        raise RuntimeError("shapes differ")
+        raise kind("shapes differ")
 
     monkeypatch.setattr(experiment, "run_cell", wrong)
-    with pytest.raises(RuntimeError, match="shapes differ"):
+    with pytest.raises(kind, match="shapes differ"):
         experiment.run(made(tmp_path, SMALL), tmp_path / "out", device="cpu")
 
 
