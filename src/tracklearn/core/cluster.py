@@ -331,12 +331,14 @@ def _distance_and_eps(
     Most entries below 1 are just below 1 (on 8,298 tracklets 3,100 a row against 19 below 0.96): those are
     gathered only as far as eps depends on them. An eps above EPS_LIMIT need not be exact.
     """
-    if not is_tensor(features):
-        features = check_unit(features)
+    host = check_unit(features)
+    features = features if is_tensor(features) else host
     n = len(features)
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32), eps or 0.0
-    encoding = reciprocal_encoding(features, adapted.k1, adapted.k2, mode=mode, neighbors=neighbors)
+    encoding = reciprocal_encoding(
+        features, adapted.k1, adapted.k2, mode=mode, neighbors=neighbors, host=host
+    )
     if eps is not None:
         return encoding_distance(encoding, STORED if eps <= EPS_LIMIT else 1.0), float(eps)
     for limit in (STORED, 0.98, 0.99, 0.995, 1.0):

@@ -89,13 +89,13 @@ def jaccard_distance(
     check_settings(k1, k2, mode)
     if not 0 < max_distance <= 1:
         raise Refusal(f"max_distance is {max_distance}, expected a value in (0, 1]")
-    if not is_tensor(features):
-        features = check_unit(features)
+    host = check_unit(features)
+    features = features if is_tensor(features) else host
     n = len(features)
     if n == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
 
-    encoding = reciprocal_encoding(features, k1, k2, mode=mode, neighbors=neighbors)
+    encoding = reciprocal_encoding(features, k1, k2, mode=mode, neighbors=neighbors, host=host)
     return encoding_distance(encoding, max_distance)
 
 
@@ -115,6 +115,7 @@ def reciprocal_encoding(
     *,
     mode: Mode,
     neighbors: Method = "exact",
+    host: Array | None = None,
     known: tuple[Array, Array, Array] | None = None,
 ) -> sparse.csr_array:
     """Each row's weights over its k-reciprocal neighbours, averaged over its k2 nearest.
@@ -122,6 +123,7 @@ def reciprocal_encoding(
     Args:
         features: (n, d) float32 unit rows, already checked, or a tensor; n ≥ 1.
         k1, k2, mode, neighbors: as in `jaccard_distance`, already checked.
+        host: of a tensor, what `features.check_unit` gave for it, where the caller has it.
         known: `k_nearest_and_farthest` of at least `columns_needed` neighbours, where the caller has it.
 
     Returns:
@@ -132,15 +134,18 @@ def reciprocal_encoding(
     width = min(n, k1 if mode == "spcl" else k1 + 1)
     half = min(width, int(np.rint(k1 / 2)) + 1)
     wanted = columns_needed(n, k1, k2, mode)
+    if is_tensor(features):
+        rows = check_unit(features) if host is None else host
+    else:
+        rows = features
     if known is not None:
         index, squared, far = known
     elif mode == "mmt":
-        index, squared, far = k_nearest_and_farthest(features, wanted)
+        index, squared, far = k_nearest_and_farthest(features, wanted, host=rows)
     else:
-        index, squared = k_nearest(features, wanted, method=neighbors)
+        index, squared = k_nearest(features, wanted, method=neighbors, host=rows)
         far = np.ones(n)
     scale = 1 / far if mode == "mmt" else np.ones(n)
-    rows = check_unit(features) if is_tensor(features) else features
     encoding = _encode(rows, index, squared, scale, width, half)
     if k2 > 1:
         return _mean_of_nearest(encoding, index[:, :k2])

@@ -29,7 +29,12 @@ _DOUBT = 1e-12  # chance that random rounding to int8 hides a neighbour anywhere
 
 
 def k_nearest(
-    features: Array | Tensor, k: int, *, exclude_self: bool = False, method: Method = "exact"
+    features: Array | Tensor,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    method: Method = "exact",
+    host: Array | None = None,
 ) -> tuple[Array, Array]:
     """The k nearest rows of every row, nearest first, by the squared Euclidean distance 2 − 2 x·y.
 
@@ -51,6 +56,8 @@ def k_nearest(
             "ann" looks only into the 8 nearest of about 4·√n cells of an inverted file and may miss
             neighbours (measured: 1 in 120 on clustered features): for sets that are too large for the
             other two. Sets of less than 50,000 rows are searched exactly. Needs the extra `ann`.
+        host: what `features.check_unit` gave for these features, where the caller has looked at them: they
+            are not checked again, nor is a tensor brought to the host again.
 
     Returns:
         index (n, min(k, n)) int64 and squared_distance of the same shape, float32, not negative. The same at
@@ -73,7 +80,7 @@ def k_nearest(
     """
     if method not in METHODS:
         raise Refusal(f'method is "{method}", expected one of {", ".join(METHODS)}')
-    rows = check_unit(features)
+    rows = check_unit(features) if host is None else host
     k = _clip(k, len(rows) - exclude_self)
     if is_tensor(features):
         return _on_device(features, rows, k, exclude_self=exclude_self)
@@ -82,12 +89,14 @@ def k_nearest(
     return _among(rows, k, exclude_self=exclude_self, int8=method == "int8")
 
 
-def k_nearest_and_farthest(features: Array | Tensor, k: int) -> tuple[Array, Array, Array]:
+def k_nearest_and_farthest(
+    features: Array | Tensor, k: int, *, host: Array | None = None
+) -> tuple[Array, Array, Array]:
     """What `k_nearest` gives, and how far away from each row the farthest one is, in one pass.
 
     Args:
         features: (n, d) unit rows, an array or a tensor.
-        k: as for `k_nearest`.
+        k, host: as for `k_nearest`.
 
     Returns:
         index and squared_distance as `k_nearest`; farthest (n,) float64, the greatest squared distance of
@@ -96,7 +105,7 @@ def k_nearest_and_farthest(features: Array | Tensor, k: int) -> tuple[Array, Arr
     Raises:
         ValueError: as `k_nearest`.
     """
-    rows = check_unit(features)
+    rows = check_unit(features) if host is None else host
     least = np.full(len(rows), np.inf, np.float32)
     k = _clip(k, len(rows))
     if is_tensor(features):
