@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracklearn.core.features import product_error
+from tracklearn.core.scan import merge
 from tracklearn.core.shown import representative
 from tracklearn.store.files import (
     DamagedError,
@@ -196,7 +196,7 @@ class Gallery:
                 for i, line in enumerate(score, start=q0):
                     here = left_out[i] - g0
                     line[here[(here >= 0) & (here < len(rows))]] = -np.inf
-                    _merge(query[i], rows, line, g0, index[i], distance[i])
+                    merge(query[i], rows, line, g0, index[i], distance[i])
         return Matches(index, distance.astype(np.float32))
 
     def _half_squared_lengths(self, first: int, rows: Array) -> Array:
@@ -410,34 +410,6 @@ def _entries_table(tracklets: Tracklets, cameras: Sequence[str]) -> pa.Table:
     }
     order = [f.name for f in fields(Entries)]
     return pa.table({name: columns[name] for name in order})
-
-
-def _merge(query: Array, rows: Array, score: Array, offset: int, index: Array, distance: Array) -> None:
-    """Merges the block's best into one query's running `index` and `distance`, both (k,), in place."""
-    k = len(index)
-    floor = -np.inf if len(score) <= k else float(np.partition(score, len(score) - k)[len(score) - k])
-    if np.isfinite(distance[-1]):  # nothing farther than the worst kept so far can enter
-        squared = float(np.square(query, dtype=np.float64).sum())
-        floor = max(floor, (squared - float(distance[-1]) ** 2) / 2)
-    near = np.flatnonzero((score >= floor - _score_slack(len(query))) & (score > -np.inf))
-    if not len(near):
-        return
-    exact = np.linalg.norm(rows[near].astype(np.float64) - query, axis=1)
-    kept = index >= 0
-    all_rows = np.concatenate([index[kept], near + offset])
-    all_distances = np.concatenate([distance[kept], exact])
-    order = np.lexsort((all_rows, all_distances))[:k]
-    index[: len(order)] = all_rows[order]
-    distance[: len(order)] = all_distances[order]
-
-
-def _score_slack(width: int) -> float:
-    """How far two scores of rows of that width can stand in the wrong order.
-
-    Each errs by the rounding of its product, and by that of the half squared length and of their difference,
-    both below 1.1 and rounded to float32. Lengths are 1 to 1e-3, which the factor covers.
-    """
-    return 2 * (1.01 * product_error(width) + 4 * 2.0**-24)
 
 
 def _unit(name: str, rows: Array, width: int) -> Array:
