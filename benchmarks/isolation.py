@@ -5,14 +5,14 @@
 Features are made: tracklets of 41-81 frames, 1-3 persons each, one after another, unit rows in float32, the
 cosine of two frames of one person about 0.7. In one run, in turns:
 
-- `core.isolate.isolate`, and `isolate_chunks` on pieces of a fixed size;
+- `core.isolate.isolate`;
 - the loop: `DBSCAN(eps, min_samples).fit` of each tracklet's rows, with the threads it starts by itself.
   These wait busily for each other: its CPU-seconds grow several times on a machine that does other things
   too. So once more with BLAS and OpenMP on one thread, which wastes nothing;
 - the floor: one float32 BLAS pass over the same products, a matrix per tracklet, on one thread.
 
 Peak memory above the input is that of fresh processes. Prints the tables and writes isolation.json to DIR
-(benchmarks/results). Exit code 1 where labels differ from scikit-learn's, or isolation from its stream.
+(benchmarks/results). Exit code 1 where labels differ from scikit-learn's, or with the number of threads.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ from numpy.typing import NDArray
 
 from benchmarks import measure
 from tracklearn.core import threads
-from tracklearn.core.isolate import isolate, isolate_chunks
+from tracklearn.core.isolate import isolate
 
 Array = NDArray[Any]
 
-OURS, STREAM, LOOP, LOOP_ONE, FLOOR = "isolate", "isolate_chunks", "loop", "loop_one_thread", "floor"
+OURS, LOOP, LOOP_ONE, FLOOR = "isolate", "loop", "loop_one_thread", "floor"
 BAR = 25  # times fewer CPU-seconds than the loop
 SHORTEST, LONGEST = 41, 81  # frames of a tracklet
 PERSONS = 3  # at most, in a tracklet
 COSINE = 0.7  # of two frames of one person
-CHUNK = 4096  # rows of a piece of the stream
 MIN_SAMPLES = 2
 
 
@@ -71,15 +70,6 @@ def make_set(n_tracklets: int, width: int, seed: int) -> Set:
 def ours(given: Set, eps: float) -> Array:
     """Parts by `isolate`."""
     return isolate(given.features, given.tracklet, frame=given.frame, eps=eps, min_samples=MIN_SAMPLES)
-
-
-def stream(given: Set, eps: float) -> Array:
-    """Parts by `isolate_chunks`."""
-    pieces = (
-        (given.features[lo : lo + CHUNK], given.tracklet[lo : lo + CHUNK], given.frame[lo : lo + CHUNK])
-        for lo in range(0, len(given.features), CHUNK)
-    )
-    return np.concatenate(list(isolate_chunks(pieces, eps=eps, min_samples=MIN_SAMPLES)))
 
 
 def loop(given: Set, eps: float) -> Array:
@@ -114,7 +104,6 @@ def floor(given: Set) -> None:
 
 CALLS: dict[str, Callable[[Set, float], Array]] = {
     OURS: ours,
-    STREAM: stream,
     LOOP: loop,
     LOOP_ONE: loop_one_thread,
 }
@@ -160,13 +149,12 @@ def measured(n_tracklets: int, width: int, repeats: int, eps: float, seed: int) 
         },
         "peak_memory": {
             name: measure.peak_memory(prepare, run, n_tracklets, width, seed, eps, name).above / 1e6
-            for name in (OURS, STREAM, LOOP)
+            for name in (OURS, LOOP)
         },
         "parts_per_tracklet": float(np.mean([part[lo:hi].max() + 1 for lo, hi in pairwise(given.edge)])),
         "noise_fraction": float((part < 0).mean()),
         "equal": {
             "to scikit-learn": bool(np.array_equal(part, timing[LOOP].result)),
-            "to the stream": bool(np.array_equal(part, timing[STREAM].result)),
             "on 1 and 2 threads": bool(np.array_equal(alone, together) and np.array_equal(alone, part)),
         },
     }

@@ -25,9 +25,9 @@ from tracklearn.store import benchmarks
 from tracklearn.store.picture.pictures import decode
 from tracklearn.store.runs import RunWriter
 from tracklearn.store.sealed import write_sealed
-from tracklearn.store.sets import referenced
+from tracklearn.store.sets import referenced, tracklets
 from tracklearn.store.sets.tracklets import open_set
-from tracklearn.types import Scores
+from tracklearn.types import Scores, Truth
 
 KEYS = {"mAP", "rank1", "rank5", "rank10", "rank20", "n_valid", "n_skipped", "protocol"}
 
@@ -351,12 +351,18 @@ def test_a_run_is_judged_on_the_split_it_was_trained_on(run, prid, tmp_path):
     assert any("is not known" in line for line in result["notes"])
 
 
-def test_people_are_compared_where_splits_are_drawn_anew(prid):
+def test_people_are_compared_where_splits_are_drawn_anew(prid, tmp_path, monkeypatch):
     test = benchmarks.read("prid2011", prid, split=0)
-    TrainedOn("prid2011", 2, np.array([5, 6, 7, 8])).check(test)
-    TrainedOn("market1501", 0, np.array([1])).check(test)
+    (tmp_path / "set.truth.parquet").touch()
+
+    def seen(name, split, persons):
+        monkeypatch.setattr(tracklets, "read_truth", lambda path: Truth(np.array(persons)))
+        module.refuse_seen(TrainedOn(name, split, tmp_path / "set"), test)
+
+    seen("prid2011", 2, [5, 6, 7, 8])
+    seen("market1501", 0, [1])
     with pytest.raises(ValueError, match="holds people"):
-        TrainedOn("prid2011", 0, np.array([-1, 0, 4])).check(test)
+        seen("prid2011", 0, [-1, 0, 4])
 
 
 # -------------------------------------------------------------------------------------- pictures

@@ -22,7 +22,6 @@ def test_writes_what_it_measured(tmp_path, capsys):
     assert saved["settings"]["n_tracklets"] == 6
     assert saved["result"]["equal"] == {
         "to scikit-learn": True,
-        "to the stream": True,
         "on 1 and 2 threads": True,
     }
     assert saved["result"]["loop_over_ours"]["loop"]["cpu"] > 0

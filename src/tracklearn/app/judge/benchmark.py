@@ -189,12 +189,16 @@ def read_tests(
         tests += [benchmarks.read(name, root, split=i, splits=splits, subset=subset) for i in others]
     if trained is not None:
         for test in tests:
-            _refuse_seen(trained, test)
+            refuse_seen(trained, test)
     return tests
 
 
-def _refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
-    """Refuse a test that holds people of the training set."""
+def refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
+    """Refuse a test that holds people of the training set.
+
+    Raises:
+        ValueError: it does; without the truth beside the set the number of the split tells.
+    """
     from tracklearn.store.sets.tracklets import read_truth, truth_path
 
     if benchmark.name != trained.benchmark:
