@@ -10,7 +10,8 @@ from tracklearn.app.cli import main
 from tracklearn.store.film.sequence import read_seqinfo
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.film.video_writer import VideoWriter
-from tracklearn.store.ingest.ingest import Config, check, ingest
+from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.ingest.request import Request
 from tracklearn.store.ingest.sources import parse_source, parse_sources
 from tracklearn.store.sets.tracklets import open_set
 
@@ -95,7 +96,7 @@ class TestNumberedImages:
             assert shown(open_set(path)) == {frame - 1: frame for frame in range(1, N + 1)}
         some = boxes(tmp_path / "c.txt", frames=range(1, N))
         with pytest.raises(ValueError, match="from 0 or from 1 cannot be told; name the images from 1 on"):
-            check([f"hall={some}+{folder}"])
+            Request([f"hall={some}+{folder}"]).check()
 
     def test_several_numbers_masks_and_strays(self, tmp_path):
         folder = images(tmp_path / "f", GAP, "2026-05-01_cam1_{:06d}.jpg")
@@ -149,14 +150,14 @@ class TestNumberedImages:
         assert len(shown(found)) > 15
         zero = boxes(tmp_path / "zero.txt", frames=range(N), ids=(-1, -1, -1))
         with pytest.raises(ValueError, match=r"zero\.txt names frames 0 to 39.*add 1 to every frame"):
-            check([f"video:{tmp_path / 'half'}"], config=Config(detector=f"file:{zero}"))
+            Request([f"video:{tmp_path / 'half'}"], Config(detector=f"file:{zero}")).check()
 
     def test_detections_from_0_on_a_video_are_refused(self, tmp_path, clip):
         zero = boxes(tmp_path / "zero.txt", frames=range(N), ids=(-1, -1, -1))
         with pytest.raises(ValueError, match="this file counts from 0, add 1 to every frame"):
-            check([clip], config=Config(detector=f"file:{zero}"))
+            Request([clip], Config(detector=f"file:{zero}")).check()
         with pytest.raises(ValueError, match=r"zero\.txt line 1: .*this file counts from 0, add 1"):
-            check([f"{boxes(tmp_path / 'zero.txt', frames=range(N))}+{clip}"])
+            Request([f"{boxes(tmp_path / 'zero.txt', frames=range(N))}+{clip}"]).check()
 
 
 SEQINFO = (
@@ -316,7 +317,7 @@ class TestTracksOfPersons:
     def test_detections_as_results_are_refused_single_ids_below_0_left_out(self, tmp_path, clip):
         det = boxes(tmp_path / "det.txt", ids=(-1, -1, -1))
         with pytest.raises(ValueError, match=r"boxes without a track only.*--detector file:.*det\.txt"):
-            check([f"hall={det}+{clip}"])
+            Request([f"hall={det}+{clip}"]).check()
         some = boxes(tmp_path / "some.txt", ids=(1, -1, 3))
         found = made(tmp_path, f"hall={some}+{clip}")
         assert len(found.tracklets) == 2

@@ -232,7 +232,7 @@ def test_one_rule_for_all_pictures_of_a_source(night, tmp_path, call):
         assert np.array_equal(next(iter(frames)).image, expected)
     code, out, err = call("ingest", tmp_path / "night", "--out", "again", "--json")
     assert (code, [e["reason"] for e in json.loads(out)["losses"]]) == (0, [note])
-    assert f"note on ../night: {note}" in err
+    assert f"note on night: {note}" in err
 
 
 def test_a_query_is_as_bright_as_its_folder(night):
