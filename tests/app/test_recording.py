@@ -99,6 +99,14 @@ def test_a_report_s_command_holds_no_password(monkeypatch):
     assert command_line() == "tracklearn run 'hall=rtsp://me@host/s?…' 'yard=a b.mp4' --out x"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as in a terminal: who starts tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_ctrl_c_ends_recordings_and_the_second_the_program():
     live, said = Live(), []
     before = signal.getsignal(signal.SIGINT)

@@ -11,7 +11,7 @@ from tests.optional import needs
 
 # Used for a moment longer than it takes: what is sent in the background has begun by then.
 ONNX = """
-from tracklearn.app.exported import ExportedModel
+from tracklearn.app.model.onnx import ExportedModel
 from tracklearn.types import ArrayCrops
 import numpy as np, time
 model = ExportedModel({path!r}, mean=(0, 0, 0))
@@ -19,13 +19,13 @@ print(model.extract(ArrayCrops(np.full((9, 16, 8, 3), 99, np.uint8)), np.arange(
 time.sleep(0.5)
 """
 OPENVINO = """
-from tracklearn.store import model_files
+from tracklearn.store.detect import model_files
 import numpy as np, time
 print(model_files.open_openvino({path!r}).run(np.ones((1, 3, 16, 8), np.float32))[0].shape)
 time.sleep(0.5)
 """
 HUB = """
-from tracklearn.store.detect import open_detector
+from tracklearn.store.detect.detector import open_detector
 import numpy as np, time
 print(open_detector('hub:{path}', threshold=0.1)(np.zeros((120, 200, 3), np.uint8), 0)[0].shape)
 time.sleep(0.5)
@@ -126,8 +126,8 @@ def test_what_is_only_opened_is_quiet(heard, name):
 
 def test_drawing_leaves_the_home_folder_alone(heard):
     code = "from tracklearn.store import cache; cache.keep_home_clean()\n"
-    code += "import numpy as np; from tracklearn.app import figures\n"
-    code += "print(len(figures.cmc_picture({'a': np.linspace(0, 1, 50)}, title='t')))"
+    code += "import numpy as np; from tracklearn.app.judge import pictures\n"
+    code += "print(len(pictures.cmc_picture({'a': np.linspace(0, 1, 50)}, title='t')))"
     found = heard(code)
     assert found.code == 0, found.output
     assert found.quiet, found

@@ -84,11 +84,11 @@ from scipy.io import loadmat
 try:
     found = [value for name, value in loadmat(sys.argv[1]).items() if not name.startswith("__")]
     if len(found) != 1:
-        raise Refusal(f"{len(found)} matrices, expected 1")
+        raise ValueError(f"{len(found)} matrices, expected 1")
     if found[0].dtype.kind not in "iuf" or not numpy.isfinite(found[0]).all():
-        raise Refusal("no matrix of real numbers")
+        raise ValueError("no matrix of real numbers")
     if (abs(found[0]) > 1 << 53).any():
-        raise Refusal("numbers too large to count with")
+        raise ValueError("numbers too large to count with")
 except Exception as error:
     sys.exit((print(f"{type(error).__name__}: {error}", file=sys.stderr), 3)[1])
 whole = io.BytesIO()  # numpy cannot write to a pipe
