@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import tracklearn as tl
 from tests.app.conftest import QUICK
 from tracklearn.app.model.of_run import load_network
 from tracklearn.app.pipeline import run as pipeline
 from tracklearn.learn import backbone
-from tracklearn.store import weights
+from tracklearn.store import memory, weights
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
 
@@ -123,3 +124,17 @@ def test_a_damaged_run_s_weights_are_named(done, tmp_path):
     opened.weights_path = lambda which: path
     with pytest.raises(ValueError, match=r"other\.safetensors: weights do not fit tiny"):
         load_network(opened)
+
+
+def test_a_network_that_cannot_fit_is_refused_while_there_is_memory_to_say_so(
+    call, sources, tmp_path, monkeypatch
+):
+    """Libraries that run out of memory hang or abort: what is left is looked at before anything is read."""
+    tl.ingest(sources, tmp_path / "set")
+    monkeypatch.setattr(memory, "available", lambda: 600_000_000)
+    options = ("--weights", "none", "--preset", "cpu", "--device", "cpu", *SETTINGS)
+    err = refused(call, tmp_path, "train", "set", "--out", "new", *options, "--backbone", "resnet50")
+    assert "out of memory (training resnet50 takes 0.7 GB at the very least, and 0.6 GB are left)" in err
+    assert call("train", "set", "--out", "small", *options)[0] == 0
+    monkeypatch.setattr(memory, "available", lambda: None)  # no system that tells
+    assert call("train", "set", "--out", "unknown", *options)[0] == 0

@@ -15,6 +15,7 @@ from tracklearn import __version__
 from tracklearn.app.pipeline.plan import TrainPlan, starting_networks
 from tracklearn.core.isolate import typical_step
 from tracklearn.core.shown import worst_mixed
+from tracklearn.store import memory
 from tracklearn.store.files import relative
 from tracklearn.store.runs import RunWriter
 from tracklearn.types import Array, Progress, Refusal, Tracklets
@@ -30,6 +31,8 @@ Tell = Callable[[str], None]
 
 # At most this many frames of a mixed tracklet keep their features for the report's projection.
 MIXED_ROWS = 400
+
+_LEAST = 192 << 20  # bytes for threads, libraries and a batch, whatever the network
 
 
 def train(
@@ -50,10 +53,12 @@ def train(
         ValueError: the set is unusable, another process is writing to `out`, or training stopped because
             nothing could be clustered; the message holds the diagnosis. A run that has no round by then
             leaves no folder.
+        MemoryError: less memory is left than the networks alone take.
     """
     from tracklearn.learn.ranks import joined
     from tracklearn.store.sets.tracklets import open_set
 
+    _require_memory(plan)
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
         tracklet_set, writer = open_set(plan.set_path), None
         plan.check_cameras(len(np.unique(tracklet_set.tracklets.camid)))
@@ -61,6 +66,30 @@ def train(
             manifest = _manifest(plan, tracklet_set, out)
             writer = stack.enter_context(RunWriter(out, manifest, resume=resume))
         yield from _train(plan, tracklet_set, writer, resume, progress, tell, ranks, device)
+
+
+def _require_memory(plan: TrainPlan) -> None:
+    """Refuse what cannot fit, while there is memory to say so: libraries that run out of it hang or abort.
+
+    A lower bound: the parameters of student and teacher, the gradients and Adam's two moments, and what
+    threads and a batch take at the least.
+    """
+    import torch
+
+    from tracklearn.learn import backbone
+
+    left = memory.available()
+    if left is None or not plan.device.startswith("cpu"):
+        return
+    with torch.device("meta"):  # counted, not made
+        network = backbone.build(plan.network, seed=0)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    needed = 5 * weights * plan.value().networks + _LEAST
+    if needed > left:
+        raise MemoryError(
+            f"training {plan.network.backbone} takes {needed / 1e9:.1f} GB at the very least, and "
+            f"{left / 1e9:.1f} GB are left"
+        )
 
 
 def _train(
