@@ -202,8 +202,8 @@ def _refuse_packed(path: Path) -> None:
             claimed = sum(entry.file_size for entry in file.infolist())
             scripted = any("/code/" in entry.filename for entry in file.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, struct.error) as error:
-        # All of these zipfile itself raises on a damaged directory (found by fuzzing). Torch reads archives by
-        # a library of its own: what cannot be listed here cannot be bounded either, so it is refused and named.
+        # All of these zipfile itself raises on a damaged directory (found by fuzzing). Torch reads archives
+        # by a library of its own: what cannot be listed here cannot be bounded, so it is refused and named.
         raise Refusal(
             f"weights {path} are a damaged archive ({first_line(error)}): fetch or save them again"
         ) from error
