@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.live_servers import Connection, RtspServer, encode
-from tracklearn.store.film.live import Live, LiveFrames
+from tracklearn.store.film.connection import Live
+from tracklearn.store.film.live import LiveFrames
 
 FPS = 25
 SIZE = (720, 1280)

@@ -13,7 +13,7 @@ from benchmarks.live_servers import Connection, RtspServer, encode
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.options import command_line
 from tracklearn.app.commands.recording import ended_by_ctrl_c, live_of, parsed, seconds_of, starts_of
-from tracklearn.store.film.live import Live
+from tracklearn.store.film.connection import Live
 from tracklearn.store.film.mot import Boxes, write_results
 from tracklearn.store.film.video_writer import VideoWriter
 from tracklearn.store.ingest.cut import Cutter

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from benchmarks.live_servers import Connection, Page, RtspServer, WebServer, encode, mjpeg
 
-from tracklearn.store.film.live import CameraError, Live, LiveFrames
+from tracklearn.store.film.connection import CameraError, Live
+from tracklearn.store.film.live import LiveFrames
 from tracklearn.store.film.mot import Boxes, write_results
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.film.video_writer import VideoWriter

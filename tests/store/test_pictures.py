@@ -225,7 +225,7 @@ def test_pictures_and_videos_have_one_door_each():
     package = Path(tracklearn.__file__).parent
     doors = {
         r"\bcv2\.(imdecode|imread|VideoCapture)\b|Image\.open\(|plt\.imread": ["store/picture/pictures.py"],
-        r"\bav\.open\(": ["store/film/live.py", "store/film/video_file.py", "store/film/video_writer.py"],
+        r"\bav\.open\(": [f"store/film/{name}.py" for name in ("connection", "video_file", "video_writer")],
     }
     for pattern, expected in doors.items():
         found = [file for file in package.rglob("*.py") if re.search(pattern, file.read_text())]

@@ -12,13 +12,14 @@ from tracklearn.app.pipeline import run as pipeline
 from tracklearn.app.pipeline import training
 from tracklearn.app.pipeline.plan import TrainPlan, plan_training
 from tracklearn.learn.methods.named import method_of
+from tracklearn.store.film.connection import Live
 from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.train import Round
     from tracklearn.store.film.clocks import Start
-    from tracklearn.store.film.live import Live
+    from tracklearn.store.film.connection import Live
     from tracklearn.store.ingest.ingest import Config as IngestConfig
     from tracklearn.store.runs import Run
 

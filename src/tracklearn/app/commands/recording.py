@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tracklearn.store.film.connection import Live
 from tracklearn.types import Refusal
 
 if TYPE_CHECKING:
-    from tracklearn.store.film.live import Live
+    from tracklearn.store.film.connection import Live
     from tracklearn.store.ingest.sources import Source
 
 For = Annotated[
@@ -97,7 +98,7 @@ def live_of(sources: Sequence[Source], duration: str | None, tell: Callable[[str
     Raises:
         ValueError: --for is no duration, or there is no camera.
     """
-    from tracklearn.store.film.live import Live
+    from tracklearn.store.film.connection import Live
 
     seconds = None if duration is None else seconds_of(duration)
     cameras = [source for source in sources if source.address]

@@ -17,6 +17,7 @@ from tracklearn.app.pipeline.training import train
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
+from tracklearn.store.film.connection import Live
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress
@@ -24,7 +25,7 @@ from tracklearn.types import Progress
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
     from tracklearn.store.film.clocks import Start
-    from tracklearn.store.film.live import Live
+    from tracklearn.store.film.connection import Live
     from tracklearn.store.ingest.ingest import Config as IngestConfig
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tracklearn.store.files import beside, remove_folder
 from tracklearn.store.film.clocks import Start, clocks_of
-from tracklearn.store.film.live import CameraError, Live
+from tracklearn.store.film.connection import CameraError, Live
 from tracklearn.store.ingest.jobs import Config, Job
 from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.ingest.request import Request

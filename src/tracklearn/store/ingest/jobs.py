@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tracklearn.store.config import digest
 from tracklearn.store.detect.detector import Detector, open_detector
 from tracklearn.store.film.clocks import Start, begin_times
+from tracklearn.store.film.connection import Live
 from tracklearn.store.film.frames import Frames
-from tracklearn.store.film.live import Live, LiveFrames
+from tracklearn.store.film.live import LiveFrames
 from tracklearn.store.film.sequence import seqinfo_of
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.ingest.folders import FolderPlan, scan_folder

@@ -10,8 +10,8 @@ from pathlib import Path
 from tracklearn.store.config import digest
 from tracklearn.store.detect.listed import FileDetector
 from tracklearn.store.film.clocks import Start
+from tracklearn.store.film.connection import Live
 from tracklearn.store.film.frames import DEFAULT_FPS
-from tracklearn.store.film.live import Live
 from tracklearn.store.film.paired import ResultBoxes
 from tracklearn.store.film.track import open_tracker
 from tracklearn.store.ingest.jobs import Config, Job, jobs_of
