@@ -12,7 +12,6 @@ from tracklearn.app.pipeline import run as pipeline
 from tracklearn.app.pipeline import training
 from tracklearn.app.pipeline.plan import TrainPlan, plan_training
 from tracklearn.learn.methods.named import method_of
-from tracklearn.store.film.connection import Live
 from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:

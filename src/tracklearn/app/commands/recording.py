@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracklearn.store.film.connection import Live
 from tracklearn.types import Refusal
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tracklearn.app.formats import duration
 from tracklearn.app.pipeline.estimated import Estimate, count
 from tracklearn.app.pipeline.plan import TrainPlan
-from tracklearn.store.film.connection import Live
 from tracklearn.types import Progress
 
 if TYPE_CHECKING:

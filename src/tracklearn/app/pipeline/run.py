@@ -17,7 +17,6 @@ from tracklearn.app.pipeline.training import train
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
-from tracklearn.store.film.connection import Live
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress
