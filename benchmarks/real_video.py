@@ -34,7 +34,7 @@ from tracklearn.store.ingest import ingest
 from tracklearn.store.ingest.sources import Source
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
-from tracklearn.types import Array, Tracklets
+from tracklearn.types import Array
 
 
 def read_persons(path: Path) -> dict[int, int]:
@@ -70,7 +70,7 @@ def visits(run: Run, set_path: Path, person: dict[int, int], device: str) -> dic
     return out
 
 
-def cluster_purity(label: Array, parts: Tracklets, pid: Array) -> dict[str, Any]:
+def cluster_purity(label: Array, pid: Array) -> dict[str, Any]:
     """How pure the last round's clusters are where tracklets match the ground truth."""
     right = total = pure = clusters = 0
     for value in np.unique(label[label >= 0]):
@@ -114,12 +114,15 @@ def judge(folder: Path, data: Path, *, camera: str = "pets09-s2l1", device: str 
         result["noise"][name] = {**rates.to_dict(), "impure_frames": impure}
         result["tracklets"][name] = len(tracklets)
     result["isolation"] = run.manifest["isolation"]
-    matched = tracklet_pid(parts, truth)
-    known = np.array([person.get(int(v), int(v)) if v >= 0 else -1 for v in matched])
+    purity = []
+    for index, label in enumerate(run.labels):
+        matched = tracklet_pid(isolated(run, tracklet_set, index), truth)
+        known = np.array([person.get(int(v), int(v)) if v >= 0 else -1 for v in matched])
+        purity.append(cluster_purity(label, known))
     result["clusters"] = {
         "n_clusters": run.rounds[-1]["n_clusters"],
-        **cluster_purity(run.labels[-1], parts, known),
-        "purity_by_epoch": [cluster_purity(label, parts, known)["purity"] for label in run.labels],
+        **purity[-1],
+        "purity_by_epoch": [found["purity"] for found in purity],
     }
     with tempfile.TemporaryDirectory() as scratch:
         visits_path = Path(scratch) / "visits.txt"

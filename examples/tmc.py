@@ -33,7 +33,7 @@ def train(
     # Isolation (section 3.2): the persons that a tracker mixed up become tracklets of their own.
     if config.isolate:
         features = embed.extract(teacher, crops, tracklets.crop, device="cpu")
-        tracklets = tracklets.split(isolation.parts(config, features, tracklets))
+        tracklets = tracklets.split(isolation.parts(config, features, tracklets).part)
 
     step, eps = 0, None
     for _ in range(config.epochs):

@@ -385,7 +385,7 @@ def test_rearranged_keeps_the_rows_of_nobody_together():
         tracklet=np.array([0, 0, 1, 2, 2]),
         frame=np.array([7, 8, 3, 0, 4]),
         time=np.array([50.0, 50.5, 20, 0, 0.5]),
-        box=np.zeros((5, 4)),
+        box=np.arange(20.0).reshape(5, 4),
         score=np.ones(5),
         crop=np.array([4, 3, 2, 1, 0]),
         camid=np.array([0, 0, 1]),
@@ -399,6 +399,7 @@ def test_rearranged_keeps_the_rows_of_nobody_together():
     assert new.crop.tolist() == [2, 3, 4, 1, 0]
     assert new.time.tolist() == [0, 0.5, 50, 0, 0.5]
     assert new.camid.tolist() == [0, 0, 1]
+    assert (new.box == new.box[0]).all()  # places would show where segments were joined
 
 
 @pytest.mark.parametrize("command", ["measure", "simulate"])

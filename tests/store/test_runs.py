@@ -235,7 +235,7 @@ def test_a_reader_follows_a_training_that_goes_on(tmp_path):
     for i in (2, 3):
         writer.write_round(record(i), np.zeros(3), {})
     assert len(run.rounds) == 4
-    assert run.labels.shape == (4, 3)
+    assert [len(row) for row in run.labels] == [3] * 4
 
 
 def test_what_was_refused_before_its_first_round_is_not_in_the_way(tmp_path):
@@ -348,6 +348,42 @@ def test_a_time_whose_sum_lost_its_name_is_no_time(tmp_path):
     assert run.lost_times == 1
 
 
+def test_times_that_are_gone_are_missed_of_a_finished_run(tmp_path):
+    with RunWriter(tmp_path / "run", MANIFEST) as writer:
+        writer.write_round(record(0), np.zeros(3), {"fit": 1.0})
+        writer.finish([{"w": np.ones(3, np.float32)}], {}, seconds={"total": 2.0})
+    assert Run(tmp_path / "run").lost_times == 0
+    (tmp_path / "run" / "times.jsonl").write_bytes(b"")
+    assert Run(tmp_path / "run").lost_times == 2
+
+
+def test_tracklets_that_were_cut_anew_are_kept_by_round(tmp_path):
+    path, state = tmp_path / "run", {"w": np.ones(2, np.float32)}
+    with RunWriter(path, MANIFEST) as writer:
+        writer.write_isolation({"part": np.zeros(6, np.int32)}, {"n_after": 2})
+        writer.write_round(record(0), np.array([0, 1]), {})
+        writer.write_state(state, {"step": 1, "isolated": 0})
+        writer.write_isolation({"part": np.ones(6, np.int32)}, {"n_after": 3}, before=1)
+        assert Run(path).isolation()[0]["part"][0] == 0  # no round has used the new one yet
+        writer.write_round(record(1), np.array([0, 1, -1]), {})
+        writer.write_state(state, {"step": 2, "isolated": 1})
+        writer.write_round(record(2), np.array([0, 1, -1]), {})
+    run = Run(path)
+    assert [row.tolist() for row in run.labels] == [[0, 1], [0, 1, -1], [0, 1, -1]]
+    assert [run.isolation(i)[0]["part"][0] for i in range(3)] == [0, 1, 1]
+    assert run.manifest["isolation"]["n_after"] == 3
+    with RunWriter(path, MANIFEST, resume=True) as again:
+        again.read_state()
+        assert (path / "isolation" / "00001.safetensors").is_file()  # the state was made with it
+        assert len(again.rounds) == 2
+    (path / "state-000000002.safetensors").write_bytes(b"damaged")
+    with RunWriter(path, MANIFEST, resume=True) as again:
+        again.read_state()
+        assert not (path / "isolation" / "00001.safetensors").exists()
+        assert again.manifest["isolation"]["n_after"] == 2
+        assert [row.tolist() for row in again.labels] == [[0, 1]]
+
+
 def test_labels_that_stay_are_written_once(tmp_path):
     path = tmp_path / "run"
     writer = RunWriter(path, MANIFEST)
@@ -359,14 +395,14 @@ def test_labels_that_stay_are_written_once(tmp_path):
         if i == 2:
             writer.write_state({"x": np.ones(2)}, {"step": 4})
     assert [a == b for a, b in pairwise(stamps)] == [True, False, True, False]
-    assert Run(path).labels.tolist() == rows
-    assert Run(path).label_rows.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert [row.tolist() for row in Run(path).labels] == rows
+    assert [row.tolist() for row in Run(path).label_rows] == [[0, 1], [1, 0], [0, 1]]
     writer.close()
     with RunWriter(path, MANIFEST, resume=True) as again:
         again.read_state()
-        assert Run(path).labels.tolist() == rows[:3]
+        assert [row.tolist() for row in Run(path).labels] == rows[:3]
         again.write_round(record(3), np.array([5, 5]), {})
-    assert Run(path).labels.tolist() == [*rows[:3], [5, 5]]
+    assert [row.tolist() for row in Run(path).labels] == [*rows[:3], [5, 5]]
 
 
 def test_a_run_that_wrote_all_labels_every_round_is_read(tmp_path):
@@ -381,4 +417,4 @@ def test_a_run_that_wrote_all_labels_every_round_is_read(tmp_path):
     (path / "manifest.json").write_text(
         json.dumps({k: v for k, v in manifest.items() if k not in ("files", "coming", "seal")})
     )
-    assert Run(path).labels.tolist() == [[0, 1], [1, 0]]
+    assert [row.tolist() for row in Run(path).labels] == [[0, 1], [1, 0]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from tracklearn.core.apart import split, without
 from tracklearn.core.features import check_unit, is_tensor, on_host
 from tracklearn.core.jaccard import Mode, check_settings, encoding_distance, reciprocal_encoding
 from tracklearn.core.neighbors import Method, approximate
@@ -59,6 +60,7 @@ class Association:
         noise_fraction: share of tracklets labelled −1, 0-1.
         largest_cluster: tracklets in the largest cluster.
         adapted: the settings used, after adaptation to the number of tracklets.
+        n_splits: clusters that were split because they held two people seen at one moment.
         diagnosis: what was tried when the first clustering was not usable, what is wrong if it still is not,
             and what looks wrong though it is; empty in the ordinary case.
     """
@@ -71,6 +73,7 @@ class Association:
     largest_cluster: int
     adapted: Adapted
     diagnosis: tuple[str, ...]
+    n_splits: int = 0
 
     @property
     def usable(self) -> bool:
@@ -78,7 +81,7 @@ class Association:
         return self.n_clusters >= 2
 
 
-def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
+def dbscan(distance: sparse.csr_array, eps: float, min_samples: int, track: Array | None = None) -> Array:
     """DBSCAN labels from sparse distances, the same as scikit-learn's with metric="precomputed".
 
     Clusters are numbered by their lowest core row; a border point goes to the lowest cluster in reach.
@@ -88,6 +91,8 @@ def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
             whether stored or not.
         eps: greatest distance of neighbours, included; at least 0.
         min_samples: neighbours that make a core point, itself included, at least 1.
+        track: (n,) int, of which track each is a part: parts of one count once as neighbours. None: each is
+            a track of its own, which is DBSCAN as published.
 
     Returns:
         label (n,) int64, −1 noise. Memory: O(n).
@@ -106,7 +111,11 @@ def dbscan(distance: sparse.csr_array, eps: float, min_samples: int) -> Array:
     from tracklearn.core.kernels.cluster import dbscan as labels_of
 
     start, column, value = _rows(distance)
-    return labels_of(start, column, value, value.dtype.type(eps), min_samples)
+    n = len(start) - 1
+    kind = np.arange(n) if track is None else np.unique(track, return_inverse=True)[1].reshape(-1)
+    if len(kind) != n:
+        raise Refusal(f"track has {len(kind)} rows, expected {n}: one per item")
+    return labels_of(start, column, value, value.dtype.type(eps), min_samples, kind)
 
 
 def data_dependent_eps(distance: sparse.csr_array, n: int, rho: float) -> float:
@@ -220,6 +229,8 @@ def associate(
     mode: Mode = "tracklearn",
     neighbors: Method = "exact",
     fit_to_size: bool = True,
+    apart: Array | None = None,
+    track: Array | None = None,
 ) -> Association:
     """Clusters of tracklets that show one person: Jaccard distance, then DBSCAN.
 
@@ -228,7 +239,8 @@ def associate(
     1. where the lone cluster holds half of the tracklets: eps is narrowed by 1 / 1.15 a step, down to a
        quarter;
     2. min_samples falls to 2; then eps is widened by 1.15 a step, up to the double, never above 0.95 (at 1
-       everything is everything's neighbour).
+       everything is everything's neighbour);
+    3. parts of one track count as often as there are (where `track` is given).
 
     If none of it helps, the first labels come back with a diagnosis, and the caller should stop. Features
     that are all alike (a collapsed network) would make everything a neighbour of everything: they are not
@@ -245,6 +257,10 @@ def associate(
             approximation, the diagnosis says so.
         fit_to_size: fit k1, k2, min_samples and rho to the number of tracklets (`adapt`); False takes them
             as they are.
+        apart: (p, 2) int, pairs of tracklets that are two people, whatever they look like
+            (`moments.Moments.pair`). Their distance is taken as 1, and a cluster that holds some all the same
+            is split (`apart.split`).
+        track: (n,) int, of which track each tracklet is a part: parts of one count once for `min_samples`.
 
     Returns:
         Association; never fails over the number of clusters, n = 0 and n = 1 included.
@@ -266,6 +282,8 @@ def associate(
             label, eps or 0.0, eps or 0.0, adapted, [f"all {n} tracklets look the same: {_COLLAPSED}"]
         )
     distance, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
+    if apart is not None and len(apart):
+        distance = without(distance, apart)
     diagnosis: list[str] = []
     if approximate(n, neighbors) and mode != "mmt" and not is_tensor(features):
         diagnosis.append(f"neighbours of {n} tracklets were found approximately (about 1 in 100 is missed)")
@@ -274,29 +292,34 @@ def associate(
             f"eps from the data would be higher, taken as {EPS_LIMIT}: hardly two tracklets share neighbours"
         )
         start = EPS_LIMIT
-    label = dbscan(distance, start, adapted.min_samples)
+    label = dbscan(distance, start, adapted.min_samples, track)
     used = start
     if _n_clusters(label) < 2:
         diagnosis.append(_describe(label, start, adapted.min_samples))
-        for try_eps, try_samples in _second_tries(label, start, adapted.min_samples):
-            again = dbscan(distance, try_eps, try_samples)
+        for try_eps, try_samples, counted in _second_tries(label, start, adapted.min_samples, track):
+            again = dbscan(distance, try_eps, try_samples, counted)
             if _n_clusters(again) >= 2:
                 label, used = again, try_eps
                 diagnosis.append(_describe(label, try_eps, try_samples))
+                if counted is None and track is not None:
+                    diagnosis.append("these are clusters of single tracks: nobody seems to come back")
                 break
         else:
             diagnosis.append(_advice(label, n))
+    n_splits = 0
+    if apart is not None and len(apart):
+        label, n_splits = split(label, np.asarray(on_host(features)), apart)
     largest = _largest(label)
     if _n_clusters(label) >= 2 and largest > GIANT * n:
         diagnosis.append(
             f"the largest of {_n_clusters(label)} clusters holds {largest} of {n} tracklets: if one person "
             "cannot have that many, start from better weights or lower k1 and rho"
         )
-    return _association(label, used, start, adapted, diagnosis)
+    return _association(label, used, start, adapted, diagnosis, n_splits)
 
 
 def _association(
-    label: Array, eps: float, start_eps: float, adapted: Adapted, diagnosis: list[str]
+    label: Array, eps: float, start_eps: float, adapted: Adapted, diagnosis: list[str], n_splits: int = 0
 ) -> Association:
     return Association(
         label=label,
@@ -307,6 +330,7 @@ def _association(
         largest_cluster=_largest(label),
         adapted=adapted,
         diagnosis=tuple(diagnosis),
+        n_splits=n_splits,
     )
 
 
@@ -349,9 +373,11 @@ def _distance_and_eps(
     return distance, start
 
 
-def _second_tries(label: Array, eps: float, min_samples: int) -> list[tuple[float, int]]:
-    """Further (eps, min_samples) for a clustering of fewer than two clusters, mildest first."""
-    tries = []
+def _second_tries(
+    label: Array, eps: float, min_samples: int, track: Array | None
+) -> list[tuple[float, int, Array | None]]:
+    """Further (eps, min_samples, track) for a clustering of fewer than two clusters, mildest first."""
+    tries: list[tuple[float, int]] = []
     if _one_giant(label):
         steps = int(math.log(1 / EPS_NARROWEST) / math.log(EPS_STEP))
         tries += [(eps / EPS_STEP**i, min_samples) for i in range(1, steps + 1)]
@@ -359,7 +385,11 @@ def _second_tries(label: Array, eps: float, min_samples: int) -> list[tuple[floa
         tries.append((eps, 2))
     limit = max(eps, min(EPS_LIMIT, EPS_WIDEST * eps))
     steps = math.ceil(math.log(limit / eps) / math.log(EPS_STEP)) if eps > 0 else 0
-    return tries + [(min(limit, eps * EPS_STEP**i), min(2, min_samples)) for i in range(1, steps + 1)]
+    tries += [(min(limit, eps * EPS_STEP**i), min(2, min_samples)) for i in range(1, steps + 1)]
+    found: list[tuple[float, int, Array | None]] = [(*values, track) for values in tries]
+    if track is not None:  # rather clusters of one track than none
+        found += [(*values, None) for values in [(eps, min_samples), *tries]]
+    return found
 
 
 def _describe(label: Array, eps: float, min_samples: int) -> str:

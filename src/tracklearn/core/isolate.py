@@ -41,6 +41,8 @@ class _Settings(NamedTuple):
     min_samples: int
     metric: str
     penalty: float | None
+    join: float | None
+    least: int
 
 
 def isolate(
@@ -54,6 +56,8 @@ def isolate(
     min_samples: int = 2,
     metric: Metric = "euclidean",
     penalty: float | None = None,
+    join: float | None = None,
+    least: int = 1,
 ) -> Array:
     """The part of its tracklet that each crop belongs to, by DBSCAN or by change points.
 
@@ -78,6 +82,10 @@ def isolate(
         penalty: of change points, above 0: one must save this times the logarithm of the tracklet's frames,
             at least 2, in squared distances of frames to the mean of their stretch. None takes
             `change_point.typical_penalty` of these features.
+        join: pieces that were cut, and runs of frames that were dropped, are joined again by average linkage
+            while the Euclidean distance of their unit means is below this: where another person begins
+            (`calibration.Calibration.joins_below`). None leaves them.
+        least: with `join`, parts of fewer frames are dropped where their tracklet has a longer one.
 
     Returns:
         part (n,) int64: numbers within each tracklet, from 0 in the order of their first (core) frame; −1 for
@@ -113,12 +121,17 @@ def isolate(
     """
     features = as_matrix(features)
     tracklet = check_rows(features, tracklet, frame, time)
-    given = _check_settings(_Settings(method, eps, min_samples, metric, penalty))
+    given = _check_settings(_Settings(method, eps, min_samples, metric, penalty, join, least))
     if method == "change-point" and penalty is None:
         from tracklearn.core.change_point import typical_penalty
 
         given = given._replace(penalty=typical_penalty(features, tracklet, time=time))
-    return _parts(features, tracklet, time, given)
+    part = _parts(features, tracklet, time, given)
+    if join is None:
+        return part
+    from tracklearn.core.pieces import joined
+
+    return joined(features, _edges(tracklet), part, join, least)
 
 
 def adjacent_similarity(features: Array | Tensor, tracklet: Array) -> Array:
@@ -174,7 +187,7 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
 
 def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given: _Settings) -> Array:
     """Parts (n,) of a matrix whose rows may still turn out not finite or all zero."""
-    edge = np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
+    edge = _edges(tracklet)
     if given.penalty is not None and given.method == "change-point":
         from tracklearn.core import change_point
 
@@ -260,6 +273,11 @@ def _jaccard_parts(features: Array | Tensor, edge: Array, eps: float, min_sample
     return part
 
 
+def _edges(tracklet: Array) -> Array:
+    """(t + 1,) first row of each tracklet, and the number of rows."""
+    return np.r_[0, np.flatnonzero(np.diff(tracklet)) + 1, len(tracklet)]
+
+
 def _slack(width: int) -> float:
     """How far a cosine from float32 products can be from the one that float64 gives.
 
@@ -284,4 +302,8 @@ def _check_settings(given: _Settings) -> _Settings:
         raise Refusal(f"min_samples is {given.min_samples}, expected at least 1")
     if given.penalty is not None and not 0 < given.penalty < math.inf:
         raise Refusal(f"penalty is {given.penalty}, expected a finite number above 0")
+    if given.join is not None and not 0 < given.join <= 2:
+        raise Refusal(f"join is {given.join}, expected a distance of unit features, above 0 and at most 2")
+    if given.least < 1:
+        raise Refusal(f"least is {given.least}, expected at least 1 frame")
     return given

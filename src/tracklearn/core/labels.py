@@ -104,3 +104,22 @@ def _pairs(label: Array) -> int:
     """Number of pairs of items with the same label."""
     count = np.unique(label, axis=0, return_counts=True)[1]
     return int((count * (count - 1) // 2).sum())
+
+
+def one_track(label: Array, track: Array) -> int:
+    """Number of clusters of several tracklets that are all parts of one track.
+
+    Args:
+        label: (n,) int, cluster of each tracklet, −1 noise.
+        track: (n,) int, of which track each is a part (`Tracklets.source`).
+
+    >>> one_track(np.array([0, 0, 1, 1, 2, -1]), np.array([5, 5, 6, 7, 8, 9]))
+    1
+    """
+    label, track = np.asarray(label), np.asarray(track)
+    inside = label >= 0
+    if not inside.any():
+        return 0
+    size = np.bincount(label[inside])
+    pairs = np.unique(np.stack([label[inside], track[inside]]), axis=1)
+    return int(((np.bincount(pairs[0], minlength=len(size)) == 1) & (size > 1)).sum())

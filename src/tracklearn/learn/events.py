@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tracklearn.core.calibration import Calibration
 from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
 
 
@@ -14,22 +16,27 @@ class TrainingStopped(Refusal):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The tracklets that training will see; comes once, first, unless training is resumed.
+    """The tracklets that training will see; comes first, unless training is resumed, and again where they are
+    made anew (`Method.prepare_every`).
 
     Args:
+        round: number of the round that it comes before.
         tracklets: after `Method.prepare`.
         part: (n,) int64, part of each original row in its tracklet, −1 = dropped.
         row: (m,) int64, the original rows whose features are there, ascending: all, or whole tracklets spread
             over the set where the method does not look at them.
-        features: (m, d) float32 unit features of these rows by the starting weights; of several processes
-            only the first has them, the others get (0, d).
+        features: (m, d) float32 unit features of these rows by the weights of that moment; of several
+            processes only the first has them, the others get (0, d).
         similarity: (n,) float32 cosine similarity of each row to the one before in its tracklet; nan at
             the start of a tracklet, and where there is no feature. (0,) on the other processes.
         n_before, n_after: tracklets.
         dropped: crops.
+        calibration: what free pairs told of distances, by statistic; empty on the other processes.
+        diagnosis: sentences for the user.
         seconds: taken.
     """
 
+    round: int
     tracklets: Tracklets
     part: Array
     row: Array
@@ -38,6 +45,8 @@ class Prepared:
     n_before: int
     n_after: int
     dropped: int
+    calibration: Mapping[str, Calibration]
+    diagnosis: tuple[str, ...]
     seconds: float
 
 
@@ -56,7 +65,8 @@ class Round:
         losses: mean of every term over the round, unweighted, and their weighted sum `total`.
         accuracy: share of training samples that the students' heads put into their cluster, 0-1.
         n_iterations: batches.
-        labels: what the method holds for one person, of the isolated tracklets.
+        labels: what the method holds for one person, of the isolated tracklets; where these were made anew,
+            `agreement` is nan.
         record: further numbers of the method.
         keep: arrays of the method for the report.
         diagnosis: sentences for the user.

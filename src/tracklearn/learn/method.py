@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tracklearn.core.calibration import Calibration
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.sample import Plan
 from tracklearn.types import Array, Crops, PseudoLabels, Tracklets
@@ -49,6 +50,21 @@ class Assignment:
     def people(self) -> PseudoLabels:
         """What the method holds for one person: `group`, or else the labels."""
         return self.labels if self.group is None else PseudoLabels.of(self.group)
+
+
+@dataclass(frozen=True, eq=False)
+class Isolated:
+    """What a method's `prepare` makes of the tracklets.
+
+    Args:
+        part: (n,) int64, part of each crop in its tracklet; −1 drops it.
+        calibration: what free pairs told of distances, by statistic; empty where nobody asked.
+        notes: sentences for the user.
+    """
+
+    part: Array
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +173,13 @@ class Method:
 
     Args:
         name: for the record.
-        prepare: (features of all crops (n, d), tracklets, similarity of adjacent crops (n,)) -> part (n,), −1
-            drops a crop; None leaves the tracklets as they are.
+        prepare: (features of all crops (n, d), tracklets, similarity of adjacent crops (n,)) -> `Isolated`,
+            or part (n,) alone, −1 drops a crop; None leaves the tracklets as they are.
         prepare_looks: whether `prepare` asks for features and similarity. Where it does not, or is None, only
             those of a sample are extracted, for the record; `prepare` gets (0, d) and (0,).
+        prepare_every: rounds after which `prepare` looks again, at the original tracklets with what the first
+            teacher has learned, wherever labels are assigned anew; 0: once, before the first round. What
+            stages remember (`Assignment.memory`) begins anew then.
         stages: run one after the other on the same networks.
         networks: number of students, each with a teacher of its own.
         cameras: fewest cameras whose tracklets it can learn from.
@@ -169,9 +188,10 @@ class Method:
     """
 
     name: str
-    prepare: Callable[[Array, Tracklets, Array], Array] | None
+    prepare: Callable[[Array, Tracklets, Array], Isolated | Array] | None
     stages: tuple[Stage, ...]
     networks: int = 1
     cameras: int = 1
     prepare_looks: bool = True
+    prepare_every: int = 0
     tensors: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -89,6 +89,7 @@ def batches(
     clusters_per_batch: int = 16,
     tracklets_per_cluster: int = 4,
     n_frames: int = 4,
+    beside: Array | None = None,
 ) -> Plan:
     """An epoch of batches: clusters in random order, a few tracklets of each, a few frames of those.
 
@@ -104,6 +105,8 @@ def batches(
         tracklets_per_cluster: K; of other cameras first where the cluster has several, cycling
             through the cluster where it has fewer than K (each time with its own frames).
         n_frames: consecutive frames of each tracklet; short ones cycle.
+        beside: (p, 2) int, tracklets that are two people for certain. Clusters that hold such a pair are
+            drawn one after the other, so that most batches hold negatives that are true.
 
     Raises:
         ValueError: fewer than two clusters.
@@ -120,7 +123,8 @@ def batches(
     member = np.split(used, first[1:])
     per_batch = min(clusters_per_batch, n)
     chosen = np.empty((n_iterations, per_batch, tracklets_per_cluster), np.int64)
-    for i, batch in enumerate(_turns(n, n_iterations, per_batch, rng)):
+    others = _beside(labels.label, cluster, beside)
+    for i, batch in enumerate(_turns(n, n_iterations, per_batch, rng, others)):
         for j, c in enumerate(batch):
             chosen[i, j] = _members(member[c], tracklets.camid, tracklets_per_cluster, rng)
     tracklet = chosen.reshape(n_iterations, per_batch * tracklets_per_cluster)
@@ -165,17 +169,49 @@ def singles(
     return Plan(tracklet, row.reshape(n_iterations, n, 1))
 
 
-def _turns(n: int, n_iterations: int, per_batch: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Batches of `per_batch` different numbers below n; all come once before one comes again."""
+def _beside(label: Array, cluster: Array, pair: Array | None) -> list[Array]:
+    """For each cluster, by its place in `cluster`, those that hold somebody seen beside one of its own."""
+    if pair is None or not len(pair):
+        return []
+    ends = label[pair]
+    ends = np.unique(ends[(ends >= 0).all(1) & (ends[:, 0] != ends[:, 1])], axis=0)
+    place = np.searchsorted(cluster, np.concatenate([ends, ends[:, ::-1]]))
+    return [np.unique(place[place[:, 0] == c, 1]) for c in range(len(cluster))]
+
+
+def _turns(
+    n: int, n_iterations: int, per_batch: int, rng: np.random.Generator, others: Sequence[Array] = ()
+) -> Iterator[list[int]]:
+    """Batches of `per_batch` different numbers below n; all come once before one comes again.
+
+    With `others` each is followed, where one is left, by one of those of its own.
+    """
     queue: list[int] = []
     for _ in range(n_iterations):
         if len(queue) < per_batch:
             # The next pass starts inside this batch: what the batch already holds goes to its end.
             order = rng.permutation(n)
+            if others:
+                order = _paired(order, others, rng)
             again = np.isin(order, queue)
             queue += [*order[~again].tolist(), *order[again].tolist()]
         yield queue[:per_batch]
         queue = queue[per_batch:]
+
+
+def _paired(order: Array, others: Sequence[Array], rng: np.random.Generator) -> Array:
+    """The same numbers, each followed by one of its `others` that has not come yet, where there is one."""
+    left, out = np.ones(len(order), bool), []
+    for first in order.tolist():
+        if left[first]:
+            left[first] = False
+            out.append(first)
+            open_ones = others[first][left[others[first]]]
+            if len(open_ones):
+                second = int(rng.choice(open_ones))
+                left[second] = False
+                out.append(second)
+    return np.array(out, np.int64)
 
 
 def ahead(crops: Crops, rows: Iterable[Array], *, depth: int = 2, pin: bool = False) -> Generator[Tensor]:

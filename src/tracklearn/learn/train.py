@@ -29,7 +29,7 @@ from tracklearn.learn.events import (
     teacher_arrays,
 )
 from tracklearn.learn.fit import Fit, Pairs, load
-from tracklearn.learn.method import Assignment, Material, Method, Stage
+from tracklearn.learn.method import Assignment, Isolated, Material, Method, Stage
 from tracklearn.learn.network import Network
 from tracklearn.learn.ranks import Ranks
 from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
@@ -180,6 +180,7 @@ class _Training:
         self.memory: dict[str, Array] = {}
         self.labels: PseudoLabels | None = None
         self.rounds = 0  # finished, of all stages
+        self.isolated = 0  # the round before which `part` was made
         self.place = 0  # in the list of all rounds there could be; some stages end early
         self.fit: Fit | None = None
 
@@ -218,13 +219,17 @@ class _Training:
         similarity = np.full(self.original.n_crops if ranks.rank == 0 else 0, np.nan, np.float32)
         if ranks.rank == 0:
             similarity[row] = isolate.adjacent_similarity(features, self.original.tracklet[row])
+        found = Isolated(self.part)
+        self.isolated, self.labels, self.memory = self.rounds, None, {}
         if prepare is not None:
             if ranks.rank == 0:
                 given = (self._given(features), similarity) if looks else (features[:0], similarity[:0])
-                self.part = np.asarray(prepare(given[0], self.original, given[1]), np.int64)
-            self.part = ranks.from_first(self.part)
+                made = prepare(given[0], self.original, given[1])
+                found = made if isinstance(made, Isolated) else Isolated(made)
+            self.part = ranks.from_first(np.asarray(found.part, np.int64))
         self.tracklets = self.original.split(self.part)
         return Prepared(
+            round=self.rounds,
             tracklets=self.tracklets,
             part=self.part,
             row=row,
@@ -233,6 +238,8 @@ class _Training:
             n_before=len(self.original),
             n_after=len(self.tracklets),
             dropped=int((self.part < 0).sum()),
+            calibration=found.calibration,
+            diagnosis=found.notes,
             seconds=time.perf_counter() - began,
         )
 
@@ -312,12 +319,14 @@ class _Training:
         seconds["cluster"] = time.perf_counter() - began
         return Fit(stage, assigned, agreement, tracklets, features, self.pairs)
 
-    def _round(self, stage: Stage, within: int) -> Iterator[Round | State]:
+    def _round(self, stage: Stage, within: int) -> Iterator[Prepared | Round | State]:
         """One round; from where it was left, where it had begun."""
         seconds = {"extract": 0.0, "cluster": 0.0}
         keeps = within % stage.assign_every > 0
         if within == 0 and self.place and self._rounds()[self.place - 1][0].material is not stage.material:
             self.labels = None  # of other tracklets
+        if self.fit is None and stage.material is None and self._is_due():
+            yield self._prepare()
         if self.fit is None:
             self.fit = self._assigned(stage, seconds)
         fit = self.fit
@@ -374,6 +383,11 @@ class _Training:
             seconds=seconds,
         )
 
+    def _is_due(self) -> bool:
+        """Whether the tracklets are to be made anew by what was learned."""
+        every = self.method.prepare_every
+        return self.method.prepare is not None and every > 0 and self.rounds - self.isolated >= every
+
     def _share_statistics(self) -> None:
         self.pairs.ranks.mean_statistics(network for _, network in self.pairs.named())
 
@@ -399,6 +413,7 @@ class _Training:
             "method": self.method.name,
             "seed": self.seed,
             "rounds": self.rounds,
+            "isolated": self.isolated,
             "place": self.place,
             "step": self.pairs.step,
             "sampler": copy.deepcopy(self.rng.bit_generator.state),
@@ -421,6 +436,7 @@ class _Training:
         self.rng.bit_generator.state = meta["sampler"]
         self.pairs.step = int(meta["step"])
         self.rounds, self.place = int(meta["rounds"]), int(meta["place"])
+        self.isolated = int(meta.get("isolated", 0))
         if "fit" in meta:
             stage, _ = self._rounds()[self.place]
             self.fit = Fit.restored(stage, self._material(stage).tracklets, self.pairs, arrays, meta["fit"])

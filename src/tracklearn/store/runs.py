@@ -3,9 +3,12 @@
     RUN/manifest.json           method, settings, seed, weights, digests, versions; status
     RUN/rounds.jsonl            one line a round: clusters, noise share, losses, agreement, …
     RUN/times.jsonl             seconds of each round and stage (kept apart: they differ from run to run)
-    RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones
+    RUN/isolation.safetensors   part and adjacent similarity of each crop; features of mixed ones; distances
+                                of pairs known without labels
+    RUN/isolation/*.safetensors the same where tracklets were cut anew, by the round before which that was
     RUN/labels.safetensors      labels of every isolated tracklet, a row for each time that they changed; a
-                                round's record says which row is its own
+                                round's record says which row is its own, `length` how many tracklets there
+                                were
     RUN/kept/*.safetensors      arrays of the method's own, one file a round (UGA: its graph)
     RUN/stages/*.safetensors    the teacher wherever labels that stayed for several rounds came to an end
                                 (after UGA's first stage, MSPLR's source and each of its steps)
@@ -53,7 +56,7 @@ SCHEMA = 1
 KEPT_STATES = 2
 
 REMEDY = "put it back from a copy, or remove the folder and train again"
-_SUMMED = ("rounds.jsonl", "*.safetensors", "kept/*.safetensors", "stages/*.safetensors")
+_SUMMED = ("rounds.jsonl", "*.safetensors", *(f"{d}/*.safetensors" for d in ("kept", "stages", "isolation")))
 
 
 class RunWriter:
@@ -177,10 +180,12 @@ class RunWriter:
         """Keep the network as it was before training; `metadata` is the weights file's header."""
         self._folder.put({"start.safetensors": weights.encode(arrays, metadata)})
 
-    def write_isolation(self, arrays: Mapping[str, Array], summary: Mapping[str, Any]) -> None:
-        """Keep what isolation did: arrays per crop, and its counts."""
+    def write_isolation(
+        self, arrays: Mapping[str, Array], summary: Mapping[str, Any], *, before: int = 0
+    ) -> None:
+        """Keep what isolation did before round `before`: arrays per crop, and its counts."""
         self.manifest["isolation"] = dict(summary)
-        self._folder.put({"isolation.safetensors": pack_arrays(arrays, dict(summary))})
+        self._folder.put({_isolation_name(before): pack_arrays(arrays, dict(summary))})
 
     def write_round(self, record: Mapping[str, Any], label: Array, seconds: Mapping[str, float]) -> None:
         """Add one round to the record; labels that stay are not written again: there may be many rounds."""
@@ -211,7 +216,11 @@ class RunWriter:
         """The files that tell of all rounds so far, that of the labels where they are new."""
         files = {"rounds.jsonl": "".join(plain_json(r) + "\n" for r in self.rounds).encode()}
         if labels and self.labels:
-            files["labels.safetensors"] = pack_arrays({"label": np.stack(self.labels)})
+            length = np.array([len(row) for row in self.labels], np.int32)
+            padded = np.full((len(length), length.max()), -1, np.int32)
+            for row, own in zip(padded, self.labels, strict=True):
+                row[: len(own)] = own
+            files["labels.safetensors"] = pack_arrays({"label": padded, "length": length})
         return files
 
     def write_state(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
@@ -243,16 +252,20 @@ class RunWriter:
                 self.notes.append(f"{str(error).removesuffix(': make it again')}: passed over")
                 bad.append(path.name)
                 continue
-            self._cut_back(int(meta["rounds_done"]), bad)
+            self._cut_back(int(meta["rounds_done"]), bad, isolated=int(meta.get("isolated", 0)))
             self.notes += [f"training goes on from {path.name}, the state before it"] if bad else []
             return arrays, meta
         self._cut_back(0, bad)
         self.notes += ["no state is left to go on from: training starts anew"] if bad else []
         return None
 
-    def _cut_back(self, done: int, states: Sequence[str]) -> None:
-        """Forget every round after the first `done`, and these states."""
-        gone = [
+    def _cut_back(self, done: int, states: Sequence[str], *, isolated: int = 0) -> None:
+        """Forget every round after the first `done`, every isolation after `isolated`, and these states."""
+        later = sorted((self.path / "isolation").glob("*.safetensors"))
+        gone = [f"isolation/{file.name}" for file in later if int(file.stem) > isolated]
+        if gone:
+            self.manifest["isolation"] = read_arrays(self.path / _isolation_name(isolated))[1]
+        gone += [
             f"{folder}/{file.name}"
             for folder in ("kept", "stages")
             for file in (self.path / folder).glob("*.safetensors")
@@ -261,7 +274,7 @@ class RunWriter:
         run = Run(self.path)
         self.rounds = run.rounds[:done] if done else []
         last = max(_rows(self.rounds), default=-1)
-        self.labels = list(run.label_rows[: last + 1]) if done else []
+        self.labels = run.label_rows[: last + 1] if done else []
         kept = [t for t in run.times if t.get("round", done) < done]
         self._folder.put(
             self._record(labels=True), drop=[*gone, *states, *([] if done else ["labels.safetensors"])]
@@ -300,6 +313,11 @@ class RunWriter:
         self._add_time({"stage": "train", **seconds})
         self.manifest["status"] = "finished"
         self._folder.put({}, drop=[state.name for state in self._states()])
+
+
+def _isolation_name(before: int) -> str:
+    """File of the isolation before this round."""
+    return f"isolation/{before:05d}.safetensors" if before else "isolation.safetensors"
 
 
 def _rows(rounds: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -379,24 +397,36 @@ class Run:
         return read_lines(self._checked("rounds.jsonl"))
 
     @property
-    def label_rows(self) -> Array:
-        """(r, t) int32: labels of every isolated tracklet, a row for each time that they changed."""
+    def label_rows(self) -> list[Array]:
+        """Labels (t,) int32 of every isolated tracklet, one for each time that they changed."""
         path = self._checked("labels.safetensors")
-        return read_arrays(path)[0]["label"] if path.is_file() else np.zeros((0, 0), np.int32)
+        if not path.is_file():
+            return []
+        kept = read_arrays(path)[0]
+        length = kept.get("length", np.full(len(kept["label"]), kept["label"].shape[1]))
+        return [row[:n] for row, n in zip(kept["label"], length, strict=True)]
 
     @property
-    def labels(self) -> Array:
-        """(rounds, t) int32: label of every isolated tracklet in every round."""
-        return self.label_rows[_rows(self.rounds)]
+    def labels(self) -> list[Array]:
+        """Labels (t,) int32 of every isolated tracklet in every round, as `isolation` left them for it."""
+        rows = self.label_rows
+        return [rows[i] for i in _rows(self.rounds)]
 
     def kept(self) -> dict[int, dict[str, Array]]:
         """The method's own arrays by round, in order; no entry for rounds that have none."""
         files = sorted((self.path / "kept").glob("*.safetensors"))
         return {int(path.stem): read_arrays(self._checked(f"kept/{path.name}"))[0] for path in files}
 
-    def isolation(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts."""
-        return read_arrays(self._checked("isolation.safetensors"))
+    def isolation(self, index: int | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays `part` and `similarity` per crop, `row` and `feature` of mixed tracklets; counts.
+
+        Args:
+            index: the round that they are asked for; by default the last that is on record.
+        """
+        index = len(self.rounds) - 1 if index is None else index
+        made = [int(file.stem) for file in (self.path / "isolation").glob("*.safetensors")]
+        before = max((n for n in made if n <= index), default=0)
+        return read_arrays(self._checked(_isolation_name(before)))
 
     @property
     def stages(self) -> dict[tuple[int, str], Path]:
@@ -423,7 +453,7 @@ class Run:
 
     @property
     def lost_times(self) -> int:
-        """Number of damaged lines that `times` leaves out."""
+        """Number of lines that are damaged, or missing of a finished run: `times` has none of them."""
         return self._read_times()[1]
 
     def _read_times(self) -> tuple[list[dict[str, Any]], int]:
@@ -438,6 +468,8 @@ class Run:
                 found.append({key: value for key, value in entry.items() if key != "crc32"})
             else:
                 lost += 1
+        if summed and self.finished:  # every round has a line, and the training as a whole
+            lost = max(lost, len(self.rounds) + 1 - len(found))
         return found, lost
 
     @property

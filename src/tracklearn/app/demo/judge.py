@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def judge_run(
     links = link_rates(run.kept(), parts, truth)
     steps = _steps(
         run,
-        tracklet_pid(parts, truth),
+        lambda index: tracklet_pid(isolated(run, tracklet_set, index), truth),
         {i: retrieval(f, pid, camid) for i, f in kept.items()},
     )
     examples = _examples(features["trained"], judge_set, pid, seed=run.manifest["seed"])
@@ -95,17 +95,18 @@ def judge_run(
     return judged | ({"links": links} if links else {})
 
 
-def _steps(run: Run, pid: Array, scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
+def _steps(run: Run, pid_at: Callable[[int], Array], scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
     """What ground truth says of every labelling of a method that goes in steps; empty for others.
 
     Args:
         run: finished.
-        pid: true person of each tracklet trained on.
+        pid_at: true person of each tracklet that a round was trained on.
         scores: last round of a labelling -> the scores of the network after it.
     """
     found, first = [], 0
     for last, score in scores.items():
-        rates = label_rates(run.labels[first], pid) if (run.labels[first] >= 0).any() else {}
+        label = run.labels[first]
+        rates = label_rates(label, pid_at(first)) if (label >= 0).any() else {}
         found.append({"index": first, **rates, "mAP": score.mAP, "rank1": score.rank(1)})
         first = last + 1
     return found

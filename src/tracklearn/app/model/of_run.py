@@ -25,12 +25,15 @@ def load_network(run: Run, which: str | Path = "weights") -> Network:
     return network.eval()
 
 
-def isolated(run: Run, tracklet_set: TrackletSet) -> Tracklets:
-    """The set's tracklets as the run's isolation left them; another set's tracklets as they are."""
+def isolated(run: Run, tracklet_set: TrackletSet, index: int | None = None) -> Tracklets:
+    """The set's tracklets as the run's isolation left them; another set's tracklets as they are.
+
+    `index` is the round whose tracklets are asked for, by default the last.
+    """
     tracklets = tracklet_set.tracklets
     if run.manifest["set"]["digest"] != tracklet_set.digest:
         return tracklets
-    return tracklets.split(run.isolation()[0]["part"])
+    return tracklets.split(run.isolation(index)[0]["part"])
 
 
 def tracklet_features(

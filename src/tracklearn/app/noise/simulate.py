@@ -160,8 +160,11 @@ def rearranged(tracklets: Tracklets, made: Simulated) -> Tracklets:
 
     A crop's frame number becomes its place in its new tracklet, whose segments are not in order of time, and
     its time follows from that at the usual step: the pictures' times would show where segments were joined.
-    Box, score and picture stay. Crops left alone keep frame numbers and times.
+    So would their places: all boxes become one, as those of pictures without a film. Score and picture stay.
+    Crops left alone keep frame numbers and times.
     """
+    from tracklearn.store.benchmarks.parts import NOMINAL_BOX
+
     alone = made.tracklet < 0
     old, rest = np.unique(tracklets.tracklet[alone], return_inverse=True)
     tracklet, frame = made.tracklet.copy(), made.place.copy()
@@ -176,7 +179,7 @@ def rearranged(tracklets: Tracklets, made: Simulated) -> Tracklets:
         tracklet=tracklet[order],
         frame=frame[order],
         time=time[order],
-        box=tracklets.box[order],
+        box=np.broadcast_to(np.array(NOMINAL_BOX, np.float32), (len(order), 4)),
         score=tracklets.score[order],
         crop=tracklets.crop[order],
         camid=camid,

@@ -149,6 +149,9 @@ def _train(
             continue
         elif isinstance(event, loop.Prepared):
             _write_prepared(writer, event, tracklet_set.tracklets)
+            if tell is not None:
+                for note in event.diagnosis:
+                    tell(note)
         else:
             # Crops that the run met before it was stopped are not all met again.
             broken = max(broken, getattr(crops, "broken", 0))
@@ -243,6 +246,11 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
             "similarity": event.similarity.astype(np.float32),
             "row": rows,
             "feature": event.features[np.searchsorted(event.row, rows)].astype(np.float32),
+            **{
+                f"{kind}.{name}": getattr(found, kind)
+                for name, found in event.calibration.items()
+                for kind in ("same", "different")
+            },
         },
         {
             "n_before": event.n_before,
@@ -250,7 +258,10 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
             "dropped": event.dropped,
             "dropped_fraction": event.dropped / max(original.n_crops, 1),
             "adjacent_distance": typical_step(event.similarity),
+            "calibration": {name: found.to_dict() for name, found in event.calibration.items()},
+            "diagnosis": list(event.diagnosis),
         },
+        before=event.round,
     )
 
 

@@ -10,15 +10,22 @@ BINS = 4096
 
 
 @kernel()
-def dbscan(start, column, distance, eps, min_samples):
-    """DBSCAN labels (n,), −1 noise; clusters numbered by their lowest core row."""
+def dbscan(start, column, distance, eps, min_samples, kind):
+    """DBSCAN labels (n,), −1 noise; clusters numbered by their lowest core row.
+
+    kind (n,): of neighbours of one kind (0, 1, …) one counts.
+    """
     n = start.shape[0] - 1
     parent = np.full(n, -1, np.int64)  # −1: no core point; a root is the lowest core of its cluster
+    counted = np.full(n, -1, np.int64)  # by kind, the last row that counted it
     for i in range(n):
         others, d = column[start[i] : start[i + 1]], distance[start[i] : start[i + 1]]
         near = 1
+        counted[kind[i]] = i
         for e in range(d.shape[0]):
-            near += (d[e] <= eps) & (others[e] != i)
+            if d[e] <= eps and counted[kind[others[e]]] != i:
+                counted[kind[others[e]]] = i
+                near += 1
         if near >= min_samples:
             parent[i] = i
     for i in range(n):

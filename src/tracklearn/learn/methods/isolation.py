@@ -5,14 +5,28 @@ Source: Teng et al., arXiv 2204.00891 (TMC), section 3.2.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from tracklearn.core import isolate
+from tracklearn.core.calibration import Calibration, Statistic, calibrate, free_pairs
+from tracklearn.learn.method import Isolated
 from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, Refusal, Tracklets
+
+# Share of pairs of one person that DBSCAN's radius is to reach, by their nearest frames.
+REACH = 0.95
+
+_TOO_FEW = (
+    "isolation: too few moments at which two people are in view, apart, to learn where another person "
+    "begins: pieces of a tracklet stay as they were cut"
+)
+_OVERLAP = (
+    "isolation: the features hardly tell two people seen at the same moment from one ({:.0f} % of these "
+    "pairs are on the wrong side): it cuts less; start from a re-ID network (--weights osnet_x0_25)"
+)
 
 
 class Config(BaseModel):
@@ -30,8 +44,9 @@ class Config(BaseModel):
     )
     eps_intra: Positive | Literal["auto"] = Field(
         default=0.6,
-        description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]. auto: the "
-        "median distance of adjacent frames, for other networks and crop sizes than the paper's [chosen].",
+        description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]. auto: for "
+        "other networks and crop sizes than the paper's, by pairs that are known without labels, or the "
+        "median distance of adjacent frames where there are too few [chosen].",
     )
     min_samples_intra: Count = Field(default=2, description="Density of isolation [chosen].")
     metric: Literal["euclidean", "cosine", "jaccard"] = Field(
@@ -41,6 +56,23 @@ class Config(BaseModel):
         default="auto",
         description="Price of a change point, times the logarithm of the tracklet's frames; auto: the mean "
         "change of features over half a second [chosen].",
+    )
+    join_intra: Positive | Literal["auto", "none"] = Field(
+        default="none",
+        description="Distance of unit means below which pieces of a tracklet are joined again by average "
+        "linkage. auto: where another person begins in this footage, by pairs that are known without labels; "
+        "none leaves the pieces [chosen; METHODS 3.2].",
+    )
+    least_intra: Count = Field(
+        default=1,
+        description="Crops of a part at least, where pieces are joined: what is left over of a tracklet that "
+        "has a longer part is dropped [chosen].",
+    )
+
+    isolate_every: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Rounds after which the original tracklets are cut again by what was learned; 0: once, "
+        "before training [paper 3.2: once].",
     )
 
     @model_validator(mode="after")
@@ -60,8 +92,8 @@ class Config(BaseModel):
 
 def parts(
     config: Config, features: Array | Tensor, tracklets: Tracklets, similarity: Array | None = None
-) -> Array:
-    """The part (n,) of its tracklet that each crop belongs to, −1 = dropped; see `core.isolate.isolate`.
+) -> Isolated:
+    """The part of its tracklet that each crop belongs to; see `core.isolate.isolate`.
 
     Args:
         config: how; `isolate` itself is not asked.
@@ -69,13 +101,20 @@ def parts(
         tracklets: whose crops they are.
         similarity: what `core.isolate.adjacent_similarity` gives for them, where that is known.
     """
-    if config.eps_intra == "auto":
-        if similarity is None:
-            similarity = isolate.adjacent_similarity(features, tracklets.tracklet)
-        eps = isolate.typical_step(similarity, metric=config.metric)
-    else:
-        eps = config.eps_intra
-    return isolate.isolate(
+    found = _calibrations(config, features, tracklets)
+    notes, join = [], None if config.join_intra in ("none", "auto") else float(config.join_intra)
+    if config.join_intra == "auto":
+        if "mean" in found:
+            join = found["mean"].joins_below
+        else:
+            notes.append(_TOO_FEW)
+    if any(not c.separates for c in found.values()):
+        worst = max(c.error for c in found.values())
+        notes.append(_OVERLAP.format(100 * worst))
+    eps = config.eps_intra
+    if eps == "auto":
+        eps = _radius(config, features, tracklets, similarity, found.get("nearest"))
+    part = isolate.isolate(
         features,
         tracklets.tracklet,
         frame=tracklets.frame,
@@ -85,4 +124,35 @@ def parts(
         min_samples=config.min_samples_intra,
         metric=config.metric,
         penalty=None if config.penalty_intra == "auto" else config.penalty_intra,
+        join=join,
+        least=config.least_intra,
     )
+    return Isolated(part, found, tuple(notes))
+
+
+def _calibrations(config: Config, features: Array | Tensor, tracklets: Tracklets) -> dict[str, Calibration]:
+    """What free pairs tell, by the statistics that the settings ask for; none where there are too few."""
+    asked: list[Statistic] = ["mean"] if config.join_intra == "auto" else []
+    if config.eps_intra == "auto" and config.isolation == "dbscan" and config.metric != "jaccard":
+        asked.append("nearest")
+    if not asked:
+        return {}
+    pairs = free_pairs(tracklets)
+    made = ((statistic, calibrate(features, pairs, statistic=statistic)) for statistic in asked)
+    return {statistic: value for statistic, value in made if value is not None}
+
+
+def _radius(
+    config: Config,
+    features: Array | Tensor,
+    tracklets: Tracklets,
+    similarity: Array | None,
+    known: Calibration | None,
+) -> float:
+    """DBSCAN's radius from the data."""
+    if known is not None:
+        reach = known.quantile("same", REACH)
+        return reach**2 / 2 if config.metric == "cosine" else reach
+    if similarity is None:
+        similarity = isolate.adjacent_similarity(features, tracklets.tracklet)
+    return isolate.typical_step(similarity, metric=config.metric)

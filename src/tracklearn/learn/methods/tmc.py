@@ -19,6 +19,8 @@ from torch import Tensor
 
 from tracklearn.core import cluster
 from tracklearn.core.jaccard import Mode
+from tracklearn.core.labels import one_track
+from tracklearn.core.moments import moments
 from tracklearn.learn import losses, sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam, classifier
@@ -54,6 +56,12 @@ class Config(isolation.Config):
     fit_to_size: bool = Field(
         default=True,
         description="Fit k1, k2, min_samples and rho to the number of tracklets where it is small [chosen].",
+    )
+    time_tells: bool = Field(
+        default=False,
+        description="Keep tracklets that one camera sees at the same moment, apart, out of one cluster, draw "
+        "them into one batch, and count the parts of one track once in a cluster's density [chosen; METHODS "
+        "6a].",
     )
     epochs: Annotated[int, Field(ge=0)] = Field(
         default=40, description="Rounds of association and training [paper 4.2]."
@@ -122,12 +130,7 @@ def method(config: Config | None = None) -> Method:
         head=classifier,
         optimise=partial(adam, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
         iterations=partial(_iterations, config),
-        sample=partial(
-            sample.batches,
-            clusters_per_batch=config.clusters_per_batch,
-            tracklets_per_cluster=config.tracklets_per_cluster,
-            n_frames=config.frames_train,
-        ),
+        sample=partial(_draw, config),
         objective=partial(_objective, config),
         weights={
             "id": 1 - config.lambda_id,
@@ -144,6 +147,7 @@ def method(config: Config | None = None) -> Method:
     return Method(
         name="tmc" if config.isolate else "tmc-",
         prepare=partial(isolation.parts, config) if config.isolate else None,
+        prepare_every=config.isolate_every,
         stages=(stage,),
         tensors=True,
     )
@@ -157,6 +161,7 @@ def _associate(
     What stays is eps before any rescue: an epoch that needs one starts its own from there.
     """
     frozen = float(memory["eps"].item()) if "eps" in memory else None
+    apart = moments(tracklets).pair if config.time_tells else None
     found = cluster.associate(
         features,
         k1=config.k1,
@@ -167,7 +172,12 @@ def _associate(
         mode=config.jaccard,
         neighbors=config.neighbors,
         fit_to_size=config.fit_to_size,
+        apart=apart,
+        track=tracklets.source if config.time_tells else None,
     )
+    record = {"one_track": float(one_track(found.label, tracklets.source))}
+    if apart is not None:
+        record |= {"apart": float(len(apart)), "splits": float(found.n_splits)}
     # What the number of tracklets changed is the same every epoch: once is enough.
     warnings = found.adapted.warnings if frozen is None else ()
     return Assignment(
@@ -175,6 +185,23 @@ def _associate(
         eps=found.eps,
         memory={"eps": np.array(found.start_eps)},
         diagnosis=(*warnings, *found.diagnosis),
+        record=record,
+    )
+
+
+def _draw(
+    config: Config, tracklets: Tracklets, labels: PseudoLabels, n_iterations: int, rng: np.random.Generator
+) -> sample.Plan:
+    """The batches of an epoch; where time tells people apart, they come together."""
+    return sample.batches(
+        tracklets,
+        labels,
+        n_iterations,
+        rng,
+        clusters_per_batch=config.clusters_per_batch,
+        tracklets_per_cluster=config.tracklets_per_cluster,
+        n_frames=config.frames_train,
+        beside=moments(tracklets).pair if config.time_tells else None,
     )
 
 

@@ -27,7 +27,7 @@ from tracklearn.core import graph, sampling
 from tracklearn.learn import sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam
-from tracklearn.learn.method import Assignment, Method, Stage, Target, View
+from tracklearn.learn.method import Assignment, Isolated, Method, Stage, Target, View
 from tracklearn.learn.methods import isolation
 from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
@@ -167,6 +167,7 @@ def method(config: Config | None = None) -> Method:
         name="uga+isolation" if config.isolate else "uga",
         prepare=partial(_prepare, config),
         prepare_looks=config.isolate,
+        prepare_every=config.isolate_every if config.isolate else 0,
         stages=(intra, inter),
         cameras=2,
         tensors=True,
@@ -236,16 +237,17 @@ class Descent(torch.optim.Optimizer):
 
 def _prepare(
     config: Config, features: Array | Tensor, tracklets: Tracklets, similarity: Array | None = None
-) -> Array:
-    """The part (n,) of its tracklet of each crop, −1 where the tracklet or the crop is not used."""
+) -> Isolated:
+    """The part of its tracklet of each crop, −1 where the tracklet or the crop is not used."""
     cameras = np.unique(tracklets.camid)
     if len(cameras) < 2:
         raise Refusal(
             "the set has one camera, UGA links tracklets across cameras: use --method tmc, or add a camera"
         )
-    part = np.zeros(tracklets.n_crops, np.int64)
+    found = Isolated(np.zeros(tracklets.n_crops, np.int64))
     if config.isolate:
-        part = isolation.parts(config, features, tracklets, similarity)
+        found = isolation.parts(config, features, tracklets, similarity)
+    part = found.part
     used = np.flatnonzero(part >= 0)
     stride = int(part.max(initial=0)) + 1
     key, number = np.unique(tracklets.tracklet[used] * stride + part[used], return_inverse=True)
@@ -278,7 +280,7 @@ def _prepare(
             f"{len(camid)} of {len(key)} tracklets are left, at most one in each camera: there is nothing to "
             f"tell apart; {remedy}"
         )
-    return part
+    return found
 
 
 def _apart(features: Array | Tensor, tracklets: Tracklets, memory: Mapping[str, Array]) -> Assignment:

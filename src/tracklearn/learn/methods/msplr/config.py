@@ -81,6 +81,11 @@ class Config(isolation.Config):
         description="Batches per epoch; auto: the labelled tracklets come once on average, for single images "
         "as in the code [code].",
     )
+    time_tells: bool = Field(
+        default=False,
+        description="Split clusters that hold two people whom one camera sees at the same moment, apart "
+        "[chosen; METHODS 6a].",
+    )
     clusters_per_batch: int = Field(default=16, ge=2, description="Clusters in a batch, P [paper].")
     tracklets_per_cluster: int = Field(
         default=4, ge=2, description="Tracklets of each cluster in a batch, K [paper]."

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracklearn.core import cluster, normalise, radius
+from tracklearn.core.apart import split
 from tracklearn.core.features import unit_rows
-from tracklearn.core.labels import Selection, select_clusters
+from tracklearn.core.labels import Selection, one_track, select_clusters
 from tracklearn.core.labels import agreement as agreement_of
+from tracklearn.core.moments import moments
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods.msplr.config import Config
 from tracklearn.types import Array, PseudoLabels, Tracklets
@@ -52,6 +54,8 @@ def guess(config: Config, features: Array, tracklets: Tracklets, memory: Mapping
             compared.rows, start, adapted.min_samples, widest=max(start, widest), usable=usable
         )
         diagnosis += tried
+    if config.time_tells:
+        found, _ = split(found, features, moments(tracklets).pair)
     structure = near / chance if chance else float("nan")
     return _assignment(config, tracklets, found, eps, start, structure, diagnosis, memory)
 
@@ -105,6 +109,7 @@ def _assignment(
         "kept_images": images,
         "kept_fraction": share,
         "agreement": agreement,
+        "one_track": one_track(label, tracklets.source),
         "structure": structure,
     }
     return Assignment(

@@ -58,6 +58,7 @@ def method(
     return Method(
         name="msplr" + ("" if source else "-steps") + ("+isolation" if config.isolate else ""),
         prepare=partial(isolation.parts, config) if config.isolate else None,
+        prepare_every=config.isolate_every,
         stages=stages,
         cameras=config.min_cameras,
     )
