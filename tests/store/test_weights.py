@@ -126,6 +126,20 @@ def test_shared_file_is_recognised(data):
         weights.load(info.path, backbone="resnet50")
 
 
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("osnet_x0_25_imagenet", "osnet_x0_25"),
+        ("osnet_x0_25_msmt17_combineall", "osnet_x0_25"),
+        ("osnet_x0_5_msmt17", "osnet_x0_5"),
+    ],
+)
+def test_shared_osnets_are_recognised(data, name, backbone):
+    arrays, info = weights.load(data / "weights" / f"{name}.safetensors", backbone=None)
+    assert (len(arrays), info.backbone, info.folded) == (485, backbone, True)
+    assert info.pixel_mean == weights.IMAGENET_MEAN
+
+
 def test_unknown_preprocessing_is_refused(tmp_path):
     weights.save(tmp_path / "w.safetensors", mobilenet_like(), {"preprocess": "BGR, x-104"})
     with pytest.raises(ValueError, match="BGR, x-104"):
@@ -140,6 +154,7 @@ def test_unknown_preprocessing_is_refused(tmp_path):
         ({"features.18.1.weight": np.ones(4), "features.18.1.running_mean": np.ones(4)}, False),
         ({"features.18.1.weight": np.ones(4), "features.18.1.running_var": np.full(4, 2)}, False),
         ({"features.18.1.weight": np.ones(4), "neck.running_mean": np.ones(4)}, True),
+        ({"features.18.1.weight": np.ones(4), "fc.1.running_mean": np.ones(4)}, True),
         ({}, False),
     ],
 )
@@ -161,6 +176,24 @@ def test_folded_norms_are_told_by_content(change, folded):
 )
 def test_backbone_is_inferred_from_names(names, backbone):
     assert weights.infer_backbone(dict.fromkeys(names)) == backbone
+
+
+@pytest.mark.parametrize(
+    ("change", "backbone"),
+    [
+        ({"conv1.conv.weight": np.ones((64, 3, 7, 7))}, "osnet_x1_0"),
+        ({"conv1.conv.weight": np.ones((48, 3, 7, 7))}, "osnet_x0_75"),
+        ({"conv1.conv.weight": np.ones((32, 3, 7, 7))}, "osnet_x0_5"),
+        ({"conv1.conv.weight": np.ones((16, 3, 7, 7))}, "osnet_x0_25"),
+        ({"conv1.conv.weight": np.ones((96, 3, 7, 7))}, None),
+        ({"conv1.conv.weight": np.ones(())}, None),
+        ({"conv1.conv.weight": np.ones((64, 3, 7, 7)), "conv2.0.IN.weight": np.ones(256)}, None),  # OSNet-IBN
+        ({}, None),
+    ],
+)
+def test_osnets_width_is_told_by_its_stem(change, backbone):
+    arrays = {"conv2.0.conv2d.3.conv2.weight": np.ones((4, 1, 3, 3)), **change}
+    assert weights.infer_backbone(arrays) == backbone
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])

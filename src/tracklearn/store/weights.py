@@ -42,6 +42,13 @@ MARKS = {
     "tiny": "layer2.conv2.weight",
 }
 
+# OSNet's names are the same in every width: the stem's channels tell it.
+_OSNET_MARK = "conv2.0.conv2d.3.conv2.weight"
+_OSNET_STEM = "conv1.conv.weight"
+_OSNET = {64: "osnet_x1_0", 48: "osnet_x0_75", 32: "osnet_x0_5", 16: "osnet_x0_25"}
+
+BACKBONES = (*MARKS, *_OSNET.values())
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
@@ -126,7 +133,7 @@ def load(
         some = ", ".join(list(arrays)[:3]) or "no array at all"
         raise Refusal(
             f"weights {path} fit no known backbone (it holds {some}): expected the array names of "
-            f"{', '.join(MARKS)}"
+            f"{', '.join(BACKBONES)}"
         )
     if backbone is not None and backbone != found:
         raise Refusal(f"weights {path} are of {found}, not {backbone}: choose that backbone or other weights")
@@ -154,13 +161,20 @@ def infer_backbone(arrays: Mapping[str, Any]) -> str | None:
     """
     if "layer1.0.bn3.weight" in arrays and "layer3.6.conv1.weight" in arrays:
         return None  # ResNet-101 and deeper
+    if _OSNET_MARK in arrays and _OSNET_STEM in arrays:
+        if "conv2.0.IN.weight" in arrays:
+            return None  # OSNet-IBN
+        return _OSNET.get(arrays[_OSNET_STEM].shape[0] if arrays[_OSNET_STEM].ndim else 0)
     return next((name for name, key in MARKS.items() if key in arrays), None)
 
 
 def is_folded(arrays: Mapping[str, Array]) -> bool:
-    """Whether every batch norm merely adds its bias (weight 1, mean 0, variance 1) and some bias is set."""
+    """Whether every batch norm merely adds its bias (weight 1, mean 0, variance 1) and some bias is set.
+
+    The neck and a norm behind a linear layer (OSNet's `fc`) do not count: folding is into convolutions.
+    """
     norms = [k.removesuffix("running_mean") for k in arrays if k.endswith("running_mean")]
-    norms = [n for n in norms if n != "neck."]
+    norms = [n for n in norms if not n.startswith(("neck.", "fc."))]
     plain = all(
         (arrays[n + "running_mean"] == 0).all()
         and n + "running_var" in arrays

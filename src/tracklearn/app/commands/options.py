@@ -39,7 +39,9 @@ Weights = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        "--backbone", help="resnet50, ibn_resnet50_a, mobilenet_v2 or tiny; inferred from the weights."
+        "--backbone",
+        help="resnet50, ibn_resnet50_a, mobilenet_v2, tiny, or osnet_x1_0, osnet_x0_75, osnet_x0_5, "
+        "osnet_x0_25; inferred from the weights.",
     ),
 ]
 LabelledSource = Annotated[

@@ -102,12 +102,15 @@ class TrainPlan:
         from tracklearn.store.sets.tracklets import open_set
 
         compute = self.compute.model_dump(mode="json", include={"precision", "compile"})
+        network = self.network.model_dump(mode="json")
+        if network["feature"] == "embedding":
+            del network["feature"]  # younger than the digests of runs that are still to go on
         return settings_store.digest(
             {
                 "set": open_set(self.set_path).digest,
                 "method": self.method,
                 "settings": self.config.model_dump(mode="json"),
-                "network": self.network.model_dump(mode="json"),
+                "network": network,
                 "compute": compute,
                 "weights": self.weights,
                 "seed": self.seed,
@@ -156,8 +159,7 @@ class TrainPlan:
                 f"{method.networks} network(s): give one for each, or one for all"
             )
         for start in self.starts:
-            if start.arrays:
-                self.network_of(start, seed=0)
+            self.network_of(start, seed=0)
 
     def check_cameras(self, n: int) -> None:
         """Refuse to learn from the tracklets of n cameras a method that needs more.
