@@ -253,9 +253,7 @@ class Network(nn.Module, ABC):
         ]
         text = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults if names)
         if text:
-            raise Refusal(
-                f"weights do not fit {self.config.backbone} ({text}): choose the backbone they were made for"
-            )
+            raise Refusal(f"weights do not fit {self.config.backbone} ({text}): {_remedy(faults)}")
         if info is not None:
             _check_pixels(info.pixel_mean, info.pixel_std)
             self.set_padding(asymmetric=info.asymmetric_padding)  # changes nothing where it refuses
@@ -373,6 +371,19 @@ def _check_pixels(mean: Sequence[float], std: Sequence[float]) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _remedy(faults: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """What to do about arrays that do not fit: choose what they were trained with."""
+    kinds = {what: names for what, names in faults if names}
+    if kinds == {"unknown": ["pool.p"]}:
+        return "set network.pooling = gem, with which they were trained"
+    if kinds.keys() == {"missing"} and all(name.startswith("fc.") for name in kinds["missing"]):
+        return "set network.feature = pooled, with which they were trained"
+    shapes = kinds.get("of another shape", ())
+    if kinds.keys() == {"of another shape"} and all(name.startswith("neck.") for name in shapes):
+        return "set network.feature as it was when they were trained"
+    return "choose the backbone they were made for"
 
 
 def _unusable(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:

@@ -33,7 +33,8 @@ Weights = Annotated[
     str,
     typer.Option(
         "--weights",
-        help="Starting weights: imagenet (downloaded once), a .safetensors or .pth file, or none (random).",
+        help="Starting weights: imagenet, osnet_x0_25 or osnet_x1_0 (downloaded once), a .safetensors or "
+        ".pth file, a finished run to go on from, or none (random).",
     ),
 ]
 Backbone = Annotated[
