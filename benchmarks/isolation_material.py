@@ -18,7 +18,7 @@ from benchmarks.real_video import read_persons
 Array = NDArray[Any]
 
 DETECTOR = "weights/person-detection-retail-0013-FP16.xml"
-WEIGHTS = "weights/mobilenet_v2_imagenet.safetensors"
+WEIGHTS = "weights/mobilenet_v2_imagenet_float.safetensors"
 MARKET_PERSONS = 150
 SEGMENT = (10, 120)  # frames of a segment that `join` makes
 HELD = (1, 2, 3)  # segments of a tracklet that `join` makes
@@ -108,7 +108,8 @@ def load(name: str, folder: Path, data: Path, market: Path | None = None) -> Mat
             (person, camera) groups of Market-1501.
         folder: where it is kept. data: the test material. market: the folder of Market-1501.
     """
-    kept = folder / f"{name}.npz"
+    # Features of other weights are others.
+    kept = folder / (f"{name}.npz" if name.startswith("world-") else f"{name}-{Path(WEIGHTS).stem}.npz")
     if kept.is_file():
         with np.load(kept) as arrays:
             return Material(**arrays)

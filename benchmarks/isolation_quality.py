@@ -51,7 +51,7 @@ DBSCAN = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)  
 CHANGE_POINT = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)  # of the typical change
 WINDOWS = ((1.5, 0.08), (0.86, 0.10))  # seconds and threshold of METHODS 3.2
 COLUMNS = ("dropped", "impure", "lost", "parts", "persons", "found", "false_cuts", "switches")
-USED = "worlds: tiny, random, norms measured on the set; all others: mobilenet_v2_imagenet at 256×128"
+USED = "worlds: tiny, random, norms measured on the set; all others: mobilenet_v2_imagenet_float at 256×128"
 SHOWN = ("visits, held out", "pets, tracker", "world 0")
 
 

@@ -84,7 +84,7 @@ def run(tmp_path):
     """Make a finished run of a random network, trained on the set it is given."""
     from tracklearn.learn import backbone
 
-    def make(set_path, name="run"):
+    def make(set_path, name="run", **more):
         config = backbone.Config(backbone="tiny", height=64, width=32)
         network, start = backbone.build(config, seed=1), backbone.build(config, seed=2)
         manifest = {
@@ -93,6 +93,7 @@ def run(tmp_path):
             "seed": 0,
             "network": config.model_dump(),
             "set": {"path": os.path.relpath(set_path, tmp_path / name), "digest": open_set(set_path).digest},
+            **more,
         }
         writer = RunWriter(tmp_path / name, manifest)
         writer.write_start(start.arrays(), start.metadata())
@@ -349,6 +350,20 @@ def test_a_run_is_judged_on_the_split_it_was_trained_on(run, prid, tmp_path):
     assert result["model"]["trained_on"] is None
     assert any("is not known" in line for line in told)
     assert any("is not known" in line for line in result["notes"])
+
+
+def test_no_test_holds_people_that_the_starting_weights_have_seen(run, prid, tmp_path):
+    for split in (1, 2):
+        benchmarks.read("prid2011", prid, split=split).write_train(tmp_path / f"half{split}")
+    earlier = [{"path": "../half1", "digest": "x"}, {"path": "../gone", "digest": "y"}]
+    path = run(tmp_path / "half2", earlier_sets=earlier)
+    for which in ("weights", "start"):
+        model = open_model(path, which=which, device="cpu")
+        assert [(seen.benchmark, seen.split) for seen in model.seen_before] == [("prid2011", 1)]
+        with pytest.raises(
+            ValueError, match="trained on split 1 of PRID 2011, and the test of split 2 holds"
+        ):
+            module.read_tests(model, "prid2011", prid, split=2)
 
 
 def test_people_are_compared_where_splits_are_drawn_anew(prid, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from tests.app.made_files import write_onnx
 from tests.optional import needs
@@ -12,7 +13,8 @@ from tracklearn.app.judge import benchmark as module
 from tracklearn.app.judge import extract
 from tracklearn.app.model.onnx import ExportedModel
 from tracklearn.app.model.open import open_model
-from tracklearn.store import benchmarks
+from tracklearn.learn import backbone
+from tracklearn.store import benchmarks, weights
 from tracklearn.store.picture.crops import resize
 from tracklearn.types import ArrayCrops
 
@@ -111,6 +113,25 @@ def test_the_shared_network_takes_its_fixed_batch_of_one(data, market):
     assert features.shape == (3, 512)
     np.testing.assert_array_equal(features[0], features[2])
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+def test_our_osnet_is_the_shared_network(data):
+    """To 1e-3 of the largest value, with the same weights: before and after its norms are unfolded."""
+    needs("onnxruntime")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-20, 20, (6, 256, 128, 3))
+    pictures = rng.integers(0, 256, (6, 16, 8, 3)).repeat(16, 1).repeat(16, 2) + noise
+    crops, rows = ArrayCrops(pictures.clip(0, 255).astype(np.uint8)), np.arange(6)
+    wanted = ExportedModel(data / "weights" / "osnet_x0_25_msmt17.onnx").extract(crops, rows)
+    arrays, info = weights.load(data / "weights" / "osnet_x0_25_msmt17_1041.safetensors", backbone=None)
+    network = backbone.build(backbone.Config(backbone=info.backbone), seed=0).eval()
+    assert network.load_weights(arrays, info=info).folded
+    for _ in range(2):
+        with torch.no_grad():
+            got = network(network.normalise(torch.from_numpy(crops.read(rows)))).numpy()
+        got /= np.linalg.norm(got, axis=1, keepdims=True)
+        assert np.abs(got - wanted).max() < 1e-3 * wanted.max()
+        network.calibrate([crops.read(rows)], neck=False)
 
 
 @pytest.mark.slow

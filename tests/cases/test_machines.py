@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from tests.app.conftest import QUICK
 from tests.app.made_files import put
 from tracklearn.app import cli
-from tracklearn.store import cache, files, weights
+from tracklearn.store import cache, files, published, weights
 from tracklearn.store.files import beside, cannot_map, read_arrays, write_arrays
 from tracklearn.store.sets.tracklets import open_set
 
@@ -83,8 +84,9 @@ def test_a_full_home_names_the_folder_and_the_ways_out(monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Answer(b"data"))
     monkeypatch.setattr(os, "fsync", full)
-    url = weights.PUBLISHED["mobilenet_v2"].replace("b0353104", "3a6eb079")  # begins the sum of b"data"
-    monkeypatch.setitem(weights.PUBLISHED, "mobilenet_v2", url)
+    file = replace(published.IMAGENET["mobilenet_v2"], sha256="3a6eb079")  # begins the sum of b"data"
+    monkeypatch.setattr(published, "_TORCH", b"data")
+    monkeypatch.setitem(published.IMAGENET, "mobilenet_v2", file)
     with pytest.raises(ValueError, match=r"kept in .*c \(the disk is full\): .*TRACKLEARN_CACHE"):
         weights.load("imagenet", backbone="mobilenet_v2", cache=tmp_path / "c")
     assert os.listdir(tmp_path / "c") == []

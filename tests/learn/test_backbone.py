@@ -73,11 +73,37 @@ def mobilenet_names():
     return [*names, "features.18.0.weight", *norm_names("features.18.1")]
 
 
+def osnet_names():
+    names = ["conv1.conv.weight", *norm_names("conv1.bn")]
+    for stage, n_blocks in ((2, 2), (3, 2), (4, 2)):
+        for i in range(n_blocks):
+            block = f"conv{stage}.{i}"
+            plain = ["conv1", "conv3", *(["downsample"] if i == 0 else [])]
+            for name in plain:
+                names += [f"{block}.{name}.conv.weight", *norm_names(f"{block}.{name}.bn")]
+            light = [f"{block}.conv2a"]
+            light += [
+                f"{block}.conv2{letter}.{j}" for letter, n in (("b", 2), ("c", 3), ("d", 4)) for j in range(n)
+            ]
+            for name in light:
+                names += [f"{name}.conv1.weight", f"{name}.conv2.weight", *norm_names(f"{name}.bn")]
+            names += [f"{block}.gate.{fc}.{kind}" for fc in ("fc1", "fc2") for kind in ("weight", "bias")]
+        if stage < 4:
+            names += [f"conv{stage}.2.0.conv.weight", *norm_names(f"conv{stage}.2.0.bn")]
+    names += ["conv5.conv.weight", *norm_names("conv5.bn")]
+    return [*names, "fc.0.weight", "fc.0.bias", *norm_names("fc.1")]
+
+
 PUBLISHED = [
     ("resnet50", resnet_names(ibn=False), 23_508_032, 2048),
     ("ibn_resnet50_a", resnet_names(ibn=True), 23_508_032, 2048),
     ("mobilenet_v2", mobilenet_names(), 2_223_872, 1280),
+    ("osnet_x1_0", osnet_names(), 2_169_508, 512),
+    ("osnet_x0_75", osnet_names(), 1_285_754, 512),
+    ("osnet_x0_5", osnet_names(), 630_034, 512),
+    ("osnet_x0_25", osnet_names(), 201_864, 512),
 ]
+OSNETS = {"osnet_x1_0": 512, "osnet_x0_75": 384, "osnet_x0_5": 256, "osnet_x0_25": 128}
 
 
 @pytest.mark.parametrize(("name", "keys", "n_parameters", "width"), PUBLISHED)
@@ -91,10 +117,17 @@ def test_published_names_and_sizes(name, keys, n_parameters, width):
 
 
 @pytest.mark.parametrize(
-    ("name", "pooling"), [*((n, "avg") for n in backbone.NAMES), ("mobilenet_v2", "gem"), ("tiny", "gem")]
+    ("name", "settings"),
+    [
+        *((n, {}) for n in backbone.NAMES),
+        ("mobilenet_v2", {"pooling": "gem"}),
+        ("tiny", {"pooling": "gem"}),
+        ("osnet_x0_25", {"pooling": "gem"}),
+        ("osnet_x0_25", {"feature": "pooled"}),
+    ],
 )
-def test_feature_has_the_stated_width_and_every_parameter_learns(name, pooling):
-    network = build(name, pooling=pooling)
+def test_feature_has_the_stated_width_and_every_parameter_learns(name, settings):
+    network = build(name, **settings)
     images = torch.from_numpy(pictures(4))
     feature = network(network.normalise(images))
     assert feature.shape == (4, network.feature_dim)
@@ -109,8 +142,30 @@ def test_last_stride_one_doubles_the_map(name):
     x = torch.zeros(1, 3, 64, 32)
     shapes = [build(name, last_stride=s).eval().maps(x).shape[2:] for s in (1, 2)]
     assert tuple(shapes[0]) == (2 * shapes[1][0], 2 * shapes[1][1])
-    if name != "tiny":
-        assert tuple(shapes[1]) == (2, 1)
+    stride = 16 if name == "tiny" or name in OSNETS else 32
+    assert tuple(shapes[1]) == (64 // stride, 32 // stride)
+
+
+@pytest.mark.parametrize(("name", "channels"), OSNETS.items())
+def test_osnets_feature_is_its_embedding_or_the_pooled_map(name, channels):
+    whole, pooled = build(name), build(name, feature="pooled", seed=1)
+    assert (whole.feature_dim, pooled.feature_dim) == (512, channels)
+    report = pooled.load_weights(whole.arrays() | {"neck." + n: pooled.arrays()["neck." + n] for n in NORM})
+    assert sorted(report.ignored) == sorted(k for k in osnet_names() if k.startswith("fc."))
+    images = pictures(5)
+    below, above = features(pooled, images), features(whole, images)
+    assert below.shape == (5, channels)
+    assert torch.equal(whole.fc(below), above)
+    assert (above >= 0).all()
+    with pytest.raises(ValueError, match=r"6 missing: fc\.0\.bias"):
+        whole.load_weights({k: v for k, v in pooled.arrays().items() if not k.startswith("neck.")})
+
+
+def test_only_osnet_has_a_choice_of_features():
+    with pytest.raises(
+        ValueError, match=r"network\.feature = 'pooled' belongs to OSNet: the feature of tiny"
+    ):
+        build("tiny", feature="pooled")
 
 
 def test_random_start_depends_on_the_seed_only():
@@ -184,17 +239,18 @@ class TestLoadWeights:
     @pytest.mark.parametrize(("name", "keys"), [(n, k) for n, k, _, _ in PUBLISHED])
     def test_published_names_load_without_classifier_or_counters(self, name, keys):
         source = build(name, seed=1)
-        arrays = {k: source.state_dict()[k].numpy() for k in keys if not k.endswith("num_batches_tracked")}
+        wanted = source.state_dict()
+        arrays = {k: wanted[k].numpy() for k in keys if not k.endswith("num_batches_tracked")}
         n = len(arrays)
-        head = "classifier.1" if name == "mobilenet_v2" else "fc"
+        head = {"mobilenet_v2": "classifier.1", **dict.fromkeys(OSNETS, "classifier")}.get(name, "fc")
         arrays |= {f"{head}.weight": np.zeros((1000, 8)), f"{head}.bias": np.zeros(1000)}
         network = build(name, seed=2)
         report = network.load_weights(arrays)
         assert report.ignored == (f"{head}.weight", f"{head}.bias")
         assert (report.n_loaded, report.neck, report.folded) == (n, False, False)
         assert network.start == "loaded"
-        for key in keys:
-            assert torch.equal(network.state_dict()[key], source.state_dict()[key])
+        got = network.state_dict()
+        assert all(torch.equal(got[key], wanted[key]) for key in keys)
 
     def test_own_state_comes_back_with_the_neck(self):
         source, network = build("tiny", seed=1, pooling="gem"), build("tiny", seed=2, pooling="gem")
@@ -287,7 +343,7 @@ class TestLoadWeights:
 
 
 class TestCalibrate:
-    @pytest.mark.parametrize("name", ["mobilenet_v2", "tiny"])
+    @pytest.mark.parametrize("name", ["mobilenet_v2", "osnet_x0_25", "tiny"])
     def test_unfolding_keeps_the_function_and_measures_every_norm(self, name):
         network = build(name)
         network.load_weights(folded_arrays(network))
@@ -304,9 +360,24 @@ class TestCalibrate:
         network.train()
         with torch.no_grad():
             trained = network(network.normalise(torch.from_numpy(images)))
-        if name == "mobilenet_v2":  # the instance norm of tiny is not folded
+        if name != "tiny":  # its instance norm is not folded
             torch.testing.assert_close(trained, before, atol=2e-3, rtol=2e-3)
         assert network.neck.running_mean.eq(0).all()
+
+    def test_a_norm_behind_a_linear_layer_that_was_not_folded_keeps_its_statistics(self):
+        network = build("osnet_x0_25")
+        arrays = folded_arrays(network)
+        rng = np.random.default_rng(0)
+        for name in ("fc.1.weight", "fc.1.running_mean", "fc.1.running_var"):
+            arrays[name] = rng.uniform(0.1, 2, 512).astype(np.float32)
+        assert network.load_weights(arrays).folded
+        images = pictures(40)
+        before = features(network, images)
+        network.calibrate([images], neck=False)
+        assert (features(network, images) - before).abs().max() <= 1e-4 * before.abs().max()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            assert np.array_equal(network.arrays()[f"fc.1.{name}"], arrays[f"fc.1.{name}"])
+        assert not (network.conv5.bn.running_var == 1).any()
 
     def test_moments_are_those_of_the_input(self):
         network = build("tiny")
@@ -322,7 +393,7 @@ class TestCalibrate:
         variance = entering.var((0, 2, 3), correction=0)
         torch.testing.assert_close(network.bn1.BN.running_var, variance, atol=1e-4, rtol=1e-4)
 
-    @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2"])
+    @pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "osnet_x0_25"])
     def test_random_features_become_centred_and_spread(self, name):
         network, images = build(name), pictures(48)
         network.calibrate([images[:24], images[24:]], neck=True)

@@ -1,10 +1,7 @@
 import errno
-import functools
-import http.server
 import json
 import os
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -115,7 +112,14 @@ def test_another_program_s_meta_is_kept_as_it_is(tmp_path, text):
     assert weights.load(path, backbone=None)[1].metadata == {"meta": text, "author": "x"}
 
 
-def test_shared_file_is_recognised(data):
+def test_shared_file_with_norms_of_its_own_is_recognised(data):
+    arrays, info = weights.load(data / "weights" / "mobilenet_v2_imagenet_float.safetensors", backbone=None)
+    assert (info.backbone, info.folded, info.asymmetric_padding) == ("mobilenet_v2", False, False)
+    assert (info.pixel_mean, info.pixel_std) == (weights.IMAGENET_MEAN, weights.IMAGENET_STD)
+    assert arrays["features.0.0.weight"].dtype == np.float32
+
+
+def test_shared_file_with_folded_norms_is_recognised(data):
     arrays, info = weights.load(data / "weights" / "mobilenet_v2_imagenet.safetensors", backbone=None)
     assert info.backbone == "mobilenet_v2"
     assert info.folded
@@ -124,6 +128,20 @@ def test_shared_file_is_recognised(data):
     assert arrays["features.0.0.weight"].dtype == np.float16
     with pytest.raises(ValueError, match="are of mobilenet_v2, not resnet50"):
         weights.load(info.path, backbone="resnet50")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("osnet_x0_25_imagenet", "osnet_x0_25"),
+        ("osnet_x0_25_msmt17_combineall", "osnet_x0_25"),
+        ("osnet_x0_5_msmt17", "osnet_x0_5"),
+    ],
+)
+def test_shared_osnets_are_recognised(data, name, backbone):
+    arrays, info = weights.load(data / "weights" / f"{name}.safetensors", backbone=None)
+    assert (len(arrays), info.backbone, info.folded) == (485, backbone, True)
+    assert info.pixel_mean == weights.IMAGENET_MEAN
 
 
 def test_unknown_preprocessing_is_refused(tmp_path):
@@ -140,6 +158,7 @@ def test_unknown_preprocessing_is_refused(tmp_path):
         ({"features.18.1.weight": np.ones(4), "features.18.1.running_mean": np.ones(4)}, False),
         ({"features.18.1.weight": np.ones(4), "features.18.1.running_var": np.full(4, 2)}, False),
         ({"features.18.1.weight": np.ones(4), "neck.running_mean": np.ones(4)}, True),
+        ({"features.18.1.weight": np.ones(4), "fc.1.running_mean": np.ones(4)}, True),
         ({}, False),
     ],
 )
@@ -163,6 +182,24 @@ def test_backbone_is_inferred_from_names(names, backbone):
     assert weights.infer_backbone(dict.fromkeys(names)) == backbone
 
 
+@pytest.mark.parametrize(
+    ("change", "backbone"),
+    [
+        ({"conv1.conv.weight": np.ones((64, 3, 7, 7))}, "osnet_x1_0"),
+        ({"conv1.conv.weight": np.ones((48, 3, 7, 7))}, "osnet_x0_75"),
+        ({"conv1.conv.weight": np.ones((32, 3, 7, 7))}, "osnet_x0_5"),
+        ({"conv1.conv.weight": np.ones((16, 3, 7, 7))}, "osnet_x0_25"),
+        ({"conv1.conv.weight": np.ones((96, 3, 7, 7))}, None),
+        ({"conv1.conv.weight": np.ones(())}, None),
+        ({"conv1.conv.weight": np.ones((64, 3, 7, 7)), "conv2.0.IN.weight": np.ones(256)}, None),  # OSNet-IBN
+        ({}, None),
+    ],
+)
+def test_osnets_width_is_told_by_its_stem(change, backbone):
+    arrays = {"conv2.0.conv2d.3.conv2.weight": np.ones((4, 1, 3, 3)), **change}
+    assert weights.infer_backbone(arrays) == backbone
+
+
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
 def test_torch_files_are_unwrapped(tmp_path, wrap):
     state = {f"module.{k}": torch.from_numpy(v) for k, v in mobilenet_like().items()}
@@ -173,6 +210,25 @@ def test_torch_files_are_unwrapped(tmp_path, wrap):
     assert arrays.keys() == mobilenet_like().keys()
     assert arrays["features.18.1.bias"].dtype == np.float32
     assert info.pixel_mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_scores_beside_the_state_dict_are_left_out(tmp_path, zipped):
+    """torchreid keeps rank-1, numpy's number, and the state of its optimiser."""
+    state = {k: torch.from_numpy(v) for k, v in mobilenet_like().items()}
+    kept = {
+        "rank1": np.float32(0.5),
+        "mAP": np.float64(0.25),
+        "epoch": np.int64(150),
+        "optimizer": {"state": {0: {"step": 3}}, "param_groups": [{"lr": 0.0015, "params": [0]}]},
+    }
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": state, **kept}, path, _use_new_zipfile_serialization=zipped)
+    arrays = weights.load(path, backbone="mobilenet_v2")[0]
+    assert arrays.keys() == state.keys()
+    assert all(np.array_equal(arrays[k], mobilenet_like()[k]) for k in ("features.18.1.weight",))
+    torch.save({**state, "features.18.1.weight": np.float32(0.5)}, path)
+    assert "features.18.1.weight" not in weights.load(path, backbone="mobilenet_v2")[0]
 
 
 class Malicious:
@@ -213,7 +269,7 @@ def test_cut_off_files_are_refused(tmp_path):
 
 
 def test_other_faults_of_a_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="imagenet` or `none"):
+    with pytest.raises(FileNotFoundError, match=r"a file, a run, `imagenet`, `osnet_x0_25`, .*or `none`"):
         weights.load(tmp_path / "absent.pth", backbone=None)
     (tmp_path / "w.onnx").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"unknown kind \.onnx"):
@@ -229,89 +285,6 @@ def test_other_faults_of_a_file(tmp_path):
         weights.load(tmp_path / "nan.safetensors", backbone=None)
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A web server on this machine that holds the 'published' file; yields (file's name, folder served)."""
-    folder = tmp_path / "web"
-    folder.mkdir()
-    torch.save({k: torch.from_numpy(v) for k, v in mobilenet_like().items()}, folder / "w.pth")
-    name = f"mobilenet_v2-{weights._digest(folder / 'w.pth')[:8]}.pth"
-    (folder / "w.pth").rename(folder / name)
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    url = f"http://127.0.0.1:{httpd.server_address[1]}/{name}"
-    monkeypatch.setattr(weights, "PUBLISHED", {"mobilenet_v2": url})
-    yield name, folder
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
-
-
-class TestImagenet:
-    def test_downloads_once_then_reads_the_cache(self, server, tmp_path, monkeypatch):
-        name, folder = server
-        monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path / "cache"))
-        seen = []
-        arrays, info = weights.load("imagenet", backbone="mobilenet_v2", progress=lambda *a: seen.append(a))
-        size = (folder / name).stat().st_size
-        assert seen == [("weights", size, size)]
-        assert info.name == "imagenet"
-        assert info.path == tmp_path / "cache" / name
-        assert os.listdir(tmp_path / "cache") == [name]
-        (folder / name).unlink()
-        again = weights.load("imagenet", backbone="mobilenet_v2")[0]
-        assert again.keys() == arrays.keys()
-
-    def test_offline_names_the_three_ways_out(self, server, tmp_path):
-        name, folder = server
-        (folder / name).unlink()
-        cache = tmp_path / "cache"
-        with pytest.raises(ValueError) as caught:
-            weights.load("imagenet", backbone="mobilenet_v2", cache=cache)
-        text = str(caught.value)
-        for part in ("--weights PATH", "--weights none", f"put {name} into {cache}", "not found"):
-            assert part in text
-        assert "\n" not in text
-
-    def test_no_such_host_is_the_same_line(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(weights, "PUBLISHED", {"resnet50": "http://127.0.0.1:9/resnet50-00000000.pth"})
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        with pytest.raises(ValueError, match="--weights none"):
-            weights.load("imagenet", backbone="resnet50", cache=tmp_path)
-        assert os.listdir(tmp_path) == []
-
-    def test_wrong_bytes_never_reach_the_cache(self, server, tmp_path):
-        name, folder = server
-        (folder / name).write_bytes(b"an error page")
-        with pytest.raises(ValueError, match="13 bytes came with SHA-256"):
-            weights.load("imagenet", backbone="mobilenet_v2", cache=tmp_path / "cache")
-        assert os.listdir(tmp_path / "cache") == []
-
-    def test_a_damaged_cached_file_is_named(self, server, tmp_path):
-        name, _ = server
-        (tmp_path / name).write_bytes(b"half")
-        with pytest.raises(ValueError, match="delete it"):
-            weights.load("imagenet", backbone="mobilenet_v2", cache=tmp_path)
-
-    @pytest.mark.parametrize("backbone", ["tiny", None])
-    def test_backbones_without_published_weights(self, backbone):
-        with pytest.raises(ValueError, match="no published ImageNet weights"):
-            weights.load("imagenet", backbone=backbone)
-
-    def test_published_names_carry_their_checksum(self):
-        for name, url in weights.PUBLISHED.items():
-            stem = url.rsplit("/", 1)[1].removesuffix(".pth")
-            assert len(stem.rsplit("-", 1)[1]) == 8, name
-            assert url.startswith("https://")
-
-
 def test_every_backbone_is_known_by_its_arrays():
     """What is left out there trains to its end, and then nothing can open the run."""
-    assert set(weights.MARKS) == set(NAMES)
+    assert set(weights.BACKBONES) == set(NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ def train(
         out: run folder to write.
         network: backbone and input size; the preset's when None.
         source: labelled tracklet set that MSPLR learns from first, its truth beside it.
-        weights: "imagenet", a file, or "none".
+        weights: "imagenet", "osnet_x0_25" or "osnet_x1_0" (downloaded once), a file, a finished run to go on
+            from, whose network and crop size are taken unless `network` or `settings` say otherwise, or
+            "none".
         preset: "cpu", "gpu" or "paper"; by the device when None.
         device: "cpu", "cuda", or the best there is when None.
         seed: decides every random choice.
@@ -65,6 +68,9 @@ def train(
         FileExistsError: `out` exists and `resume` is off.
         FileNotFoundError: no such set or weights.
         ValueError: settings, weights or the set are unusable; while training: as `learn.train.train`.
+
+    Warns:
+        UserWarning: the starting weights were trained with somebody's labels.
     """
     from tracklearn.store.sets.tracklets import open_set
 
@@ -87,6 +93,7 @@ def train(
     )
     if Path(out).exists() and not resume:
         raise FileExistsError(f"{out} exists: go on with resume=True, or choose another folder")
+    _warn(plan)
     return training.train(plan, out, resume=resume, progress=progress)
 
 
@@ -134,7 +141,7 @@ def run(
     method = "tmc" if config is None else method_of(config)
 
     def plan(set_path: Path) -> TrainPlan:
-        return plan_training(
+        planned = plan_training(
             set_path,
             method=method,
             config=config,
@@ -144,6 +151,8 @@ def run(
             seed=seed,
             progress=progress,
         )
+        _warn(planned)
+        return planned
 
     return pipeline.run(
         sources,
@@ -157,3 +166,9 @@ def run(
         progress=progress,
         on_round=on_round,
     )
+
+
+def _warn(plan: TrainPlan) -> None:
+    """Tell a script what the command line says of the starting weights."""
+    for notice in plan.notices:
+        warnings.warn(notice, stacklevel=3)

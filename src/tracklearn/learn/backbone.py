@@ -1,4 +1,4 @@
-"""Networks by name: ResNet-50, IBN-ResNet-50-a, MobileNetV2, and a small one for CPUs."""
+"""Networks by name: ResNet-50, IBN-ResNet-50-a, MobileNetV2, OSNet, and a small one for CPUs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from torch import nn
 
 from tracklearn.learn.mobilenet import MobileNetV2
 from tracklearn.learn.network import NAMES, Config, Loaded, Network
+from tracklearn.learn.osnet import CHANNELS, OSNet
 from tracklearn.learn.resnet import ResNet50
 from tracklearn.learn.tiny import Tiny
+from tracklearn.types import Refusal
 
 __all__ = ["NAMES", "Config", "Loaded", "Network", "build"]
 
@@ -26,6 +28,9 @@ def build(config: Config, *, seed: int) -> Network:
     Returns:
         The network in training mode; move it with `.to(device)`.
 
+    Raises:
+        ValueError: a setting that the network does not have.
+
     >>> build(Config(backbone="tiny", height=128, width=64), seed=0).feature_dim
     384
 
@@ -41,6 +46,13 @@ def build(config: Config, *, seed: int) -> Network:
 
 
 def _bare(config: Config) -> Network:
+    if config.backbone in CHANNELS:
+        return OSNet(config)
+    if config.feature != "embedding":
+        raise Refusal(
+            f"network.feature = {config.feature!r} belongs to OSNet: the feature of {config.backbone} is its "
+            "pooled map anyway; leave it out"
+        )
     if config.backbone == "tiny":
         return Tiny(config)
     if config.backbone == "mobilenet_v2":

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,17 @@ from tracklearn.types import Array, Refusal
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Name = Literal["resnet50", "ibn_resnet50_a", "mobilenet_v2", "tiny"]
-NAMES: tuple[Name, ...] = ("resnet50", "ibn_resnet50_a", "mobilenet_v2", "tiny")
+Name = Literal[
+    "resnet50",
+    "ibn_resnet50_a",
+    "mobilenet_v2",
+    "osnet_x1_0",
+    "osnet_x0_75",
+    "osnet_x0_5",
+    "osnet_x0_25",
+    "tiny",
+]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class Config(BaseModel):
@@ -39,12 +48,19 @@ class Config(BaseModel):
     height: int = Field(default=256, ge=32, description="Of the crops, pixels [code MMT].")
     width: int = Field(default=128, ge=32, description="Of the crops, pixels [code MMT].")
     last_stride: Literal[1, 2] = Field(
-        default=2, description="Of the last stage of a ResNet [code TMC: 2; MMT: 1]."
+        default=2,
+        description="The network's last: of a ResNet's fourth stage, of the pooling behind OSNet's second "
+        "[code TMC: 2; MMT: 1].",
     )
     pooling: Literal["avg", "gem"] = Field(
         default="avg",
         description="Mean of the last map, or the generalised mean, whose exponent is learned, 3 at first "
         "[code TMC: avg].",
+    )
+    feature: Literal["embedding", "pooled"] = Field(
+        default="embedding",
+        description="Of OSNet: the 512 values behind its `fc`, or the pooled map, which is all that other "
+        "networks have [code torchreid: embedding].",
     )
 
 
@@ -140,7 +156,7 @@ class Network(nn.Module, ABC):
         """The body's last map, (b, c, h', w'), of normalised images (b, 3, h, w)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pre-BN pooled feature (b, d) of normalised images (b, 3, h, w); see `normalise`."""
+        """Pre-BN feature (b, d) of normalised images (b, 3, h, w), see `normalise`: the pooled map."""
         return self.pool(self.maps(images))
 
     def set_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -200,9 +216,10 @@ class Network(nn.Module, ABC):
         """Copy published or own weights into the network.
 
         Args:
-            arrays: by the names of torchvision's `resnet50`/`mobilenet_v2`, IBN-Net's `resnet50_ibn_a`, or
-                this network's own state dict; float16 is widened, float64 narrowed. Classifier arrays
-                (`fc.*`, `classifier.*`) are ignored; `neck.*`, `pool.*` and batch counters may be absent.
+            arrays: by the names of torchvision's `resnet50`/`mobilenet_v2`, IBN-Net's `resnet50_ibn_a`,
+                torchreid's `osnet_*`, or this network's own state dict; float16 is widened, float64 narrowed.
+                Classifier arrays (`classifier.*`, and `fc.*` where the network has none) are ignored;
+                `neck.*`, `pool.*` and batch counters may be absent.
             info: normalisation and padding the weights were made with; None keeps the present ones.
 
         Returns:
@@ -236,9 +253,7 @@ class Network(nn.Module, ABC):
         ]
         text = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults if names)
         if text:
-            raise Refusal(
-                f"weights do not fit {self.config.backbone} ({text}): choose the backbone they were made for"
-            )
+            raise Refusal(f"weights do not fit {self.config.backbone} ({text}): {_remedy(faults)}")
         if info is not None:
             _check_pixels(info.pixel_mean, info.pixel_std)
             self.set_padding(asymmetric=info.asymmetric_padding)  # changes nothing where it refuses
@@ -264,8 +279,9 @@ class Network(nn.Module, ABC):
     def calibrate(self, batches: Iterable[NDArray[np.uint8] | Tensor], *, neck: bool) -> None:
         """Estimate what enters every norm on real crops, before anything is trained or isolated.
 
-        - Folded weights: each norm's running statistics become its input's mean μ and variance v, and weight
-          and bias are set so that the function stays the same: weight √(v+ε), bias + μ. Trainable after.
+        - Folded weights: each folded norm's running statistics become its input's mean μ and variance v, and
+          weight and bias are set so that the function stays the same: weight √(v+ε), bias + μ. Trainable
+          after. A norm behind a linear layer that came with statistics of its own keeps them.
         - Random weights: running statistics are set to those of the input (batch statistics upstream), so
           that no channel is dead or dominant at the start.
         - Loaded weights with norms of their own: left as they are.
@@ -291,7 +307,7 @@ class Network(nn.Module, ABC):
         self.set_bn_group(None)
         try:
             if self.start != "loaded":
-                norms = self._norms()
+                norms = [n for n in self._norms() if self.start == "random" or _is_plain(n)]
                 self.train(self.start == "random")
                 for norm, (mean, variance) in zip(norms, self._moments(norms, crops), strict=True):
                     (_settle if self.start == "random" else _unfold)(norm, mean, variance)
@@ -299,15 +315,17 @@ class Network(nn.Module, ABC):
                     self.start = "loaded"
             if neck:
                 self.eval()
-                # The neck is not part of forward: its input is the feature, taken where the pool leaves it.
-                ((mean, variance),) = self._moments([self.pool], crops, output=True)
+                # The neck is not part of forward: its input is the feature, which is what forward returns.
+                ((mean, variance),) = self._moments([self], crops, output=True)
                 _settle(self.neck, mean, variance)
         finally:
             self.train(training)
             self.set_bn_group(group)
 
-    def _norms(self) -> list[BatchNorm2d]:
-        return [m for m in self.modules() if isinstance(m, BatchNorm2d)]
+    def _norms(self) -> list[BatchNorm2d | BatchNorm1d]:
+        """Those of the body, the neck left out."""
+        norms = [m for m in self.modules() if isinstance(m, (BatchNorm2d, BatchNorm1d))]
+        return [n for n in norms if n is not self.neck]
 
     def _moments(
         self, modules: Sequence[nn.Module], crops: Sequence[Tensor], *, output: bool = False
@@ -355,6 +373,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
+def _remedy(faults: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """What to do about arrays that do not fit: choose what they were trained with."""
+    kinds = {what: names for what, names in faults if names}
+    if kinds == {"unknown": ["pool.p"]}:
+        return "set network.pooling = gem, with which they were trained"
+    if kinds.keys() == {"missing"} and all(name.startswith("fc.") for name in kinds["missing"]):
+        return "set network.feature = pooled, with which they were trained"
+    shapes = kinds.get("of another shape", ())
+    if kinds.keys() == {"of another shape"} and all(name.startswith("neck.") for name in shapes):
+        return "set network.feature as it was when they were trained"
+    return "choose the backbone they were made for"
+
+
 def _unusable(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
     """Names of arrays whose values a network cannot work with, by what is wrong with them."""
     real = {k: v for k, v in given.items() if own[k].is_floating_point()}
@@ -367,12 +398,18 @@ def _unusable(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[tu
     ]
 
 
-def _folded(norms: Sequence[BatchNorm2d]) -> bool:
-    """Whether every norm only adds its bias: weight 1, mean 0, variance 1, and some bias set."""
-    return any(bool((n.bias != 0).any()) for n in norms) and all(
-        bool((n.weight == 1).all() and (n.running_mean == 0).all() and (n.running_var == 1).all())
-        for n in norms
-    )
+def _folded(norms: Iterable[BatchNorm2d | BatchNorm1d]) -> bool:
+    """Whether every norm of a convolution only adds its bias, and some bias is set.
+
+    Converters fold norms into convolutions and may leave the one behind a linear layer as it is.
+    """
+    norms = [n for n in norms if isinstance(n, BatchNorm2d)]
+    return any(bool((n.bias != 0).any()) for n in norms) and all(_is_plain(n) for n in norms)
+
+
+def _is_plain(norm: BatchNorm2d | BatchNorm1d) -> bool:
+    """Whether a norm only adds its bias: weight 1, mean 0, variance 1."""
+    return bool((norm.weight == 1).all() and (norm.running_mean == 0).all() and (norm.running_var == 1).all())
 
 
 def _settle(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
@@ -388,7 +425,7 @@ def _settle(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> 
     norm.num_batches_tracked.zero_()
 
 
-def _unfold(norm: BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+def _unfold(norm: BatchNorm2d | BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
     """Running statistics := the input's, the affine part changed so that the function stays."""
     slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     offset = norm.bias.double() - slope * norm.running_mean.double()

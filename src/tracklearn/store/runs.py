@@ -447,6 +447,17 @@ class Run:
         return self._checked(f"{which}.safetensors")
 
     @property
+    def trained(self) -> list[Path]:
+        """Files of all trained teachers, as many as the method has networks.
+
+        Raises:
+            ValueError: training has not finished, or a file is damaged.
+        """
+        first = self.weights_path()
+        others = sorted(self.path.glob("weights[2-9].safetensors"))
+        return [first, *(self._checked(path.name) for path in others)]
+
+    @property
     def times(self) -> list[dict[str, Any]]:
         """Seconds of every round, and of the training as a whole; damaged lines are left out."""
         return self._read_times()[0]

@@ -1,17 +1,9 @@
-"""Starting weights: published files fetched once and checked, files of the user's own, or openly none.
-
-Sources of the published files: torchvision (BSD-3-Clause) for `resnet50` and `mobilenet_v2`, IBN-Net (MIT)
-for `ibn_resnet50_a`. Their names end in the first eight digits of their SHA-256.
-"""
+"""Starting weights: published files, files of the user's own, or openly none; and what is known of them."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.store import weights_files
-from tracklearn.store.cache import cache_folder
-from tracklearn.store.files import replacing, write_atomic
+from tracklearn.store import published, weights_files
+from tracklearn.store.files import hash_file, write_atomic
 from tracklearn.types import Array, Progress, Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# ResNet-50's first version: the second, trained by a longer recipe, transfers worse to fine distinctions.
-PUBLISHED = {
-    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    "mobilenet_v2": "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
-    "ibn_resnet50_a": "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth",
-}
 
 # An array that only this backbone has.
 MARKS = {
@@ -42,19 +26,28 @@ MARKS = {
     "tiny": "layer2.conv2.weight",
 }
 
+# OSNet's names are the same in every width: the stem's channels tell it.
+_OSNET_MARK = "conv2.0.conv2d.3.conv2.weight"
+_OSNET_STEM = "conv1.conv.weight"
+_OSNET = {64: "osnet_x1_0", 48: "osnet_x0_75", 32: "osnet_x0_5", 16: "osnet_x0_25"}
+
+BACKBONES = (*MARKS, *_OSNET.values())
+
 
 @dataclass(frozen=True)
 class WeightsInfo:
     """Where weights come from, and the input they were made for.
 
     Args:
-        name: `none`, `imagenet`, or the file's name.
+        name: `none`, `imagenet`, that of a published network, or the file's.
         path: the file; None for `none`.
         sha256: of the file, in hex; empty for `none`.
         backbone: inferred from the arrays, or as asked; None where neither says.
         folded: whether batch norm is folded into the convolutions.
         pixel_mean, pixel_std: of the input in 0–1 units.
         asymmetric_padding: stride-2 3×3 convolutions pad on the right and bottom only.
+        labels: what they owe to labels, one line each, for the record of what grows out of them.
+        notice: what the user must know of them; "" for nothing.
         metadata: the file's own header (safetensors), text by name.
     """
 
@@ -66,6 +59,8 @@ class WeightsInfo:
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
     pixel_std: tuple[float, float, float] = IMAGENET_STD
     asymmetric_padding: bool = False
+    labels: tuple[str, ...] = ()
+    notice: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +74,7 @@ class WeightsInfo:
             "pixel_mean": list(self.pixel_mean),
             "pixel_std": list(self.pixel_std),
             "asymmetric_padding": self.asymmetric_padding,
+            "labels": list(self.labels),
         }
 
 
@@ -92,8 +88,9 @@ def load(
     """Arrays by name, and what is known of them.
 
     Args:
-        spec: `imagenet` (the backbone's published file, downloaded once, checked, cached), `none` (no arrays:
-            the caller starts from random weights, openly), or the path of a .safetensors or .pth file.
+        spec: `imagenet` (the backbone's published file, downloaded once, checked, cached), a name of
+            `published.NAMED` likewise, `none` (no arrays: the caller starts from random weights, openly), or
+            the path of a .safetensors or .pth file.
         backbone: needed for `imagenet`; for a path it is checked against the arrays.
         cache: folder of downloaded files; by default `cache_folder()`.
         progress: called as progress("weights", bytes so far, bytes in all or None) while downloading.
@@ -110,13 +107,17 @@ def load(
     text = os.fspath(spec)
     if text == "none":
         return {}, WeightsInfo("none", backbone=backbone)
-    if text == "imagenet":
-        path, name = _published(backbone, cache or _cache(), progress), "imagenet"
-    else:
+    file = published.imagenet(backbone) if text == "imagenet" else published.NAMED.get(text)
+    if text in published.NAMED:
+        _check_backbone(text, backbone, what=text)  # before anything is downloaded
+        backbone = text
+    if file is None:
         path = Path(os.path.expanduser(text))
-        name = path.name
+    else:
+        path = published.fetch(file, cache=cache, progress=progress)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: expected a file, `imagenet` or `none`")
+        known = ", ".join(f"`{name}`" for name in ("imagenet", *published.NAMED))
+        raise FileNotFoundError(f"no weights at {path}: expected a file, a run, {known} or `none`")
     arrays, metadata = weights_files.read(path)
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -126,24 +127,35 @@ def load(
         some = ", ".join(list(arrays)[:3]) or "no array at all"
         raise Refusal(
             f"weights {path} fit no known backbone (it holds {some}): expected the array names of "
-            f"{', '.join(MARKS)}"
+            f"{', '.join(BACKBONES)}"
         )
-    if backbone is not None and backbone != found:
-        raise Refusal(f"weights {path} are of {found}, not {backbone}: choose that backbone or other weights")
+    _check_backbone(found, backbone, what=path)
     folded = is_folded(arrays)
     mean, std = _pixels(metadata, path)
     return arrays, WeightsInfo(
-        name=name,
+        name=path.name if file is None else text,
         path=path,
-        sha256=_digest(path),
+        sha256=hash_file(path),
         backbone=found,
         folded=folded,
         pixel_mean=mean,
         pixel_std=std,
         asymmetric_padding=metadata.get("asymmetric_padding") == "true"
         or "right and bottom" in metadata.get("padding", ""),
+        labels=() if file is None else file.owes,
+        notice="" if file is None else file.notice,
         metadata=metadata,
     )
+
+
+def _check_backbone(found: str, backbone: str | None, *, what: str | Path) -> None:
+    if backbone not in (None, found):
+        raise Refusal(f"weights {what} are of {found}, not {backbone}: choose that backbone or other weights")
+
+
+def is_name(spec: str) -> bool:
+    """Whether `spec` names weights by itself, wherever a file of that name may lie."""
+    return spec in ("none", "imagenet", *published.NAMED)
 
 
 def infer_backbone(arrays: Mapping[str, Any]) -> str | None:
@@ -154,13 +166,20 @@ def infer_backbone(arrays: Mapping[str, Any]) -> str | None:
     """
     if "layer1.0.bn3.weight" in arrays and "layer3.6.conv1.weight" in arrays:
         return None  # ResNet-101 and deeper
+    if _OSNET_MARK in arrays and _OSNET_STEM in arrays:
+        if "conv2.0.IN.weight" in arrays:
+            return None  # OSNet-IBN
+        return _OSNET.get(arrays[_OSNET_STEM].shape[0] if arrays[_OSNET_STEM].ndim else 0)
     return next((name for name, key in MARKS.items() if key in arrays), None)
 
 
 def is_folded(arrays: Mapping[str, Array]) -> bool:
-    """Whether every batch norm merely adds its bias (weight 1, mean 0, variance 1) and some bias is set."""
+    """Whether every batch norm merely adds its bias (weight 1, mean 0, variance 1) and some bias is set.
+
+    The neck and a norm behind a linear layer (OSNet's `fc`) do not count: folding is into convolutions.
+    """
     norms = [k.removesuffix("running_mean") for k in arrays if k.endswith("running_mean")]
-    norms = [n for n in norms if n != "neck."]
+    norms = [n for n in norms if not n.startswith(("neck.", "fc."))]
     plain = all(
         (arrays[n + "running_mean"] == 0).all()
         and n + "running_var" in arrays
@@ -196,66 +215,6 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     return pack(whole, metadata={"meta": json.dumps(dict(metadata), sort_keys=True)})
 
 
-def _cache() -> Path:
-    try:
-        return cache_folder()
-    except ValueError as error:
-        raise Refusal(
-            f"{error}, give a file of your own with --weights PATH, or start from random weights with "
-            "--weights none"
-        ) from None
-
-
-def _published(backbone: str | None, cache: Path, progress: Progress | None) -> Path:
-    """The backbone's published file in the cache, downloaded if it is not there."""
-    url = PUBLISHED.get(backbone or "")
-    if url is None:
-        raise Refusal(
-            f"no published ImageNet weights for backbone {backbone}: choose one of {', '.join(PUBLISHED)}, "
-            "or --weights PATH, or --weights none"
-        )
-    name = url.rsplit("/", 1)[1]
-    prefix = name.removesuffix(".pth").rsplit("-", 1)[1]
-    path = cache / name
-    if not path.is_file():
-        try:
-            _download(url, path, prefix, progress)
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            raise Refusal(
-                f"cannot download {url} ({getattr(error, 'reason', error)}): give a file of your own with "
-                f"--weights PATH, start from random weights with --weights none, or put {name} into {cache}"
-            ) from error
-        except OSError as error:
-            raise Refusal(
-                f"{name} cannot be kept in {cache} ({error.strerror or error}): name another folder in "
-                "TRACKLEARN_CACHE, give a file of your own with --weights PATH, or start from random weights "
-                "with --weights none"
-            ) from error
-    digest = _digest(path)
-    if not digest.startswith(prefix):
-        raise Refusal(f"{path} is damaged: its SHA-256 is {digest[:8]}…, expected {prefix}…; delete it")
-    return path
-
-
-def _download(url: str, path: Path, prefix: str, progress: Progress | None) -> None:
-    """Fetch url to path; the file appears only when whole and its SHA-256 begins with prefix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(url, timeout=30) as answer, replacing(path) as temporary:
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length else None
-        digest, done = hashlib.sha256(), 0
-        while block := answer.read(1 << 20):
-            temporary.write(block)
-            digest.update(block)
-            done += len(block)
-            if progress is not None:
-                progress("weights", done, total)
-        if not digest.hexdigest().startswith(prefix):
-            raise urllib.error.URLError(
-                f"{done} bytes came with SHA-256 {digest.hexdigest()[:8]}…, expected {prefix}…"
-            )
-
-
 def _pixels(
     metadata: Mapping[str, str], path: Path
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -277,8 +236,3 @@ def _pixels(
         f"weights {path} were made with an input we do not know (preprocess: {said}): "
         "write pixel_mean and pixel_std (0–1 units, RGB) into its header"
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

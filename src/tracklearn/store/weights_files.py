@@ -48,6 +48,14 @@ _UNREADABLE = (
     zipfile.BadZipFile,
 )
 
+# Numbers of numpy's that trainers keep beside the state dict, such as a rank-1 score, pickled by these names.
+_NUMBERS = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "_codecs.encode",
+)
+
 _ALTERNATIVE = "use a state dict, or convert it to safetensors where you trust it"
 
 
@@ -56,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
     Args:
         path: .safetensors, .pth or .pt. Of a .pth file only tensors and plain containers are unpickled, never
-            code.
+            code; single numbers of numpy's beside them are left out.
 
     Returns:
         (arrays, header). Arrays are in C order and keep the file's precision, but bfloat16 is widened to
@@ -153,6 +161,23 @@ def _json(text: str) -> Any:
         raise Refusal("nested too deeply") from None
 
 
+class _LeftOut:
+    """Stands where a file names something that weights do not need, and makes nothing of it: one for all."""
+
+    _only: _LeftOut | None = None
+
+    def __new__(cls, *args: Any) -> _LeftOut:
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+        return cls._only
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def _read_torch(path: Path) -> dict[Any, Any]:
     """The tensors of a torch checkpoint by name."""
     import torch
@@ -161,7 +186,8 @@ def _read_torch(path: Path) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they speak to programmers; a file is read here or refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(_LeftOut, name) for name in _NUMBERS]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         _memory(error, path)
         reason = _reason(error)

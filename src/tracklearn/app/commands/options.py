@@ -33,13 +33,16 @@ Weights = Annotated[
     str,
     typer.Option(
         "--weights",
-        help="Starting weights: imagenet (downloaded once), a .safetensors or .pth file, or none (random).",
+        help="Starting weights: imagenet, osnet_x0_25 or osnet_x1_0 (downloaded once), a .safetensors or "
+        ".pth file, a finished run to go on from, or none (random).",
     ),
 ]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        "--backbone", help="resnet50, ibn_resnet50_a, mobilenet_v2 or tiny; inferred from the weights."
+        "--backbone",
+        help="resnet50, ibn_resnet50_a, mobilenet_v2, tiny, or osnet_x1_0, osnet_x0_75, osnet_x0_5, "
+        "osnet_x0_25; inferred from the weights.",
     ),
 ]
 LabelledSource = Annotated[

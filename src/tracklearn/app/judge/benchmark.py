@@ -187,9 +187,10 @@ def read_tests(
     if split is None and first.n_splits > 1:
         others = range(1, first.n_splits)
         tests += [benchmarks.read(name, root, split=i, splits=splits, subset=subset) for i in others]
-    if trained is not None:
+    for seen in (trained, *model.seen_before):
         for test in tests:
-            refuse_seen(trained, test)
+            if seen is not None:
+                refuse_seen(seen, test)
     return tests
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracklearn.app.pipeline.plan import load_weights
+from tracklearn.app.pipeline.starts import load_weights
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Progress, Tracklets
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracklearn.types import Array, Crops, Refusal
-
-if TYPE_CHECKING:
-    from tracklearn.store.runs import Run
 
 WEIGHTS = ("weights", "start")
 _BATCH = 256
@@ -27,6 +24,7 @@ class Model:
         folder: where its evaluations are written unless told otherwise, and stem of their names.
         interpolation: how crops are enlarged to that size, as `extract.Pictures` takes it.
         trained_on: benchmark and split of its training set, and the set, where these are known.
+        seen_before: likewise of the sets that its starting weights, those of a run, had seen.
     """
 
     height: int
@@ -37,6 +35,7 @@ class Model:
     stem: str
     interpolation: str = "bicubic"
     trained_on: TrainedOn | None = None
+    seen_before: tuple[TrainedOn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def open_model(
 
     run, where = Run(path), pick_device(device)
     network = load_network(run, which)
-    seen = _trained_on(run) if which == "weights" else None
+    seen = _trained_on(run.path / run.manifest["set"]["path"]) if which == "weights" else None
+    before = [_trained_on(run.path / entry["path"]) for entry in run.manifest.get("earlier_sets", [])]
 
     def extract(crops: Crops, rows: Array) -> Array:
         return embed.extract(network, crops, rows, device=where, batch=_BATCH)
@@ -112,6 +112,7 @@ def open_model(
         folder=path,
         stem="evaluation",
         trained_on=seen,
+        seen_before=tuple(known for known in before if known is not None),
     )
 
 
@@ -150,11 +151,10 @@ def _exported(
     )
 
 
-def _trained_on(run: Run) -> TrainedOn | None:
-    """What a run's training set says of its origin; None where it is not a benchmark's, or has gone."""
+def _trained_on(where: Path) -> TrainedOn | None:
+    """What a training set says of its origin; None where it is not a benchmark's, or has gone."""
     from tracklearn.store.sets.tracklets import open_set
 
-    where = run.path / run.manifest["set"]["path"]
     if not (where / "manifest.json").is_file():
         return None
     settings = open_set(where).manifest["settings"]

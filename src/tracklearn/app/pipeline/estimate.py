@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from tracklearn.app.pipeline.estimated import Estimate, StageEstimate, size
-from tracklearn.app.pipeline.plan import Start, TrainPlan
+from tracklearn.app.pipeline.plan import TrainPlan
+from tracklearn.app.pipeline.starts import Start
 from tracklearn.learn import deterministic, embed
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment, Material, Stage, Target, View

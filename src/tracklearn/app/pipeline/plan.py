@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from tracklearn.app.model.device import pick_device
+from tracklearn.app.pipeline import starts as starting
 from tracklearn.app.pipeline.presets import choose
+from tracklearn.app.pipeline.starts import Start, load_weights
 from tracklearn.learn.methods.named import method_module, names, takes_source
 from tracklearn.store import config as settings_store
 from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from tracklearn.learn.train import Config as ComputeConfig
     from tracklearn.store.picture.crops import StoredCrops
     from tracklearn.store.sets.tracklets import TrackletSet
-    from tracklearn.store.weights import WeightsInfo
 
 
 def _seeded(config: BaseModel, seed: int) -> BaseModel:
@@ -47,14 +48,6 @@ def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
     }
     models |= {name: method_module(name).Config for name in names()}
     return {name: models[name] for name in sections or models}
-
-
-@dataclass(frozen=True)
-class Start:
-    """Weights that a network starts from: arrays by name, and what is known of them."""
-
-    arrays: dict[str, Any]
-    info: WeightsInfo
 
 
 @dataclass(frozen=True)
@@ -97,17 +90,25 @@ class TrainPlan:
         }
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user must know of the starting weights, a line each."""
+        return tuple(dict.fromkeys(start.info.notice for start in self.starts if start.info.notice))
+
+    @property
     def digest(self) -> str:
         """Same digest, same result (at the same number of threads and processes)."""
         from tracklearn.store.sets.tracklets import open_set
 
         compute = self.compute.model_dump(mode="json", include={"precision", "compile"})
+        network = self.network.model_dump(mode="json")
+        if network["feature"] == "embedding":
+            del network["feature"]  # younger than the digests of runs that are still to go on
         return settings_store.digest(
             {
                 "set": open_set(self.set_path).digest,
                 "method": self.method,
                 "settings": self.config.model_dump(mode="json"),
-                "network": self.network.model_dump(mode="json"),
+                "network": network,
                 "compute": compute,
                 "weights": self.weights,
                 "seed": self.seed,
@@ -156,8 +157,20 @@ class TrainPlan:
                 f"{method.networks} network(s): give one for each, or one for all"
             )
         for start in self.starts:
-            if start.arrays:
-                self.network_of(start, seed=0)
+            self.network_of(start, seed=0)
+
+    def check_out(self, out: str | Path) -> None:
+        """Refuse to write the run over the one that it is to start from.
+
+        Raises:
+            ValueError: weights lie in `out`.
+        """
+        for start in self.starts:
+            if start.info.path is not None and start.info.path.resolve().is_relative_to(Path(out).resolve()):
+                raise Refusal(
+                    f"--weights {start.info.name} lies in {out}, which the training is to write: "
+                    "choose another --out"
+                )
 
     def check_cameras(self, n: int) -> None:
         """Refuse to learn from the tracklets of n cameras a method that needs more.
@@ -213,8 +226,9 @@ def plan_training(
     """Settings, weights and device resolved, before anything is written.
 
     `config` and `network`, where given, are taken as they are; otherwise preset, `extra` (laid over the
-    preset), file and overrides decide. `weights` may name one file for each network of the method, separated
-    by commas. `source` is a labelled set, for methods that learn from one first.
+    preset), file and overrides decide. `weights` may name one file or run for each network of the method,
+    separated by commas; network and crop size of a run are laid over the preset. `source` is a labelled set,
+    for methods that learn from one first.
     The backbone is the network setting's; when only the weights are named it is inferred from them, and with
     `weights="none"` the CPU preset takes the tiny network.
 
@@ -223,8 +237,6 @@ def plan_training(
             `TrainPlan.check` finds.
         FileNotFoundError: no such weights, settings file or set.
     """
-    from tracklearn.store import weights as weight_store
-
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
         raise Refusal(f"method {method} does not learn from a labelled source set: leave out --source")
@@ -232,6 +244,8 @@ def plan_training(
         raise Refusal("--source is the target itself, whose labels training must not see: give another")
     device = pick_device(device)
     preset, values = choose(preset, device)
+    specs = starting.named(weights)
+    values = settings_store.merge(values, {"network": starting.network_settings(specs)})
     values = settings_store.merge(values, extra or {})
     # All sections are known here, so that one file can serve ingest and training.
     models = setting_models()
@@ -243,11 +257,8 @@ def plan_training(
         backbone = "tiny" if preset == "cpu" else "resnet50"
     if backbone is None and weights == "imagenet":
         backbone = "mobilenet_v2" if preset == "cpu" else "resnet50"
-    starts = []
-    for spec in [weights] if Path(weights).is_file() else weights.split(","):
-        starts.append(Start(*weight_store.load(spec, backbone=backbone, progress=progress)))
-        # The first file decides which backbone the others must be of.
-        backbone = backbone or starts[0].info.backbone
+    starts = starting.load(specs, chosen, backbone=backbone, progress=progress)  # type: ignore[arg-type]
+    backbone = backbone or starts[0].info.backbone
     plan = TrainPlan(
         set_path=Path(set_path),
         method=method,
@@ -260,20 +271,10 @@ def plan_training(
         seed=seed,
         source=None if source is None else Path(source),
     )
+    if len(starts) > len(specs):  # a run may have more networks than this method
+        plan = replace(plan, starts=tuple(starts[: plan.value().networks]))
     plan.check()
     return plan
-
-
-def load_weights(network: Network, arrays: Mapping[str, Any], info: WeightsInfo) -> None:
-    """`Network.load_weights`, its refusal with the file's name.
-
-    Raises:
-        ValueError: the arrays do not fit.
-    """
-    try:
-        network.load_weights(arrays, info=info)
-    except Refusal as error:
-        raise Refusal(f"{info.path}: {error}") from error
 
 
 def _names_backbone(preset: Any, file: str | Path | None, overrides: Sequence[str]) -> bool:

@@ -84,6 +84,7 @@ def run(
         asked = Request(sources, ingest_config, start=start, live=live)
         asked.check(strict=strict)
         training = plan(set_path)
+        training.check_out(run_path)
         if asked.n_cameras is not None:
             training.check_cameras(asked.n_cameras)
         stages = Stages(out, tell=tell, remake=remake)

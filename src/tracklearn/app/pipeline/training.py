@@ -46,7 +46,8 @@ def train(
     """Train on a tracklet set without its labels and write the run to `out`, yielding each round as it ends.
 
     Where `torchrun` started several processes they share the work, and the first of them writes. `tell` hears
-    what a person should know of the folder: that a damaged state was passed over.
+    what a person should know of the starting weights, and of the folder: that a damaged state was passed
+    over.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.
@@ -58,6 +59,7 @@ def train(
     from tracklearn.learn.ranks import joined
     from tracklearn.store.sets.tracklets import open_set
 
+    plan.check_out(out)
     _require_memory(plan)
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
         tracklet_set, writer = open_set(plan.set_path), None
@@ -120,7 +122,7 @@ def _train(
             writer.write_start(networks[0].arrays(), networks[0].metadata())
         kept = writer.read_state() if resume else None
         if tell is not None:
-            for note in writer.notes:
+            for note in (*plan.notices, *writer.notes):
                 tell(note)
     kept = ranks.from_first(kept)
     last = state = loop.State(*kept) if kept else None
@@ -205,7 +207,8 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "device": plan.device,
         "seed": plan.seed,
         "set": {"path": relative(plan.set_path, out), "digest": tracklet_set.digest},
-        "labels_used": [*labels_used(tracklet_set), *_source_labels(plan)],
+        "labels_used": [*labels_used(tracklet_set), *_source_labels(plan), *_starting_labels(plan)],
+        "earlier_sets": _earlier_sets(plan, out),
         "source": None if plan.source is None else relative(plan.source, out),
         "versions": {
             "torch": torch.__version__,
@@ -235,6 +238,20 @@ def _source_labels(plan: TrainPlan) -> list[str]:
     if plan.source is None:
         return []
     return [f"the network learned from the labelled set {plan.source.name} first"]
+
+
+def _starting_labels(plan: TrainPlan) -> list[str]:
+    """What a run owes to the labels that its starting weights learned from."""
+    return list(dict.fromkeys(line for start in plan.starts for line in start.info.labels))
+
+
+def _earlier_sets(plan: TrainPlan, out: str | Path) -> list[dict[str, str]]:
+    """Sets that the starting weights have seen, where they are a run's: no test may hold their people."""
+    found = {}
+    for run in (start.run for start in plan.starts if start.run is not None):
+        for entry in [run.manifest["set"], *run.manifest.get("earlier_sets", [])]:
+            found[entry["digest"]] = relative(run.path / entry["path"], out)
+    return [{"path": path, "digest": digest} for digest, path in found.items()]
 
 
 def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:
