@@ -75,6 +75,34 @@ def call(request, monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
+def run(tmp_path):
+    """Make a finished run of a random network, trained on the set it is given."""
+    import os
+
+    from tracklearn.learn import backbone
+    from tracklearn.store.runs import RunWriter
+    from tracklearn.store.sets.tracklets import open_set
+
+    def make(set_path, name="run", **more):
+        config = backbone.Config(backbone="tiny", height=64, width=32)
+        network, start = backbone.build(config, seed=1), backbone.build(config, seed=2)
+        manifest = {
+            "digest": "0" * 64,
+            "method": "tmc",
+            "seed": 0,
+            "network": config.model_dump(),
+            "set": {"path": os.path.relpath(set_path, tmp_path / name), "digest": open_set(set_path).digest},
+            **more,
+        }
+        writer = RunWriter(tmp_path / name, manifest)
+        writer.write_start(start.arrays(), start.metadata())
+        writer.finish([network.arrays()], network.metadata(), seconds={})
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
 def onnx(tmp_path):
     needs("onnxruntime")
     return write_onnx(tmp_path / "means.onnx")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,6 @@ from tracklearn.app.pipeline import run as pipeline
 from tracklearn.core import rank
 from tracklearn.store import benchmarks
 from tracklearn.store.picture.pictures import decode
-from tracklearn.store.runs import RunWriter
 from tracklearn.store.sealed import write_sealed
 from tracklearn.store.sets import referenced, tracklets
 from tracklearn.store.sets.tracklets import open_set
@@ -77,30 +75,6 @@ def prid(tmp_path):
     splits = [{"train": [p for p in range(1, 9) if p not in half], "test": half} for half in halves]
     (root / "splits.json").write_text(json.dumps(splits))
     return root
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Make a finished run of a random network, trained on the set it is given."""
-    from tracklearn.learn import backbone
-
-    def make(set_path, name="run", **more):
-        config = backbone.Config(backbone="tiny", height=64, width=32)
-        network, start = backbone.build(config, seed=1), backbone.build(config, seed=2)
-        manifest = {
-            "digest": "0" * 64,
-            "method": "tmc",
-            "seed": 0,
-            "network": config.model_dump(),
-            "set": {"path": os.path.relpath(set_path, tmp_path / name), "digest": open_set(set_path).digest},
-            **more,
-        }
-        writer = RunWriter(tmp_path / name, manifest)
-        writer.write_start(start.arrays(), start.metadata())
-        writer.finish([network.arrays()], network.metadata(), seconds={})
-        return tmp_path / name
-
-    return make
 
 
 def judge(model, name, root, **options):
@@ -372,7 +346,7 @@ def test_people_are_compared_where_splits_are_drawn_anew(prid, tmp_path, monkeyp
 
     def seen(name, split, persons):
         monkeypatch.setattr(tracklets, "read_truth", lambda path: Truth(np.array(persons)))
-        module.refuse_seen(TrainedOn(name, split, tmp_path / "set"), test)
+        module.refuse_seen(TrainedOn(name, split, tmp_path / "set", prid), test)
 
     seen("prid2011", 2, [5, 6, 7, 8])
     seen("market1501", 0, [1])

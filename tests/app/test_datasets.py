@@ -123,7 +123,7 @@ def test_the_tables_of_mars_become_a_set_without_images(call, data, tmp_path):
         (["mars", "--out", "x"], "--out needs --root"),
         (["prid2011", "--split", "3"], "--split needs --root"),
         (["prid2011", "--splits", "splits.json"], "--splits needs --root"),
-        (["mars", "--root", "market"], "market is not MARS: it has no tracks_train_info.mat"),
+        (["mars", "--root", "market"], "market is not MARS: it has no tracks_test_info.mat"),
         (["mars", "--root", "nowhere"], "no such folder: nowhere"),
         (["market1501", "--root", "market", "--split", "4"], "Market-1501 has one fixed split"),
         (["market1501", "--root", "market", "--check", "pixels"], "--check pixels is unknown"),

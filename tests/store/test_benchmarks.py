@@ -96,6 +96,18 @@ def test_mars_without_images_still_gives_its_tables(tmp_path):
     assert read_truth(opened.path).pid.tolist() == [1, 1, 1, 1, 1, 3]
 
 
+def test_the_test_of_mars_needs_no_training_part(tmp_path):
+    root = make_mars(tmp_path / "mars")
+    (root / "info" / "tracks_train_info.mat").unlink()
+    mars = benchmarks.read("mars", root)
+    assert mars.test.pid.tolist() == [-1, 0, 2, 2, 2, 4]
+    assert (mars.counts["train_tracklets"], mars.counts["query"]) == (0, 3)
+    assert mars.missing == ("no training part: tracks_train_info.mat is not there",)
+    assert score(mars, perfect_features(mars)).n_valid == 2
+    with pytest.raises(ValueError, match=r"MARS in .* has no training part"):
+        mars.write_train(tmp_path / "set")
+
+
 def test_mars_refuses_names_that_contradict_its_tables(tmp_path):
     root = make_mars(tmp_path / "mars")
     names = mars_names(MARS_TRAIN)
@@ -384,6 +396,10 @@ def test_the_generated_world(tmp_path):
 
 def test_what_the_generated_world_refuses(tmp_path):
     root = make_demo(tmp_path / "demo")
+    (root / "set").rename(root / "elsewhere")
+    world = benchmarks.read("world", root)  # it can be judged on still
+    assert (world.counts["train_tracklets"], world.counts["query"]) == (0, 3)
+    assert benchmarks.check(world).problems == ["no training part: set is not there"]
     write_truth(root / "judge", [7, 7, 8, 7, 7, 7])
     with pytest.raises(ValueError, match=r"tracklet 1 of .*judge holds several persons"):
         benchmarks.read("world", root)

@@ -76,15 +76,40 @@ def columns(file):
     return pq.read_schema(file).names
 
 
-def test_half_of_market1501(tmp_path):
+@pytest.mark.parametrize("train", [[], ["bounding_box_train/readme.jpg"]])
+def test_the_test_of_market1501_needs_no_training_part(tmp_path, train):
     root = make_market(tmp_path / "market", {name: MARKET[name] for name in ("query", "bounding_box_test")})
+    touch(root, train)
+    market = benchmarks.read("market1501", root)
+    scores = score(market, perfect_features(market))
+    assert (scores.mAP, scores.n_valid) == (1.0, 2)
+    assert (market.counts["train_images"], market.counts["query"]) == (0, 2)
+    assert market.notes == ()  # no label has formed anything
+    report = benchmarks.check(market)
+    assert "no training part: no image of it is in bounding_box_train" in report.problems
+    assert report.images["train"] == {"expected": 0, "missing": 0, "broken": None}
+    for wanted in (
+        lambda: market.write_train(tmp_path / "set"),
+        lambda: benchmarks.draw(market, Subset(1, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"Market-1501 in .* has no training part"):
+            wanted()
+    assert not (tmp_path / "set").exists()
+
+
+def test_half_of_a_test_of_market1501(tmp_path):
+    root = make_market(tmp_path / "market", {name: MARKET[name] for name in ("bounding_box_train", "query")})
     with pytest.raises(
-        FileNotFoundError, match=r"only a part of Market-1501 .* there is no bounding_box_train"
+        FileNotFoundError, match=r"only a part of Market-1501 .* there is no bounding_box_test"
     ):
         benchmarks.read("market1501", root)
-    touch(root, ["bounding_box_train/readme.jpg"])
-    with pytest.raises(FileNotFoundError, match="bounding_box_train holds none of its images"):
+    touch(root, ["bounding_box_test/readme.jpg", "bounding_box_test/more/0001_c1s1_000001_00.jpg"])
+    with pytest.raises(FileNotFoundError, match="bounding_box_test holds none of its images"):
         benchmarks.read("market1501", root)
+    touch(root, ["bounding_box_test/0001_c3s1_000009_01.jpg", "query/0000_c2s1_000009_01.jpg"])
+    left_out = {entry["reason"]: entry["n"] for entry in benchmarks.read("market1501", root).skipped}
+    assert left_out["bounding_box_test: in a folder below"] == 1
+    assert left_out["query: a distractor, person 0, cannot be asked for"] == 1
 
 
 CROWD = {  # persons 1 to 6 to learn from, 11 to 16 with a query, 17 without one, distractors, junk
@@ -242,6 +267,20 @@ def test_msmt17(tmp_path, folders):
     assert f"version {1 if folders[0] == 'train' else 2}" in msmt.notes
 
 
+@pytest.mark.parametrize("gone", [("list_train.txt", "list_val.txt"), ("list_val.txt",)])
+def test_the_test_of_msmt17_needs_no_training_part(tmp_path, gone):
+    root = make_msmt(tmp_path / "MSMT17_V1")
+    whole = benchmarks.read("msmt17", root)
+    for name in gone:
+        (root / name).unlink()
+    (root / "train").rename(root / "elsewhere")
+    msmt = benchmarks.read("msmt17", root)
+    assert msmt.missing == tuple(f"of the training part {name} is not there" for name in gone)
+    assert images_of(msmt.test)[0] == images_of(whole.test)[0]
+    assert msmt.test.pid.tolist() == [1042, 1042, 1043]  # behind the 1,041 whom a whole training part has
+    assert score(msmt, perfect_features(msmt)).n_valid == 1
+
+
 def test_msmt17_refuses(tmp_path):
     root = make_msmt(tmp_path / "msmt")
     (root / "list_val.txt").write_text("0000/picture.jpg 4\n")
@@ -251,7 +290,7 @@ def test_msmt17_refuses(tmp_path):
     with pytest.raises(ValueError, match=r"list_val.txt is empty"):
         benchmarks.read("msmt17", root)
     (root / "test").rename(root / "tset")
-    with pytest.raises(FileNotFoundError, match=r"folders train and test .* are missing"):
+    with pytest.raises(FileNotFoundError, match=r"folder test .* or mask_test_v2 .* is missing"):
         benchmarks.read("msmt17", root)
 
 

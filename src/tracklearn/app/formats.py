@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,3 +93,12 @@ def clock(seconds: float) -> str:
     sign = "-" if seconds < 0 and tenths else ""
     whole, tenth = divmod(tenths, 10)
     return f"{sign}{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{tenth}"
+
+
+def slug(label: str) -> str:
+    """A label as a part of a file name; empty where nothing of it may stand in one.
+
+    >>> slug("Hall, cameras 1-3")
+    'hall_cameras_1-3'
+    """
+    return re.sub(r"[^a-z0-9.-]+", "_", label.lower().replace("→", "to")).strip("_")

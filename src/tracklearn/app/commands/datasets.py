@@ -16,7 +16,9 @@ def datasets(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Data set; without one all are listed.")
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Folder that holds the data set.")] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Folder that holds the data set; of folder, also a table.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Write the training part as a tracklet set; images stay in place."),

@@ -18,7 +18,10 @@ def evaluate(
         str, typer.Option("--benchmark", help="Data set, of those that tracklearn datasets lists.")
     ],
     root: Annotated[
-        Path, typer.Option("--root", help="Folder that holds it; of the world, the demo's folder.")
+        Path,
+        typer.Option(
+            "--root", help="Folder that holds it; of the world, the demo's folder; of folder, also a table."
+        ),
     ],
     protocol: Annotated[
         str | None,

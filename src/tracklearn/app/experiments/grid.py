@@ -21,7 +21,6 @@ mAP = 0.118
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tracklearn.app.formats import slug
 from tracklearn.app.noise.simulate import Level, level
 from tracklearn.app.pipeline import plan
 from tracklearn.app.pipeline.presets import PRESETS
@@ -359,11 +359,6 @@ def asked(noise: str | Noise) -> Level | None:
 def level_label(noise: str | Noise) -> str:
     """How an entry of the axis of noise is called."""
     return noise if isinstance(noise, str) else noise.label
-
-
-def slug(label: str) -> str:
-    """A label as a part of a file name."""
-    return re.sub(r"[^a-z0-9.-]+", "_", label.lower().replace("→", "to")).strip("_")
 
 
 def _known(name: str, known: Any, what: str) -> None:

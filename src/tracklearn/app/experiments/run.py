@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
 from tracklearn.app.experiments import files, table
-from tracklearn.app.experiments.grid import WORLD, Cell, Grid, slug
+from tracklearn.app.experiments.grid import WORLD, Cell, Grid
 from tracklearn.app.experiments.metrics import METRICS
 from tracklearn.app.experiments.sources import Benchmark, Source, World, purity, source_world
+from tracklearn.app.formats import slug
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.pipeline.plan import plan_training
 from tracklearn.app.pipeline.stages import Stages

@@ -133,7 +133,10 @@ class Benchmark:
     @property
     def _which(self) -> dict[str, Any]:
         subset = None if self.subset is None else vars(self.subset)
-        return {"name": self.name, "root": str(self.root.resolve()), "split": self.split, "subset": subset}
+        which = {"name": self.name, "root": str(self.root.resolve()), "split": self.split, "subset": subset}
+        if benchmarks.find(self.name).own:  # it may hold other images than the last time
+            which["listed"] = settings_store.digest(benchmarks.read(self.name, self.root).listing())
+        return which
 
     def prepare(self, progress: Progress | None) -> None:
         from tracklearn.app.judge import datasets

@@ -5,6 +5,7 @@ Only this and the demo's judging open ground truth, and only after training; not
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
+from tracklearn.app.formats import slug
 from tracklearn.app.judge.extract import Features, extract
 from tracklearn.app.judge.trial import Trial
 from tracklearn.core import rank
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from tracklearn.store.benchmarks import Benchmark, Part, Subset
 
 SCORES = ("mAP", "rank1", "rank5", "rank10", "rank20")
-SLACK = 0.01  # share of a test that may be missing before it is another test
 _DRAWN = 10  # queries shown
 _SHOWN = 10  # results shown of each
 
@@ -56,7 +57,7 @@ def evaluate(
     Args:
         model: of `model.open_model`.
         name, root, split, splits, subset: as `benchmarks.read` takes them.
-        out: folder to write; by default in the run's folder, or beside the .onnx file.
+        out: folder to write; by default in the run's folder, or beside the file of the model.
         protocol: whose scores come first; the benchmark's default for None.
         rerank: re-rank by k-reciprocal neighbours (`core.rank.rerank` with its defaults), among the rows
             that the protocol leaves in the gallery.
@@ -102,6 +103,9 @@ def evaluate(
             "the training set of the run does not say what it was made of: whether the run has seen people "
             "of these tests is not known"
         )
+    trained = model.trained_on
+    if trained is not None and trained.benchmark == first.name and _of_another_folder(trained, first):
+        notes.append("the run was trained on another labelled folder: its persons are not compared")
     for line in [*notes, *problems]:
         tell(f"note: {line}")
     with locked(folder):
@@ -200,15 +204,21 @@ def refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
     Raises:
         ValueError: it does; without the truth beside the set the number of the split tells.
     """
+    from tracklearn.store.benchmarks import find
     from tracklearn.store.sets.tracklets import read_truth, truth_path
 
-    if benchmark.name != trained.benchmark:
+    if benchmark.name != trained.benchmark or _of_another_folder(trained, benchmark):
         return
     if truth_path(trained.path).is_file():
         tested = np.unique(benchmark.test.pid)
         shared = bool(np.isin(tested[tested > 0], read_truth(trained.path).pid).any())
     else:
         shared = trained.split != benchmark.split
+    if shared and find(benchmark.name).own:
+        raise Refusal(
+            f"the run was trained on people who are in the test of {benchmark.title} in {benchmark.root}: "
+            "give it other queries and another gallery, or judge another run"
+        )
     if shared:
         raise Refusal(
             f"the run was trained on split {trained.split} of {benchmark.title}, and the test of split "
@@ -217,20 +227,28 @@ def refuse_seen(trained: TrainedOn, benchmark: Benchmark) -> None:
         )
 
 
+def _of_another_folder(trained: TrainedOn, benchmark: Benchmark) -> bool:
+    """Whether a folder of one's own is not the one that the run learned from: then its persons are others."""
+    from tracklearn.store.benchmarks import find
+
+    return find(benchmark.name).own and os.path.realpath(trained.images) != os.path.realpath(benchmark.root)
+
+
 def problems_of(benchmark: Benchmark) -> list[str]:
     """What is missing of a benchmark's test part, a line each; no image is opened."""
+    from tracklearn.store.benchmarks import find
     from tracklearn.store.picture.images import ImageFiles
 
-    lines = []
+    lines, slack = [], find(benchmark.name).slack
     for name, published in benchmark.published.items():
         found = benchmark.counts[name]
-        if not name.startswith("train") and abs(found - published) > SLACK * published:
+        if not name.startswith("train") and abs(found - published) > slack * published:
             lines.append(f"{name.replace('_', ' ')}: {found:,} of {published:,}")
     images = benchmark.test.images
     if isinstance(images, ImageFiles):
         missing = np.flatnonzero(~images.present())
-        if len(missing) > SLACK * len(images):
-            example = images.file(int(missing[0]))
+        if len(missing) > slack * len(images):
+            example = benchmark.test.where(int(missing[0]))
             lines.append(
                 f"{len(missing):,} of {len(images):,} test images are missing, the first is {example}"
             )
@@ -241,7 +259,10 @@ def _suffix(
     model: Model, benchmark: Benchmark, protocol: str, *, rerank: bool, ap: str, split: int | None
 ) -> str:
     """What sets a folder apart from that of the usual evaluation."""
+    from tracklearn.store.benchmarks import find
+
     parts = [
+        slug(benchmark.title) if find(benchmark.name).own else "",
         protocol if protocol != benchmark.protocols[0] else "",
         "reranked" if rerank else "",
         ap if ap != "hits" else "",

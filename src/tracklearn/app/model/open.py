@@ -45,11 +45,13 @@ class TrainedOn:
     Args:
         benchmark: its name. split: of its training half.
         path: the set; who is in it says its truth, which this file does not open.
+        images: the folder that its images lie in.
     """
 
     benchmark: str
     split: int
     path: Path
+    images: Path
 
 
 def open_model(
@@ -157,7 +159,8 @@ def _trained_on(where: Path) -> TrainedOn | None:
 
     if not (where / "manifest.json").is_file():
         return None
-    settings = open_set(where).manifest["settings"]
+    opened = open_set(where)
+    settings = opened.manifest["settings"]
     if "benchmark" not in settings:
         return None
-    return TrainedOn(settings["benchmark"], int(settings["split"]), where)
+    return TrainedOn(settings["benchmark"], int(settings["split"]), where, opened.root)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.store.benchmarks import generated, stills, videos
+from tracklearn.store.benchmarks import generated, labelled, stills, videos
 from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
 from tracklearn.store.benchmarks.subset import draw
 from tracklearn.store.picture.images import ImageFiles
@@ -38,6 +38,8 @@ class Dataset:
         reader: called with the root, and for sets with splits with `split` and `splits`.
         n_splits: number of official splits.
         notice: to be shown to whoever uses it.
+        own: what lies in the folder is the user's own. Persons are known within one folder only, what is
+            listed must be there, and it may be another thing tomorrow.
     """
 
     name: str
@@ -49,6 +51,12 @@ class Dataset:
     reader: Callable[..., Benchmark]
     n_splits: int = 1
     notice: str = ""
+    own: bool = False
+
+    @property
+    def slack(self) -> float:
+        """The share of images or counts that may be missing before it is another data set."""
+        return 0.0 if self.own else SLACK
 
 
 DATASETS = {
@@ -145,6 +153,21 @@ DATASETS = {
             {},
             generated.read_world,
         ),
+        Dataset(
+            labelled.NAME,
+            "a labelled folder",
+            "images",
+            (
+                "query/PPPP_cC….jpg and gallery/PPPP_cC….jpg (or bounding_box_test, or test); train (or "
+                "bounding_box_train) if there is one; names may also begin with PPPP_C_",
+                "or one table, *.csv, with path, person, camera and role (query, gallery, train, ignored); "
+                "without role every image is searched for among all others",
+            ),
+            "your own images",
+            {},
+            labelled.read_labelled,
+            own=True,
+        ),
     )
 }
 
@@ -180,7 +203,7 @@ def read(
 
     Args:
         name: as `find` takes it.
-        root: the folder that holds what `DATASETS[name].layout` says.
+        root: the folder that holds what `DATASETS[name].layout` says, or the table of a labelled folder.
         split: which of the splits, from 0 (the default), of a set that has splits.
         splits: the file of splits, where it is not at its usual place.
         subset: some of its persons instead of all; see `draw`.
@@ -212,7 +235,7 @@ class Report:
         images: part -> images expected, missing, broken (None where none was opened).
         problems: what is missing or off, a line each.
         usable: whether nothing published is off by more than one in a hundred and no more images than that
-            are missing or broken.
+            are missing or broken; of one's own folder none.
     """
 
     counts: dict[str, dict[str, int | None]]
@@ -241,12 +264,13 @@ def check(benchmark: Benchmark, *, images: str = "names", progress: Progress | N
     if images not in ("none", "names", "images"):
         raise Refusal(f'check is "{images}", expected one of none, names, images')
     counts, problems, usable = {}, [], True
+    slack = DATASETS[benchmark.name].slack
     for name, found in benchmark.counts.items():
         published = benchmark.published.get(name)
         counts[name] = {"found": found, "published": published}
         if published is not None and found != published:
             problems.append(f"{name}: {found:,} of {published:,}")
-            usable &= abs(found - published) <= SLACK * published
+            usable &= abs(found - published) <= slack * published
     problems += benchmark.missing
     looked: dict[str, dict[str, Any]] = {}
     for name, part in (("train", benchmark.train), ("test", benchmark.test)):
@@ -259,27 +283,27 @@ def check(benchmark: Benchmark, *, images: str = "names", progress: Progress | N
             usable = False
             continue
         if isinstance(files, ImageFiles):
-            looked[name], lines = _look(files, name, images == "images", progress)
+            looked[name], lines = _look(files, part, name, images == "images", progress)
             problems += lines
             bad = looked[name]["missing"] + (looked[name]["broken"] or 0)
-            usable &= bad <= SLACK * len(files)
+            usable &= bad <= slack * len(files)
     return Report(counts, looked, problems, usable)
 
 
 def _look(
-    files: ImageFiles, name: str, decode: bool, progress: Progress | None
+    files: ImageFiles, part: Part, name: str, decode: bool, progress: Progress | None
 ) -> tuple[dict[str, Any], list[str]]:
     there = files.present()
     missing, present = np.flatnonzero(~there), np.flatnonzero(there)
     found: dict[str, Any] = {"expected": len(files), "missing": len(missing), "broken": None}
     lines = []
     if len(missing):
-        first = files.file(int(missing[0])) if files.root.is_dir() else files.root
+        first = part.where(int(missing[0])) if files.root.is_dir() else files.root
         lines.append(f"{name} images: {len(missing):,} of {len(files):,} are missing, the first is {first}")
     if decode:
         broken = files.broken(present, progress)
         found["broken"] = len(broken)
         if broken:
-            first = files.file(min(broken))
+            first = part.where(min(broken))
             lines.append(f"{name} images: {len(broken):,} cannot be decoded, the first is {first}")
     return found, lines

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tracklearn.store.benchmarks.parts import Benchmark, Part, locate
+from tracklearn.store.benchmarks.parts import Benchmark, Part, locate, no_part
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
 from tracklearn.types import Refusal
 
 
 def read_world(root: Path) -> Benchmark:
     """Every tracklet of the judged people is searched for among all the others."""
-    folder = locate(root, "a demo's folder", ("set", "judge"))
-    train, test = _part(folder / "set"), _part(folder / "judge")
+    folder = locate(root, "a demo's folder", ("judge",))
+    test = _part(folder / "judge")
+    trained = (folder / "set").exists()
+    train = _part(folder / "set") if trained else no_part(test.cameras)
     mixed = test.truth.pid[test.tracklets.crop] != test.pid[test.tracklets.tracklet]
     if mixed.any():
         number = int(test.tracklets.tracklet[np.argmax(mixed)])
@@ -28,6 +30,7 @@ def read_world(root: Path) -> Benchmark:
         test=test,
         query=query,
         gallery=np.arange(len(test.tracklets)),
+        missing=() if trained else ("no training part: set is not there",),
     )
 
 

@@ -31,12 +31,14 @@ class Part:
         truth: the person of each image row, apart; −1 for junk, 0 for distractors.
         cameras: name of each camid.
         find: the images; called when they are first wanted, so that a part can be had without any.
+        named: where a table names the image of a row ("people.csv line 7"); None where names alone are read.
     """
 
     tracklets: Tracklets
     truth: Truth
     cameras: tuple[str, ...]
     find: Callable[[], ImageFiles | TrackletSet]
+    named: Callable[[int], str] | None = None
 
     @cached_property
     def images(self) -> ImageFiles | TrackletSet:
@@ -56,6 +58,12 @@ class Part:
     def camid(self) -> Array:
         """(t,) int64: the camera of each item."""
         return self.tracklets.camid
+
+    def where(self, row: int) -> str:
+        """The image of a row, for messages: its file, and where a table names it."""
+        images = self.images
+        file = str(images.file(row)) if isinstance(images, ImageFiles) else f"crop {row}"
+        return file if self.named is None else f"{file} ({self.named(row)})"
 
     def crops(self, height: int, width: int) -> Crops:
         """The pictures at one size, by row.
@@ -85,7 +93,8 @@ class Benchmark:
     Args:
         name: as `benchmarks.read` takes it. title: as papers write it.
         root: the folder it was read from.
-        train: what training may have (without its truth).
+        train: what training may have (without its truth); no items where it is not there, as in `no_part`:
+            judging needs none.
         test: all items of the test, queries and gallery.
         query: (q,) int64, items of `test`.
         gallery: (g,) int64, items of `test`; holds the queries where the official protocol does.
@@ -96,7 +105,7 @@ class Benchmark:
         subset: how its persons were drawn; None where it has all.
         notes: what a reader of scores must know.
         skipped: what was left out of the parts as the protocol wants it, as of `folders.skip`.
-        missing: what tables or splits name and the folder lacks, a line each.
+        missing: what tables or splits name and the folder lacks, a training part among it, a line each.
     """
 
     name: str
@@ -160,6 +169,22 @@ class Benchmark:
         }
         return {name: int(count) for name, count in found.items()}
 
+    def listing(self) -> list[Any]:
+        """All that names and tables say, for a digest."""
+        parts = (self.train, self.test)
+        images = [p.images.paths.to_pylist() for p in parts if isinstance(p.images, ImageFiles)]
+        who = [[p.truth.pid.tolist(), p.tracklets.crop.tolist(), p.camid.tolist(), p.cameras] for p in parts]
+        return [images, who, self.query.tolist(), self.gallery.tolist()]
+
+    def require_train(self) -> None:
+        """Refuse to go on without a training part.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        if not len(self.train.tracklets):
+            raise Refusal(f"{self.title} in {self.root} has no training part: it can be judged on alone")
+
     def write_train(
         self,
         out: str | Path,
@@ -173,8 +198,10 @@ class Benchmark:
         With `singles` every image is a tracklet of its own, so that labels form none.
 
         Raises:
+            ValueError: there is no training part.
             FileExistsError, FileNotFoundError, ValueError, OSError: as `referenced.write`.
         """
+        self.require_train()
         settings: dict[str, Any] = {"benchmark": self.name, "split": self.split, "n_splits": self.n_splits}
         settings |= {} if self.subset is None else {"subset": vars(self.subset)}
         settings |= {"singles": True} if singles else {}
@@ -218,6 +245,12 @@ def items(tracklet: Array, camid: Array, *, frame: Array, crop: Array | None = N
         camid=camid,
         source=np.arange(len(camid)),
     )
+
+
+def no_part(cameras: tuple[str, ...]) -> Part:
+    """A part without items."""
+    none = np.zeros(0, np.int64)
+    return Part(items(none, none, frame=none), Truth(none), cameras, lambda: ImageFiles(Path(), []))
 
 
 def by_person_and_camera(pid: Array, camid: Array, frame: Array) -> Tracklets:

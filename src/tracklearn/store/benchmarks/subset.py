@@ -17,10 +17,11 @@ def draw(benchmark: Benchmark, subset: Subset) -> Benchmark:
     smaller and easier than the whole, so scores compare only with those of the same subset.
 
     Raises:
-        ValueError: a number below 1 or above what there is; a negative seed.
+        ValueError: a number below 1 or above what there is; a negative seed; no training part.
     """
     if subset.seed < 0:
         raise Refusal(f"seed is {subset.seed}, expected 0 or more")
+    benchmark.require_train()
     train, test = benchmark.train, benchmark.test
     learnt = _drawn(train.pid, subset.persons, [subset.seed, 0], f"training persons of {benchmark.title}")
     tested = _drawn(

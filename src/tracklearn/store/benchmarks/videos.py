@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate
+from tracklearn.store.benchmarks.parts import PROTOCOLS, Benchmark, Part, items, locate, no_part
 from tracklearn.store.picture.images import ImageFiles
 from tracklearn.store.picture.listing import (
     IMAGE_SUFFIXES,
@@ -56,24 +56,30 @@ def read_mars(root: Path) -> Benchmark:
     The order of the images is that of `info/train_name.txt` and `info/test_name.txt`, or, without these
     files, that of the names in the folders; names that contradict the tables are refused.
     """
-    tables = ("tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat")
+    tables = ("tracks_test_info.mat", "query_IDX.mat")
     info = locate(root, "MARS", tables, ("info", "MARS-evaluation-master/info", "MARS/info", "mars/info"))
     folder = info.parent if info.name == "info" else info
-    train, test = _mars_table(info / tables[0]), _mars_table(info / tables[1])
-    query = _whole(info / tables[2]).ravel() - 1
+    train_file = info / "tracks_train_info.mat"
+    train, test = _mars_table(train_file) if train_file.exists() else None, _mars_table(info / tables[0])
+    query = _whole(info / tables[1]).ravel() - 1
     if not len(query) or query.min() < 0 or query.max() >= len(test):
-        raise Refusal(f"{info / tables[2]} names test tracklets that {tables[1]} does not have")
-    cameras = tuple(f"c{i + 1}" for i in range(int(max(train[:, 3].max(), test[:, 3].max()))))
+        raise Refusal(f"{info / tables[1]} names test tracklets that {tables[0]} does not have")
+    n_cameras = max(int(table[:, 3].max()) for table in (train, test) if table is not None)
+    cameras = tuple(f"c{i + 1}" for i in range(n_cameras))
+    learnt = no_part(cameras)
+    if train is not None:
+        learnt = _mars_part(train, folder / "bbox_train", info / "train_name.txt", cameras)
     return Benchmark(
         name="mars",
         title="MARS",
         root=folder,
-        train=_mars_part(train, folder / "bbox_train", info / "train_name.txt", cameras),
+        train=learnt,
         test=_mars_part(test, folder / "bbox_test", info / "test_name.txt", cameras),
         query=query,
         gallery=np.arange(len(test)),
         protocols=PROTOCOLS,
         published=MARS,
+        missing=() if train is not None else (f"no training part: {train_file.name} is not there",),
     )
 
 
