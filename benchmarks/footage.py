@@ -9,7 +9,7 @@ each training is kept in DIR too, so that the table can be drawn again, and a ca
 Columns: tracks; parts; parts a track; parts for each true person in a track (at least 6 crops of him, a track
 of nobody counted as one); crops dropped; impure crops; r_FM, r_SW of the parts; clusters; the share of
 clustered parts that show their cluster's majority (clusters with several parts of known persons); clusters of
-several parts that are all of one track; F1 of pairs of tracks, each by the cluster of most of its crops, against
+several parts that are all of one track; F1 of pairs of tracks, each by the cluster of most of its crops, to
 their persons; re-entry mAP (pets09, 16 visits), or mAP on the other people of a world. Truth is opened after
 training alone. Prints the table, writes footage.json.
 """

@@ -114,7 +114,8 @@ def test_association_takes_fit_to_size_and_freezes_eps_before_any_rescue(people)
     x = np.repeat(rng.normal(size=(10, 64)), 10, axis=0) + 0.4 * rng.normal(size=(100, 64))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     settings = {"k1": 50, "k2": 1, "rho": 0.6, "min_samples": 4}
-    tracklets = people()[0]
+    tracklets = people(n_people=25)[0]
+    assert len(tracklets) == len(x)
     raw = cluster.associate(x, **settings, fit_to_size=False)
     assert raw.usable
     assert raw.eps < raw.start_eps

@@ -14,7 +14,7 @@ from tracklearn.core.labels import agreement
 from tracklearn.learn import backbone, deterministic, embed, losses, sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import classifier
-from tracklearn.learn.method import Assignment
+from tracklearn.learn.method import Assignment, Isolated
 from tracklearn.learn.methods import tmc
 from tracklearn.learn.methods.named import method_module
 from tracklearn.types import ArrayCrops, PseudoLabels, Tracklets
@@ -124,6 +124,50 @@ def test_resume_at_an_epoch_border_is_bit_identical(easy, done):
     same(whole[-1].arrays, rest[-1].arrays)
     assert whole[-1].meta == rest[-1].meta
     assert run(easy, resume=whole[-1]) == []
+
+
+def cut_by_what_is_learned(every=2):
+    """TMC that keeps, or cuts in two, the tracklets by the sign of a feature, every second round."""
+
+    def prepare(features, tracklets, similarity):
+        assert len(features) == tracklets.n_crops  # always the original ones
+        part = (features[:, 0] > np.median(features[:, 0])).astype(np.int64)
+        return Isolated(part, notes=(f"{part.sum()} crops",))
+
+    return dataclasses.replace(method(epochs=4), prepare=prepare, prepare_every=every)
+
+
+def test_tracklets_are_cut_again_by_what_was_learned(easy):
+    events = run(easy, chosen=cut_by_what_is_learned())
+    names = [type(e).__name__ for e in events]
+    assert names == ["Prepared", "State", *["Round", "State"] * 2, "Prepared", *["Round", "State"] * 2]
+    first, again = (e for e in events if isinstance(e, train.Prepared))
+    assert (first.round, again.round) == (0, 2)
+    assert first.n_before == again.n_before == len(easy[0])
+    assert first.diagnosis == (f"{first.part.sum()} crops",)
+    assert (first.part != again.part).any()
+    assert (first.features != again.features).any()
+    rounds = [e for e in events if isinstance(e, train.Round)]
+    sizes = [len(r.labels.label) for r in rounds]
+    assert sizes == [first.n_after] * 2 + [again.n_after] * 2
+    assert np.isnan([r.agreement for r in rounds]).tolist() == [True, False, True, False]
+    assert events[-1].meta["isolated"] == 2
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 8])
+def test_resume_around_a_second_cut_is_bit_identical(easy, at):
+    whole = run(easy, chosen=cut_by_what_is_learned())
+    assert isinstance(whole[at], train.State)
+    rest = run(easy, chosen=cut_by_what_is_learned(), resume=whole[at])
+    assert len(rest) == len(whole) - at - 1
+    for a, b in zip(whole[at + 1 :], rest, strict=True):
+        if isinstance(a, train.State):
+            same(a.arrays, b.arrays)
+            assert a.meta == b.meta
+        elif isinstance(a, train.Round):
+            np.testing.assert_equal(without_times(a), without_times(b))
+        else:
+            np.testing.assert_array_equal(a.part, b.part)
 
 
 def test_a_state_is_a_snapshot(easy):

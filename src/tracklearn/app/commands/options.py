@@ -8,11 +8,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracklearn.app.commands.bars import Bars
+
+if TYPE_CHECKING:
+    from tracklearn.store.runs import Run
+    from tracklearn.store.sets.tracklets import TrackletSet
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
@@ -155,6 +159,18 @@ def tell_losses(bars: Bars, manifest: Mapping[str, Any], run: Mapping[str, Any] 
     for line in left_out.lines(found):
         bars.note(line)
     return found
+
+
+def tell_health(bars: Bars, run: Run, tracklet_set: TrackletSet) -> list[dict[str, str]]:
+    """Say what does not look right in a run, each with what to do; returns it for --json."""
+    from tracklearn.app import health
+
+    found = health.of_run(run, tracklet_set)
+    if found:
+        bars.note(health.HEADLINE)
+    for finding in found:
+        bars.note(f"  - {finding}")
+    return [finding.to_dict() for finding in found]
 
 
 def command_line() -> str:

@@ -25,6 +25,7 @@ from tracklearn.app.commands.options import (
     ingest_options,
     say,
     say_json,
+    tell_health,
     tell_losses,
 )
 from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_of, parsed, starts_of
@@ -104,8 +105,9 @@ def run(
                 tell=bars.note,
                 command=command_line(),
             )
-        manifest, opened = open_set(result["set"]).manifest, Run(result["run"])
-        result["losses"] = tell_losses(bars, manifest, opened.manifest)
+        made, opened = open_set(result["set"]), Run(result["run"])
+        result["losses"] = tell_losses(bars, made.manifest, opened.manifest)
+        result["health"] = tell_health(bars, opened, made)
     done(result["report"], result, as_json, f"report: {result['report']}")
 
 
@@ -133,7 +135,8 @@ def demo(
             on_round=round_line(bars),
             tell=bars.note,
         )
-        manifest, opened = open_set(out / "set").manifest, Run(out / "run")
-        result["losses"] = tell_losses(bars, manifest, opened.manifest)
+        made, opened = open_set(out / "set"), Run(out / "run")
+        result["losses"] = tell_losses(bars, made.manifest, opened.manifest)
+        result["health"] = tell_health(bars, opened, made)
     text = result.pop("table")
     done(Path(result["report"]), result, as_json, f"{text}\n\nopen the report:")

@@ -12,6 +12,7 @@ from tracklearn.app.commands.options import (
     Json,
     Resume,
     done,
+    tell_health,
     tell_losses,
 )
 from tracklearn.app.commands.training import Training, with_training
@@ -46,7 +47,7 @@ def train(
                 show(event)
     if not first_process():
         return
-    opened = Run(out)
+    opened, made = Run(out), open_set(tracklets)
     result = {
         "run": str(out),
         "weights": str(out / "weights.safetensors"),
@@ -54,6 +55,7 @@ def train(
         "labels_used": opened.manifest["labels_used"],
         "rounds": opened.rounds,
         "seconds": opened.seconds,
-        "losses": tell_losses(bars, open_set(tracklets).manifest, opened.manifest),
+        "losses": tell_losses(bars, made.manifest, opened.manifest),
+        "health": tell_health(bars, opened, made),
     }
     done(out, result, as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracklearn.app import health
 from tracklearn.app.model.of_run import isolated
 from tracklearn.app.report import left_out
 from tracklearn.store.runs import Run
@@ -66,6 +67,8 @@ def report(
     labels = opened.labels
     manifest = opened.manifest
     notes = [line[0].upper() + line[1:] for line in manifest.get("labels_used", [])]
+    if found := health.of_run(opened, tracklet_set):
+        notes += [health.HEADLINE[0].upper() + health.HEADLINE[1:], *map(str, found)]
     if lost := opened.lost_times:
         notes.append(f"{lost} damaged lines of times.jsonl are left out of the seconds")
         warnings.warn(f"{opened.path}: {notes[-1]}", stacklevel=1)
