@@ -20,7 +20,7 @@ from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
 if TYPE_CHECKING:
     from tracklearn.learn.method import Material, Method
     from tracklearn.learn.network import Config as NetworkConfig
-    from tracklearn.learn.network import Network
+    from tracklearn.learn.network import Loaded, Network
     from tracklearn.learn.train import Config as ComputeConfig
     from tracklearn.store.picture.crops import StoredCrops
     from tracklearn.store.sets.tracklets import TrackletSet
@@ -264,14 +264,14 @@ def plan_training(
     return plan
 
 
-def load_weights(network: Network, arrays: Mapping[str, Any], info: WeightsInfo) -> None:
+def load_weights(network: Network, arrays: Mapping[str, Any], info: WeightsInfo) -> Loaded:
     """`Network.load_weights`, its refusal with the file's name.
 
     Raises:
         ValueError: the arrays do not fit.
     """
     try:
-        network.load_weights(arrays, info=info)
+        return network.load_weights(arrays, info=info)
     except Refusal as error:
         raise Refusal(f"{info.path}: {error}") from error
 
