@@ -1,16 +1,20 @@
-"""Judging on labelled folders of one's own."""
+"""Judging on labelled folders of one's own, and judging weights as they come."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from tests.app.made_files import put
 from tracklearn.app.judge import benchmark as module
 from tracklearn.app.judge import extract
-from tracklearn.app.model.open import open_model
-from tracklearn.store import benchmarks
+from tracklearn.app.judge.trial import Trial
+from tracklearn.app.model.open import open_model, open_weights
+from tracklearn.learn import backbone
+from tracklearn.store import benchmarks, weights
+from tracklearn.store.picture.crops import resize
 
 SCORES = (*module.SCORES, "n_valid", "n_skipped", "protocol", "n_images")
 
@@ -152,6 +156,91 @@ def test_the_data_set_is_listed_and_checked(call, market):
     code, _, err = call("datasets", "folder", "--root", market)
     assert (code, err.count("\n")) == (2, 1)
     assert "only a part of a labelled folder" in err
+
+
+# ----------------------------------------------------------------------------------------- weights
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Weights of a random tiny network as other trainers keep them: without a neck; and the network."""
+    network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=5)
+    arrays = {name: array for name, array in network.arrays().items() if not name.startswith("neck.")}
+    return weights.save(tmp_path / "other" / "tiny.safetensors", arrays, {}), network
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_weights(tmp_path):
+    (tmp_path / "other").mkdir()
+
+
+def test_weights_as_they_come_are_judged_by_the_map_alone(call, tiny, market):
+    path, network = tiny
+    sizes = ("--set", "network.height=64", "--set", "network.width=32")
+    given = ("evaluate", "--weights", path, "--benchmark", "folder", "--root", market, "--json")
+    code, out, _ = call(*given, *sizes)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result["out"].endswith("other/tiny-evaluation-folder-market")
+    assert result["model"]["kind"] == "weights"
+    assert (result["model"]["backbone"], result["model"]["neck"]) == ("tiny", False)
+    assert (result["model"]["network"]["height"], result["model"]["network"]["width"]) == (64, 32)
+
+    read = benchmarks.read("folder", market)
+    with torch.inference_mode():
+        images = np.stack([resize(read.test.image(i), 64, 32) for i in range(len(read.test.tracklets))])
+        feature = network.eval()(network.normalise(torch.as_tensor(images))).numpy()
+    feature /= np.linalg.norm(feature, axis=1, keepdims=True)
+    place = np.arange(len(feature))
+    features = extract.Features(feature, np.ones(len(feature), bool), (place,), ({},), len(feature))
+    expected = Trial.of(read, place, features, protocol="official", rerank=False).scores("hits")
+    assert result["mAP"] == pytest.approx(expected.mAP, abs=1e-6)
+    # At another size than the network has learned at, and written apart from the first.
+    code, out, _ = call(*given, "--out", path.parent / "large")
+    assert json.loads(out.splitlines()[-1])["model"]["network"]["height"] == 256
+
+
+def test_a_run_s_own_weights_elsewhere_keep_their_neck(run, market, tmp_path):
+    path = run(benchmarks.read("folder", market).write_train(tmp_path / "set"))
+    copy = shutil.copy(path / "weights.safetensors", tmp_path / "copy.safetensors")
+    sizes = ("network.height=64", "network.width=32")
+    found = judge(open_weights(copy, device="cpu", settings=sizes), market)
+    assert found["model"]["neck"] is True
+    assert some(found) == some(judge(open_model(path, device="cpu"), market))
+
+
+def test_published_weights_are_written_where_the_command_is(call, tiny, market, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_published", lambda backbone, cache, progress: tiny[0])
+    given = ("--weights", "imagenet", "--backbone", "tiny", "--set", "network.height=64")
+    code, out, _ = call("evaluate", *given, "--benchmark", "folder", "--root", market)
+    assert code == 0
+    assert out.splitlines()[-1] == "imagenet-tiny-evaluation-folder-market"
+    assert (tmp_path / "imagenet-tiny-evaluation-folder-market" / "scores.json").is_file()
+
+
+def test_weights_that_cannot_be_judged(call, tiny, onnx, run, market, tmp_path):
+    path = run(benchmarks.read("folder", market).write_train(tmp_path / "set"))
+    (tmp_path / "text.safetensors").write_text("no weights")
+    for arguments, line in (
+        ((), "nothing to judge: give a RUN or an .onnx file, or --weights FILE"),
+        (("--weights", "start"), "nothing to judge"),
+        (("--weights", "none"), "a random network, whose features say nothing"),
+        (("--weights", "no.pth"), "no weights at no.pth"),
+        (("--weights", tmp_path / "text.safetensors"), "cannot be read as safetensors"),
+        (("--weights", path / "weights.safetensors"), "belongs to the run"),
+        (("--weights", tiny[0], "--backbone", "resnet50"), "are of tiny, not resnet50"),
+        (("--weights", tiny[0], "--set", "network.hight=64"), "unknown: did you mean 'height'"),
+        (("--weights", tiny[0], "--set", "tmc.epochs=1"), "network"),
+        (("--weights", tiny[0], "--mean", "0,0,0"), "--mean, --std and --resize belong to .onnx files"),
+        ((tiny[0],), "holds weights: judge them without a run, with --weights"),
+        ((path, "--weights", tiny[0]), "other weights are judged without a run"),
+        ((path, "--set", "network.height=64"), "--set and --backbone belong to weights"),
+        ((onnx, "--backbone", "tiny"), "--set and --backbone belong to weights"),
+    ):
+        code, out, err = call("evaluate", *arguments, "--benchmark", "folder", "--root", market)
+        assert (code, out) == (2, ""), arguments
+        assert len(err.splitlines()) == 1, err
+        assert line in err, (arguments, err)
 
 
 def test_a_folder_in_a_grid(market, tmp_path):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Device, Json, done
-from tracklearn.types import Refusal
+from tracklearn.app.commands.options import Backbone, Device, Json, done, overridden
+from tracklearn.types import Progress, Refusal
+
+if TYPE_CHECKING:
+    from tracklearn.app.model.open import Model
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train, or an .onnx file.")],
     benchmark: Annotated[
         str, typer.Option("--benchmark", help="Data set, of those that tracklearn datasets lists.")
     ],
@@ -23,6 +25,10 @@ def evaluate(
             "--root", help="Folder that holds it; of the world, the demo's folder; of folder, also a table."
         ),
     ],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Run, written by train, or an .onnx file; none with weights."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -45,8 +51,20 @@ def evaluate(
     ] = None,
     splits: Annotated[Path | None, typer.Option("--splits", help="File of splits (.json or .mat).")] = None,
     weights: Annotated[
-        str, typer.Option("--weights", help="weights (trained) or start (before training).")
+        str,
+        typer.Option(
+            "--weights",
+            help="Of a run: weights (trained) or start (before training). Without RUN: imagenet, or a "
+            ".safetensors or .pth file, as it comes.",
+        ),
     ] = "weights",
+    backbone: Backbone = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Of weights without a run: network.key=value, such as network.height=128."
+        ),
+    ] = None,
     mean: Annotated[
         str | None, typer.Option("--mean", help="Pixel mean of an .onnx file, R,G,B of 0-1 [ImageNet's].")
     ] = None,
@@ -61,7 +79,7 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to write; RUN/evaluation-NAME, or beside the .onnx file."),
+        typer.Option("--out", help="Folder to write; RUN/evaluation-NAME, or beside the file."),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take what is there of an incomplete data set.")
@@ -73,16 +91,17 @@ def evaluate(
 ) -> None:
     """Judge a trained network on a benchmark: mAP and CMC by protocol, ranked lists, CMC curve."""
     from tracklearn.app.judge import benchmark as app
-    from tracklearn.app.model.open import open_model
 
     with Bars() as bars:
-        model = open_model(
+        model = _model(
             run,
-            which=weights,
+            weights,
+            overridden(settings, backbone=("network.backbone", backbone)),
             device=device,
             mean=_three("--mean", mean),
             std=_three("--std", std),
             interpolation=interpolation,
+            progress=bars,
         )
         result = app.evaluate(
             model,
@@ -101,6 +120,21 @@ def evaluate(
             tell=bars.note,
         )
     done(result["out"], result, as_json, app.table(result))
+
+
+def _model(
+    run: Path | None, weights: str, settings: list[str], *, progress: Progress, **options: Any
+) -> Model:
+    """What is to be judged: a run or an .onnx file, or without either weights as they come."""
+    from tracklearn.app.model.open import WEIGHTS, open_model, open_weights
+
+    if run is not None:
+        if settings:
+            raise Refusal(f"--set and --backbone belong to weights without a run: {run} knows its network")
+        return open_model(run, which=weights, **options)
+    if weights in WEIGHTS:
+        raise Refusal("nothing to judge: give a RUN or an .onnx file, or --weights FILE (or imagenet)")
+    return open_weights(weights, settings=settings, progress=progress, **options)
 
 
 def _three(option: str, text: str | None) -> list[float] | None:

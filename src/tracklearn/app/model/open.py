@@ -1,16 +1,18 @@
-"""What can be judged: a run's network, trained or as it was before, or the one in an .onnx file."""
+"""What can be judged: a run's network, trained or as it was before, weights as they come, an .onnx file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracklearn.types import Array, Crops, Refusal
+from tracklearn.types import Array, Crops, Progress, Refusal
 
 WEIGHTS = ("weights", "start")
 _BATCH = 256
+_PIXELS = "--mean, --std and --resize belong to .onnx files"
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,16 @@ def open_model(
     """
     path = Path(path)
     if which not in WEIGHTS:
-        raise Refusal(f"--weights is {which!r}, expected weights (trained) or start (before training)")
+        raise Refusal(
+            f"--weights is {which!r}, expected weights (trained) or start (before training); other weights "
+            "are judged without a run"
+        )
     if path.suffix.lower() == ".onnx":
         return _exported(path, which=which, device=device, mean=mean, std=std, interpolation=interpolation)
     if (mean, std, interpolation) != (None, None, None):
-        raise Refusal("--mean, --std and --resize belong to .onnx files: a run knows its own")
+        raise Refusal(f"{_PIXELS}: a run knows its own")
+    if path.is_file() and path.suffix in (".safetensors", ".pth", ".pt"):
+        raise Refusal(f"{path} holds weights: judge them without a run, with --weights {path}")
 
     from tracklearn.app.model.device import pick_device
     from tracklearn.app.model.of_run import load_network
@@ -116,6 +123,99 @@ def open_model(
         trained_on=seen,
         seen_before=tuple(known for known in before if known is not None),
     )
+
+
+def open_weights(
+    spec: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    settings: Sequence[str] = (),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """The model of weights as they come, before any training here.
+
+    The feature is the one behind the BN neck where the file has a neck, else the pooled map. Folded batch
+    norms are left as they are: what training needs measured (METHODS 2.1) does not change what they compute.
+
+    Args:
+        spec: a .safetensors or .pth file, "imagenet", or "osnet_x0_25" and its kin, as `weights.load` takes
+            them.
+        device: where to compute.
+        settings: "network.key=value" over the network's defaults: backbone (told by a file's arrays), crop
+            size, last stride, pooling (told by the arrays).
+        mean, std, interpolation: None; they belong to .onnx files.
+        progress: told while "imagenet" is downloaded.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no weights ("none"), those of a run, weights that do not fit, or an unknown setting.
+    """
+    from tracklearn.app.model.device import pick_device
+    from tracklearn.app.pipeline.plan import setting_models
+    from tracklearn.app.pipeline.starts import load_weights
+    from tracklearn.learn import backbone, embed
+    from tracklearn.store import config as settings_store
+    from tracklearn.store import weights as weight_store
+
+    text = os.fspath(spec)
+    if text == "none":
+        raise Refusal(
+            "--weights none is a random network, whose features say nothing: give a file or imagenet"
+        )
+    if (mean, std, interpolation) != (None, None, None):
+        raise Refusal(
+            f"{_PIXELS}: weights say in their header what they expect, ImageNet's pixels if nothing"
+        )
+    where = pick_device(device)
+    config: Any = settings_store.resolve(setting_models("network"), overrides=settings)["network"]
+    published, path = weight_store.is_name(text), Path(os.path.expanduser(text))
+    if not published:
+        _refuse_of_run(path)
+    chosen = text == "imagenet" or "backbone" in config.model_fields_set
+    asked = config.backbone if chosen else None
+    arrays, info = weight_store.load(text, backbone=asked, progress=progress)
+    change: dict[str, Any] = {"backbone": info.backbone}
+    if "pool.p" in arrays and "pooling" not in config.model_fields_set:
+        change["pooling"] = "gem"
+    network = backbone.build(config.model_copy(update=change), seed=0)
+    loaded = load_weights(network, arrays, info)
+    network.eval()
+
+    def extract(crops: Crops, rows: Array) -> Array:
+        return embed.extract(network, crops, rows, device=where, batch=_BATCH, post_bn=loaded.neck)
+
+    return Model(
+        height=network.config.height,
+        width=network.config.width,
+        extract=extract,
+        record={
+            "kind": "weights",
+            **info.to_dict(),
+            "network": network.config.model_dump(),
+            "neck": loaded.neck,
+            "device": where,
+        },
+        folder=Path() if published else path.parent,
+        stem=f"{text}-{info.backbone}-evaluation" if published else f"{path.stem}-evaluation",
+    )
+
+
+def _refuse_of_run(path: Path) -> None:
+    """Refuse weights that lie in a run: it knows the size of its crops, and whom it has seen."""
+    from tracklearn.store.runs import Run
+
+    for folder in (path.parent, path.parent.parent):
+        try:
+            run = Run(folder)
+        except (Refusal, FileNotFoundError):
+            continue
+        raise Refusal(
+            f"{path} belongs to the run {run.path}, which knows its crops and its training: judge the run, "
+            "with --weights weights or --weights start"
+        )
 
 
 def _exported(

@@ -14,7 +14,7 @@ from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Config as NetworkConfig
-    from tracklearn.learn.network import Network
+    from tracklearn.learn.network import Loaded, Network
 
 Spec = str | Run
 
@@ -73,14 +73,14 @@ def load(
     return starts
 
 
-def load_weights(network: Network, arrays: Mapping[str, Any], info: weight_store.WeightsInfo) -> None:
+def load_weights(network: Network, arrays: Mapping[str, Any], info: weight_store.WeightsInfo) -> Loaded:
     """`Network.load_weights`, its refusal with the file's name.
 
     Raises:
         ValueError: the arrays do not fit.
     """
     try:
-        network.load_weights(arrays, info=info)
+        return network.load_weights(arrays, info=info)
     except Refusal as error:
         raise Refusal(f"{info.path}: {error}") from error
 
