@@ -201,3 +201,17 @@ def test_singles_reach_every_frame():
     labels = PseudoLabels.of(np.arange(2))
     plan = sample.singles(tracklets, labels, 200, np.random.default_rng(0), images_per_tracklet=4)
     assert np.unique(plan.row).tolist() == list(range(11))
+
+
+def test_clusters_seen_side_by_side_come_together():
+    rng = np.random.default_rng(0)
+    tracklets = make([5] * 24)
+    labels = PseudoLabels.of(np.r_[np.repeat(np.arange(8), 2), np.full(8, -1)])
+    # Tracklets of clusters 0 and 5, of 2 and 7, of 1 and noise, and two of one cluster.
+    beside = np.array([[0, 10], [5, 15], [2, 20], [6, 7]])
+    plan = sample.batches(tracklets, labels, 40, rng, clusters_per_batch=4, beside=beside)
+    together = [set(labels.label[batch].tolist()) for batch in plan.tracklet]
+    for pair in ({0, 5}, {2, 7}):
+        assert np.mean([pair <= batch or not pair & batch for batch in together]) > 0.9
+    counts = np.bincount(labels.label[plan.tracklet[:, ::4].ravel()], minlength=8)
+    assert counts.max() - counts.min() <= 1  # all still come once before one comes again

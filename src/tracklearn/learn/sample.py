@@ -175,8 +175,9 @@ def _beside(label: Array, cluster: Array, pair: Array | None) -> list[Array]:
         return []
     ends = label[pair]
     ends = np.unique(ends[(ends >= 0).all(1) & (ends[:, 0] != ends[:, 1])], axis=0)
-    place = np.searchsorted(cluster, np.concatenate([ends, ends[:, ::-1]]))
-    return [np.unique(place[place[:, 0] == c, 1]) for c in range(len(cluster))]
+    place = np.unique(np.searchsorted(cluster, np.concatenate([ends, ends[:, ::-1]])), axis=0)
+    edge = np.searchsorted(place[:, 0], np.arange(1, len(cluster)))
+    return np.split(place[:, 1], edge)
 
 
 def _turns(
