@@ -1,5 +1,8 @@
 """Signs that a run went wrong, on boxes, isolation's record and clusters."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,7 +52,7 @@ def test_few_boxes_and_pictures_without_a_film_say_nothing():
     assert of_boxes(street(5, tile=54.0), ("street",)) == []
     made = street(tile=54.0)
     box = np.broadcast_to(np.array([0, 0, 64, 128]), (made.n_crops, 4))
-    crops = film([(made.frame[a:b], box[a:b]) for a, b in zip(made.start[:-1], made.start[1:], strict=True)])
+    crops = film([(made.frame[a:b], box[a:b]) for a, b in pairwise(made.start)])
     assert of_boxes(crops, ("street",)) == []
 
 
@@ -88,3 +91,17 @@ def test_findings_read_as_sentences():
     assert str(found[0]).startswith("10 tracks were cut into 105 parts, 10.5 each: ")
     assert found[0].to_dict().keys() == {"sign", "text", "advice"}
     assert health.HEADLINE.startswith("learned, but do not trust")
+
+
+def test_the_motion_detector_as_it_collapsed_on_a_mall():
+    """Boxes and tracks that it made of MOT17-09 in November 2026: after frame 100 tiles of 54 pixels."""
+    path = Path(__file__).parent / "data" / "mall_motion_2026_11.csv.gz"
+    frame, track, x, y, w, h = np.loadtxt(path, delimiter=",", skiprows=1).T
+    order = np.lexsort((frame, track))
+    box = np.stack([x, y, x + w, y + h], 1)[order]
+    edge = np.flatnonzero(np.r_[True, np.diff(track[order]) > 0, True])
+    made = film([(frame[order][a:b].astype(int), box[a:b]) for a, b in pairwise(edge)], fps=30)
+    assert made.n_crops == 6581
+    found = of_boxes(made, ("mall",))
+    assert signs(found) == ["tiles", "sizes"]
+    assert "61% of the boxes have one and the same size" in found[0].text
