@@ -276,6 +276,10 @@ def test_a_machine_too_slow_to_measure_on_is_warned_of(where):
     assert quick.measured["crops"] == 92
     assert quick.seconds["isolation"] == pytest.approx(92 * (0.01 / 91 + 0.01 / 92))
     assert quick.stages[0].seconds["fit"] == pytest.approx(3 * 0.01 / 2)
+    # Cut again by what was learned: one more look at all crops before every round but the first.
+    again = estimate(plan(where, "tmc.isolate=true", "tmc.isolate_every=1"), clock=clock(0.01))
+    rounds = quick.stages[0].rounds
+    assert again.seconds["isolation"] == pytest.approx(rounds * quick.seconds["isolation"])
 
 
 def test_several_processes_share_a_batch(where, found, monkeypatch):

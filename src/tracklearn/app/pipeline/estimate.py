@@ -127,7 +127,9 @@ def estimate(
         tell("measuring", 2 + done, total)
     looks = method.prepare is not None and method.prepare_looks
     first = tracklets.n_crops if looks else min(tracklets.n_crops, SAMPLED)
-    isolation = math.ceil(first / n_processes) * speed.of(speed.extract)
+    own_rounds = sum(s.rounds for s in method.stages if s.material is None)
+    again = (own_rounds - 1) // method.prepare_every if looks and method.prepare_every else 0
+    isolation = (1 + max(0, again)) * math.ceil(first / n_processes) * speed.of(speed.extract)
     epochs = [s.seconds["fit"] + s.seconds["extract"] * s.assignments / max(s.rounds, 1) for s in stages]
     seconds = {
         "start": start_seconds,
