@@ -13,7 +13,7 @@ from tracklearn.app.judge import extract
 from tracklearn.app.judge.trial import Trial
 from tracklearn.app.model.open import open_model, open_weights
 from tracklearn.learn import backbone
-from tracklearn.store import benchmarks, weights
+from tracklearn.store import benchmarks, published, weights
 from tracklearn.store.picture.crops import resize
 
 SCORES = (*module.SCORES, "n_valid", "n_skipped", "protocol", "n_images")
@@ -210,10 +210,11 @@ def test_a_run_s_own_weights_elsewhere_keep_their_neck(run, market, tmp_path):
 
 
 def test_published_weights_are_written_where_the_command_is(call, tiny, market, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "_published", lambda backbone, cache, progress: tiny[0])
+    monkeypatch.setattr(published, "imagenet", lambda backbone: published.IMAGENET["resnet50"])
+    monkeypatch.setattr(published, "fetch", lambda file, cache, progress: tiny[0])
     given = ("--weights", "imagenet", "--backbone", "tiny", "--set", "network.height=64")
-    code, out, _ = call("evaluate", *given, "--benchmark", "folder", "--root", market)
-    assert code == 0
+    code, out, err = call("evaluate", *given, "--benchmark", "folder", "--root", market)
+    assert code == 0, err
     assert out.splitlines()[-1] == "imagenet-tiny-evaluation-folder-market"
     assert (tmp_path / "imagenet-tiny-evaluation-folder-market" / "scores.json").is_file()
 

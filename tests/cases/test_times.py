@@ -170,7 +170,7 @@ def _recordings(folder, **tags):
 
 
 def _kept(tracklet_set, period):
-    part = uga._prepare(uga.Config(period=period), np.zeros((80, 4)), tracklet_set.tracklets)
+    part = uga._prepare(uga.Config(period=period), np.zeros((80, 4)), tracklet_set.tracklets).part
     return len(np.unique(tracklet_set.tracklets.tracklet[part >= 0]))
 
 

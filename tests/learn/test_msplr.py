@@ -15,6 +15,7 @@ from tracklearn.core.labels import agreement, select_clusters
 from tracklearn.core.radius import mean_nearest
 from tracklearn.learn import embed, losses, train
 from tracklearn.learn.method import Material, Moment, Target, View
+from tracklearn.learn.methods import isolation
 from tracklearn.learn.methods.msplr import method as msplr
 from tracklearn.learn.methods.msplr.config import Config
 from tracklearn.learn.methods.msplr.guess import _assignment, _selected
@@ -72,7 +73,8 @@ def unit(x):
 class TestConfig:
     def test_defaults(self):
         values = Config().model_dump()
-        for name in ("augment", "isolation", "eps_intra", "min_samples_intra", "metric", "penalty_intra"):
+        of_isolation = set(isolation.Config.model_fields) - {"isolate"}
+        for name in ("augment", "time_tells", *of_isolation):
             del values[name]
         assert values == {
             "isolate": False,
@@ -397,6 +399,7 @@ class TestGuess:
             "n_found": found.max() + 1,
             "dropped_small": chosen.n_small,
             "dropped_one_camera": chosen.n_few_cameras,
+            "one_track": 0,
             "kept": kept,
             "kept_images": kept,
             "kept_fraction": kept / 40,

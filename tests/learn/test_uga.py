@@ -39,6 +39,9 @@ def test_defaults():
     assert values == {
         "isolate": False,
         "isolation": "dbscan",
+        "join_intra": "none",
+        "least_intra": 1,
+        "isolate_every": 0,
         "penalty_intra": "auto",
         "eps_intra": 0.6,
         "min_samples_intra": 2,
@@ -385,7 +388,7 @@ def test_pairs_of_many_cameras_are_left_to_what_is_kept():
 
 def prepare(tracklets, x=None, **settings):
     x = np.ones((tracklets.n_crops, 2), np.float32) if x is None else np.float32(x)
-    return uga.method(uga.Config(**settings)).prepare(x, tracklets).tolist()
+    return uga.method(uga.Config(**settings)).prepare(x, tracklets).part.tolist()
 
 
 STREET = {
