@@ -183,6 +183,8 @@ def test_a_published_network_is_told_of_and_recorded(done, call, author_s_file):
     manifest = Run("run").manifest
     assert (manifest["weights"]["name"], manifest["network"]["backbone"]) == ("osnet_x0_25", "osnet_x0_25")
     assert manifest["earlier_sets"] == []
+    # The file says so too, wherever it goes.
+    assert weights.load("run/weights.safetensors", backbone=None)[1].labels == (line,)
     # From Python it is a warning.
     with pytest.warns(UserWarning, match="trained with labels on MSMT17: know"):
         tl.train(tracklets, out="other", weights="osnet_x0_25", settings=QUICK, device="cpu", preset="cpu")

@@ -105,6 +105,22 @@ def test_notes_of_lists_and_flags_are_read(tmp_path):
     assert info.metadata["kind"] == "teacher"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('["tracklets were made with labels"]', "are of a run: tracklets were made with labels"),
+        ('["the starting weights were trained with labels on X"]', "were trained with labels on X"),
+        ("none, honestly", "are of a run: none, honestly"),
+        ("[" * 2000, "are of a run: " + "[" * 200),
+    ],
+)
+def test_what_a_file_owes_to_labels_is_read(tmp_path, text, told):
+    weights.save(tmp_path / "w.safetensors", mobilenet_like(), {"labels_used": text})
+    assert weights.load(tmp_path / "w.safetensors", backbone=None)[1].labels == (
+        f"the starting weights {told}",
+    )
+
+
 @pytest.mark.parametrize("text", ["made by hand", "[1]", "3"])
 def test_another_program_s_meta_is_kept_as_it_is(tmp_path, text):
     path = tmp_path / "w.safetensors"

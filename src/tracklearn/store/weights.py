@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ MARKS = {
 _OSNET_MARK = "conv2.0.conv2d.3.conv2.weight"
 _OSNET_STEM = "conv1.conv.weight"
 _OSNET = {64: "osnet_x1_0", 48: "osnet_x0_75", 32: "osnet_x0_5", 16: "osnet_x0_25"}
+
+# What a run says of labels is told of what starts from it, and not once more of what starts from that.
+_OF_THE_START = "the starting weights "
 
 BACKBONES = (*MARKS, *_OSNET.values())
 
@@ -142,7 +145,7 @@ def load(
         pixel_std=std,
         asymmetric_padding=metadata.get("asymmetric_padding") == "true"
         or "right and bottom" in metadata.get("padding", ""),
-        labels=() if file is None else file.owes,
+        labels=_labels(metadata) if file is None else file.owes,
         notice="" if file is None else file.notice,
         metadata=metadata,
     )
@@ -151,6 +154,31 @@ def load(
 def _check_backbone(found: str, backbone: str | None, *, what: str | Path) -> None:
     if backbone not in (None, found):
         raise Refusal(f"weights {what} are of {found}, not {backbone}: choose that backbone or other weights")
+
+
+def owed(labels_used: Sequence[str]) -> tuple[str, ...]:
+    """What starting weights owe to labels whose own training owed this to them.
+
+    >>> owed(["tracklets were made with labels", "the starting weights were trained with labels on X"])[0]
+    'the starting weights are of a run: tracklets were made with labels'
+    """
+    return tuple(
+        line if line.startswith(_OF_THE_START) else f"{_OF_THE_START}are of a run: {line}"
+        for line in labels_used
+    )
+
+
+def _labels(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """What the header of a run's weights says of labels, () where it says nothing."""
+    text = metadata.get("labels_used")
+    if text is None:
+        return ()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    lines = found if isinstance(found, list) else [text]
+    return owed([str(line)[:200] for line in lines[:20]])
 
 
 def is_name(spec: str) -> bool:

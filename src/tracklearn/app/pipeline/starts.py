@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Spec = str | Run
 
-# What a run says of labels is told of the next run's start, and not once more of the one after it.
-_OF_THE_START = "the starting weights "
-
 
 @dataclass(frozen=True)
 class Start:
@@ -107,10 +104,7 @@ def _of_run(run: Run, start: Start, network: NetworkConfig) -> Start:
         arrays.pop("pool.p", None)
     if network.feature != old.get("feature", network.feature):  # the neck is that of another feature
         arrays = {name: array for name, array in arrays.items() if not name.startswith("neck.")}
-    owes = [
-        line if line.startswith(_OF_THE_START) else f"{_OF_THE_START}are of a run: {line}"
-        for line in run.manifest.get("labels_used", [])
-    ]
+    labels = weight_store.owed(run.manifest.get("labels_used", []))
     assert start.info.path is not None
     name = f"{run.path.resolve().name}/{start.info.path.name}"
-    return Start(arrays, replace(start.info, name=name, labels=tuple(owes)), run)
+    return Start(arrays, replace(start.info, name=name, labels=labels), run)

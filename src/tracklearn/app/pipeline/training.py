@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -170,7 +171,7 @@ def _train(
     writer.manifest["processes"] = ranks.size
     writer.finish(
         [loop.teacher_arrays(last, k) for k in range(len(networks))],
-        networks[0].metadata(),
+        _header(networks[0], writer),
         seconds={"total": time.perf_counter() - began},
     )
 
@@ -189,7 +190,13 @@ def _write_stage(writer: RunWriter, method: Method, state: State, network: Netwo
     done = writer.rounds[-1]
     stage = next(s for s in method.stages if s.name == done["stage"])
     if stage.assign_every > 1 or stage.material is not None:
-        writer.write_stage(done["index"], stage.name, teacher_arrays(state), network.metadata())
+        writer.write_stage(done["index"], stage.name, teacher_arrays(state), _header(network, writer))
+
+
+def _header(network: Network, writer: RunWriter) -> dict[str, str]:
+    """The network's metadata, and what its training owed to labels, which goes wherever the file goes."""
+    labels = writer.manifest.get("labels_used", [])
+    return network.metadata() | ({"labels_used": json.dumps(labels)} if labels else {})
 
 
 def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> dict[str, Any]:
