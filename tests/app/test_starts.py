@@ -55,6 +55,17 @@ def test_a_run_gives_its_teacher_its_network_and_its_crop_size(tmp_path):
     assert (made.start, made.pool.p.item()) == ("loaded", 3.0)
 
 
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_what_a_preset_says_of_networks_does_not_hold_for_osnet_s_weights(tmp_path, preset):
+    made = backbone.build(backbone.Config(backbone="osnet_x0_25"), seed=3)
+    path = weights.save(tmp_path / "osnet.safetensors", made.arrays(), made.metadata())
+    assert planned(path, preset=preset).network == made.config  # 256×128, mean pooling, stride 2
+    own = planned(path, "network.height=160", "network.width=80", preset=preset).network
+    assert (own.height, own.width, own.pooling, own.last_stride) == (160, 80, "avg", 2)
+    bare = planned("none", "network.backbone=osnet_x0_25", preset="cpu").network
+    assert (bare.height, bare.width) == (128, 64)
+
+
 def test_the_user_s_own_settings_stand_above_the_run_s(tmp_path):
     made_run(tmp_path / "day1", 5, backbone="tiny", last_stride=1, pooling="gem")
     (tmp_path / "own.toml").write_text("[network]\nheight = 128\nlast_stride = 2\n")

@@ -245,8 +245,13 @@ def plan_training(
     device = pick_device(device)
     preset, values = choose(preset, device)
     specs = starting.named(weights)
-    values = settings_store.merge(values, {"network": starting.network_settings(specs)})
-    values = settings_store.merge(values, extra or {})
+    bare = {**values, "network": {}}
+    values, bare = (
+        settings_store.merge(
+            settings_store.merge(one, {"network": starting.network_settings(specs)}), extra or {}
+        )
+        for one in (values, bare)
+    )
     # All sections are known here, so that one file can serve ingest and training.
     models = setting_models()
     resolved = settings_store.resolve(models, preset=values, file=config_file, overrides=overrides)
@@ -259,6 +264,10 @@ def plan_training(
         backbone = "mobilenet_v2" if preset == "cpu" else "resnet50"
     starts = starting.load(specs, chosen, backbone=backbone, progress=progress)  # type: ignore[arg-type]
     backbone = backbone or starts[0].info.backbone
+    if network is None and weights != "none" and (backbone or "").startswith("osnet"):
+        # Its published weights are of whole crops and the mean of the map: other sizes and another pooling
+        # cost more than they save (docs/log.md, "OSNet").
+        chosen = settings_store.resolve(models, preset=bare, file=config_file, overrides=overrides)["network"]
     plan = TrainPlan(
         set_path=Path(set_path),
         method=method,

@@ -3,6 +3,8 @@
 `paper` is the published setting (the models' defaults). `gpu` is the same with GeM pooling and last stride 1,
 which peers' users report as better, and bfloat16 arithmetic. `cpu` fits two cores without a GPU: small crops,
 short batches, few iterations; its numbers are not comparable with published ones.
+
+What a preset says of the network does not hold for OSNet's weights: they stay at 256×128 with mean pooling.
 """
 
 from __future__ import annotations
