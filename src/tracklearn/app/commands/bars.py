@@ -60,7 +60,7 @@ def round_line(bars: Bars) -> Callable[[Any], None]:
         losses = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         agreement = "" if event.agreement != event.agreement else f"  agreement {event.agreement:.2f}"
         bars.note(
-            f"epoch {event.index + 1:>3}  clusters {event.n_clusters}  noise {event.noise_fraction:.0%}  "
+            f"epoch {event.index + 1:>3}  persons {event.n_clusters}  noise {event.noise_fraction:.0%}  "
             f"largest {event.largest_cluster}{agreement}  {losses}"
         )
         for line in event.diagnosis:
