@@ -58,7 +58,7 @@ def test_an_example_shows_the_cover_and_what_is_around_it():
     part = np.zeros(24, np.int64)
     part[5] = -1
     (example,) = section(part)["examples"]
-    assert (example["name"], example["camera"], example["n"]) == ("tracklet 0", "gate", 3)
+    assert (example["name"], example["camera"], example["n"]) == ("track 0", "gate", 3)
     assert [shot["frame"] for shot in example["shots"]] == list(range(2, 9))
     assert [shot["src"] for shot in example["shots"]] == [f"picture {i}" for i in range(2, 9)]
     assert [round(shot["share"], 2) for shot in example["shots"]] == [0, 0, 0.7, 0.7, 0.7, 0, 0]

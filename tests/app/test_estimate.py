@@ -198,7 +198,7 @@ def test_what_autograd_keeps_is_counted_once():
 
 def test_what_depends_on_the_data_is_said(where, found):
     fixed = found.assumptions
-    assert "6 clusters, half as many as tracklets" in fixed[0]
+    assert "6 persons, half as many as tracks" in fixed[0]
     assert "batches" not in fixed[0]
     assert not any("isolation" in text for text in fixed)
     assert "clusters, found every epoch, come on top" in fixed[1]
@@ -207,7 +207,7 @@ def test_what_depends_on_the_data_is_said(where, found):
     assert found.isolation
     assert found.stages[0].batches == round(0.6 * 6)
     assert "the number of batches follows from it" in found.assumptions[0]
-    assert "isolation cuts tracklets and drops crops" in found.assumptions[1]
+    assert "isolation cuts tracks and drops crops" in found.assumptions[1]
     assert "not compiled" in found.assumptions[-1]
 
 
@@ -221,13 +221,13 @@ def test_it_is_told_to_people_and_programs_and_nothing_is_written(where):
     text = found.table()
     for part in (
         "tmc-: 1 student, 1 teacher",
-        "1 camera, 12 tracklets, 92 crops",
+        "1 camera, 12 tracks, 92 crops",
         "tiny, crops of 64×32, weights none",
         "on cpu in float32",
         "1 process, preset cpu",
         "isolation    no",
         "2 epochs of 3 batches",
-        "16 tracklets, 32 pictures, each through 1 student and 1 teacher",
+        "16 parts, 32 pictures, each through 1 student and 1 teacher",
         "labels from 62 crops before each of 2 epochs",
         "Estimated time",
         "Estimated memory",

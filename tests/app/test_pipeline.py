@@ -87,26 +87,27 @@ def test_python_in_ten_lines(sources, tmp_path):
     assert len(rounds) == 1
     searcher = tl.index(tmp_path / "run", tracklets, device="cpu")
     found = searcher.search(0, k=3)
-    assert found.table().splitlines()[0].split() == ["rank", "tracklet", "camera", "time", "distance"]
+    assert found.table().splitlines()[0].split()[:4] == ["rank", "distance", "camera", "track"]
     assert len(found.rows()) == 3
     assert tl.report(tmp_path / "run").is_file()
 
 
-def test_search_by_tracklet_leaves_it_out_and_by_its_picture_finds_it(done, tmp_path):
+def test_search_by_track_leaves_it_out_and_by_its_picture_finds_it(done, tmp_path):
     import cv2
 
     searcher = Searcher(done["out"] / "run")
-    assert 0 not in [hit.tracklet for hit in searcher.search(0, k=5).hits]
-    long = int(np.argmax(searcher.gallery.entries.n_crops))
-    picture = searcher.tracklet_set.image(int(searcher.gallery.entries.crop[long]))
+    entries = searcher.gallery.entries
+    assert 0 not in [hit.track for hit in searcher.search(0, k=5).hits]
+    long = int(np.argmax(entries.n_crops))
+    picture = searcher.tracklet_set.image(int(entries.crop[long]))
     cv2.imwrite(str(tmp_path / "q.png"), picture[..., ::-1])
     found = searcher.search(tmp_path / "q.png", k=5)
-    assert long in [hit.tracklet for hit in found.hits]
+    assert (entries.source[long], entries.part[long]) in [(hit.track, hit.part) for hit in found.hits]
     sheet = found.save_sheet(tmp_path / "sheet.png")
     assert cv2.imread(str(sheet)).shape[1] > 300
-    with pytest.raises(ValueError, match="the gallery has no tracklet 9999"):
+    with pytest.raises(ValueError, match="the gallery has no track 9999: its tracks are 0 to"):
         searcher.search("9999")
-    with pytest.raises(FileNotFoundError, match=r"a query is an image's path or a tracklet's number"):
+    with pytest.raises(FileNotFoundError, match=r"a query is an image's path, or the number of a track"):
         searcher.search(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match="not an image"):

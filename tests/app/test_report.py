@@ -1,6 +1,8 @@
 """The report: complete, self-contained, escaped, and robust against thin material."""
 
+import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData, SearchExample
 from tracklearn.app.report.page import build_report
-from tracklearn.core.shown import called, numbers, worst_mixed
+from tracklearn.core.shown import called, part_numbers, worst_mixed
 from tracklearn.types import Tracklets
 
 COLOURS = np.random.default_rng(7).integers(30, 226, (12, 3, 3)).astype(np.uint8)
@@ -229,10 +231,109 @@ def test_every_section_says_what_it_shows(page):
         "eps widened to 0.55",
         "Responsible use",
         "t-SNE",
-        "no cluster",
+        "no person",
         "2 min 10 s",
     ):
         assert expected in page.words, expected
+
+
+def test_counts_go_from_tracks_to_parts_to_persons(full, page):
+    cut = len(np.unique(full.isolated.source[part_numbers(full.isolated.source) > 1]))
+    dropped = int((full.part < 0).sum())
+    share = len(full.isolated) / len(full.tracklets)
+    assert "tracks parts persons parts a track tracks cut tracks dropped crops dropped 24 → " in page.words
+    last = full.rounds[-1]["n_clusters"]
+    assert f" 24 → {len(full.isolated)} → {last} {share:.1f} {cut} 0 {dropped} (" in page.words
+
+
+def test_one_word_for_one_thing(full, page):
+    """Tracks are the tracker's, parts isolation's, persons the clusters'."""
+    assert not re.findall(
+        r"[^.]*tracklet(?! shorter| set| only|s(?= and| were made))[^.]*",
+        page.words.replace("60 tracklets", ""),
+    )
+    assert set(re.findall(r"\w* clusters?\b", page.words)) <= {"a cluster"}  # where the word is explained
+    found = np.unique(full.label[full.label >= 0])
+    assert all(f"person {i} " in page.words for i in found)
+    part = np.flatnonzero(full.label == found[0])[0]
+    source = full.isolated.source
+    number = called(source[part], part_numbers(source)[part], (source == source[part]).sum())
+    assert f"#{number} · {full.cameras[full.isolated.camid[part]]} " in page.words
+
+
+def test_times_are_those_on_the_wall_where_they_are_known(tmp_path):
+    began = datetime.fromisoformat("2026-05-01T08:00:00+02:00")
+
+    def moment(track, seconds):
+        return began + timedelta(seconds=seconds) if track % 2 else None
+
+    data = bare(moment=moment)
+    source = {"camera": "stairs", "status": "ok", "path": "b.mp4", "start": began.isoformat()}
+    earlier = source | {"start": "2026-05-01T05:59:59Z"}
+    words = rendered(replace(data, sources=[source, earlier]), tmp_path).words
+    assert "camera began frames" in words
+    assert "stairs b.mp4 and 1 more 2026-05-01 05:59:59 UTC" in words
+    assert "north gate – " in words
+    part = np.flatnonzero(data.isolated.source == 1)[0]
+    at = f"{began + timedelta(seconds=data.isolated.time[data.isolated.start[part]]):%Y-%m-%d %H:%M:%S}"
+    assert f"#1 · stairs {at}" in words
+    assert " began " not in rendered(bare(), tmp_path).words
+
+
+def calibration(*, separates=True, **more):
+    """As a run's record has it, of distances around 0.3 and 0.9."""
+    rng = np.random.default_rng(0)
+    same, different = (np.sort(rng.normal(m, 0.1, 400)).astype(np.float32) for m in (0.3, 0.9))
+    return {
+        "threshold": 0.61,
+        "joins_below": 0.61 if separates else 0.7,
+        "error": 0.04 if separates else 0.22,
+        "separates": separates,
+        "same": {"n": 400, "0.95": 0.47},
+        "different": {"n": 400, "0.95": 1.07},
+        "distances": {"same": same, "different": different},
+        **more,
+    }
+
+
+def test_what_isolation_learned_from_free_pairs_is_drawn_and_told(tmp_path):
+    data = bare(calibration={"mean": calibration(), "nearest": calibration()}, diagnosis=["isolation: hm"])
+    page = rendered(data, tmp_path)
+    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert "distance of the mean features: pairs of one person and of two people, divided at 0.61" in labels
+    assert (
+        "distance of the two nearest frames: pairs of one person and of two people, divided at 0.47" in labels
+    )
+    assert "nearer than 0.61 are joined to one part: there 4.0 % of either kind" in page.words
+    assert "Frames nearer than 0.47 are grouped: 95 of 100" in page.words
+    assert "400 pairs of one person, 400 of two." in page.words
+    assert "isolation: hm" in page.words
+    worse = rendered(bare(calibration={"mean": calibration(separates=False)}), tmp_path).words
+    assert "nearer than 0.70 are joined" in worse
+    assert "overlap too much to be told apart (22 % of the pairs are on the wrong side at 0.61)" in worse
+    assert "known without labels" not in rendered(bare(), tmp_path).words
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.2, 0.4, 0.6]])
+def test_histograms_of_distances_hold_all_of_them(values):
+    svg = charts.distances({"one": np.array(values), "two": np.array([0.5, 1.5])}, 0.5, x_label="d", alt="x")
+    assert "0.50" in svg
+    assert "var(--c0)" in svg
+    assert "var(--c1)" in svg
+    assert "nan" not in svg
+
+
+def test_what_a_labelling_noted_of_its_persons_is_told(tmp_path):
+    record = {"one_track": 3.0, "apart": 1204.0, "splits": 1.0}
+    data = bare()
+    words = rendered(replace(data, rounds=[data.rounds[0] | {"record": record}]), tmp_path).words
+    assert "3 persons were joined from parts of one track alone" in words
+    assert "1,204 pairs of parts were seen at the same moment, apart, and kept from being one" in words
+    assert "one person; 1 person was split for it." in words
+    assert "persons of one track seen at one moment persons split" in words  # heads of the table
+    none = rendered(replace(data, rounds=[data.rounds[0] | {"record": {"one_track": 0.0}}]), tmp_path).words
+    assert "of one track alone" not in none
+    assert "same moment" not in none
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):
@@ -258,12 +359,12 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
 def test_film_strips_mark_parts_dropped_frames_and_true_persons(full, page):
     mixed = worst_mixed(full.tracklets, full.part, full.similarity)
     assert mixed.tolist() == list(full.features)
-    for tracklet in mixed:  # by the numbers that a search takes: those of its parts
-        own = numbers(tracklet, full.tracklets.tracklet, full.part)
-        first = full.isolated.crop[full.isolated.start[own]]
-        assert np.isin(first, full.tracklets.crop[full.tracklets.tracklet == tracklet]).all()
-        assert f"{called(own)} " in page.words
-        assert f" {own[0]}: " in page.words
+    for track in mixed:
+        own = np.flatnonzero(full.isolated.source == track)
+        sizes = [f"part {i}: {n}" for i, n in enumerate(full.isolated.length[own], start=1)]
+        assert re.search(
+            rf"track {track} [a-z <>2]+ · [^a-z]+ frames(, [0-9]+ shown)? {' '.join(sizes)}", page.words
+        ), track
     assert ("figure", "class", "dropped") in page.attributes
     edges = {value for tag, name, value in page.attributes if tag == "div" and name == "style"}
     assert {"--edge:var(--c0)", "--edge:var(--c1)", "--edge:var(--dropped)"} <= edges
@@ -320,9 +421,9 @@ def test_no_clusters_no_rounds_nothing_cut_one_camera(tmp_path):
     data = make_data(n_cameras=1, n_tracklets=12, n_persons=4, n_rounds=0)
     data = replace(data, **whole(data), features={}, scores=None, noise=None, searches=(), person=None)
     words = rendered(data, tmp_path).words
-    assert "No tracklet was cut; 0 crops (0 %) were dropped." in words
-    assert "Isolation left every tracklet whole" in words
-    assert "There are no clusters" in words
+    assert "No track was cut; 0 crops (0 %) were dropped." in words
+    assert "Isolation left every track whole" in words
+    assert "There are no persons" in words
     assert "No round has been trained yet." in words
     assert "1 camera " in words
 
@@ -338,8 +439,7 @@ def test_covered_frames_are_shown_where_frame_numbers_are_moments(tmp_path):
     passing = replace(data, tracklets=replace(tracklets, box=box, frame=frame), film=film)
     words = rendered(passing, tmp_path).words
     assert "half or more of a person's box lies under" in words
-    own = numbers(0, tracklets.tracklet, data.part)
-    assert f"{called(own)} north gate · " in words
+    assert "track 0 north gate · " in words
     assert "Covered frames" not in rendered(replace(passing, film=None), tmp_path).words
 
 
@@ -349,7 +449,7 @@ def test_empty_set(tmp_path):
     data = bare(
         tracklets=empty, isolated=empty, part=none.astype(int), similarity=none, label=none.astype(int)
     )
-    assert "There are no clusters" in rendered(replace(data, rounds=[]), tmp_path).words
+    assert "There are no persons" in rendered(replace(data, rounds=[]), tmp_path).words
 
 
 def test_rounds_with_gaps(tmp_path):

@@ -1,4 +1,6 @@
-"""What a search shows: clock, table, contact sheet."""
+"""What a search shows: clocks, table, contact sheet."""
+
+from datetime import datetime, timedelta, timezone
 
 import cv2
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from tracklearn.app.formats import clock
 from tracklearn.app.pictures import fit
-from tracklearn.app.search.hits import HEADER, captions, hits, table
+from tracklearn.app.search.hits import captions, hits, table
 from tracklearn.app.search.sheet import contact_sheet
 from tracklearn.store.gallery import folder as gallery
 from tracklearn.types import Tracklets
@@ -26,7 +28,7 @@ def opened(tmp_path):
         np.ones(n),
         np.arange(n) + 50,
         [0, 1] * 3,
-        np.arange(t),
+        [0, 1, 4, 4, 4, 5],  # the third track was cut in three
     )
     features = np.eye(t, 8, dtype=np.float32)
     gallery.build(tmp_path / "g", features, tracklets, ["hall", "stairs"], manifest={})
@@ -50,16 +52,37 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
+def wall_of(track, seconds):
+    """Tracks from the fifth on were filmed by a clock that somebody knows."""
+    began = datetime(2026, 5, 1, 8, tzinfo=timezone(timedelta(hours=2)))
+    return began + timedelta(seconds=seconds) if track >= 4 else None
+
+
+def nowhere(track, seconds):
+    return None
+
+
 def test_table(opened):
     matches = opened.search(np.eye(6, 8, dtype=np.float32)[2:4], 9, exclude=np.array([2, -1]))
-    first = hits(opened, matches)
-    assert [h.tracklet for h in first] == [0, 1, 3, 4, 5]  # no row for the four empty places
-    rows = table(hits(opened, matches, query=1))
-    assert len(rows[0]) == len(HEADER)
-    assert rows[0] == ("1", "3", "stairs", "0:32:30.8 – 0:41:11.0", "0.000")
-    assert rows[1] == ("2", "0", "hall", "0:00:00.0 – 0:08:40.2", "1.414")
+    first = hits(opened, matches, wall_of)
+    assert [h.name for h in first] == ["0", "1", "4.2", "4.3", "5"]  # no row for the four empty places
+    head, *rows = table(hits(opened, matches, wall_of, query=1))
+    assert head == ("rank", "distance", "camera", "track", "part", "time in film", "clock time")
+    assert rows[0] == ("1", "0.000", "stairs", "4", "2", "0:32:30.8 – 0:41:11.0", "2026-05-01 08:32:30")
+    assert rows[1] == ("2", "1.414", "hall", "0", "", "0:00:00.0 – 0:08:40.2", "")
     assert captions(first)[0] == "1 · 1.414\nhall · #0\n0:00:00.0"
-    assert first[0].to_dict()["crop"] == 52
+    assert captions(first)[2] == "3 · 1.414\nstairs · #4.2\n0:32:30.8\n2026-05-01 08:32:30"
+    kept = ("track", "part", "n_parts", "crop", "at")
+    assert [first[2].to_dict()[name] for name in kept] == [4, 2, 3, 67, "2026-05-01T08:32:30.750+02:00"]
+    assert first[0].to_dict()["at"] is None
+
+
+def test_columns_that_would_be_empty_are_left_out(opened):
+    matches = opened.search(np.eye(6, 8, dtype=np.float32)[0], 2)
+    head, first, _ = table(hits(opened, matches, nowhere))
+    assert head == ("rank", "distance", "camera", "track", "time in film")
+    assert first == ("1", "0.000", "hall", "0", "0:00:00.0 – 0:08:40.2")
+    assert table([]) == [head]
 
 
 def colour(rgb, shape=(80, 40)):
@@ -79,6 +102,16 @@ def test_contact_sheet(tmp_path, n):
     for i in range(n):
         green = (np.abs(image.astype(int) - (0, 160, 20 * i)) < 4).all(1)
         assert green.sum() > 4000, i
+
+
+def test_a_contact_sheet_has_room_for_every_line_of_its_captions(tmp_path):
+    short, long = (
+        cv2.imread(str(contact_sheet(colour((1, 2, 3)), [(colour((9, 9, 9)), text)], tmp_path / name)))
+        for name, text in (("a.png", "1\n2\n3"), ("b.png", "1\n2\n3\n4\npicture cannot be read"))
+    )
+    assert long.shape[0] == short.shape[0] + 30
+    ground = (long[0, 0].astype(int) - long[-60:]).any(2)
+    assert ground[:20].any()  # the fifth line is written
 
 
 def test_contact_sheet_is_the_same_each_time(tmp_path):

@@ -5,9 +5,26 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from tracklearn.store.film.clocks import begin_record, clock_columns, clocks_of
+from tracklearn.store.film.clocks import begin_record, clock_columns, clocks_of, moment
 from tracklearn.store.film.promises import start_time
 from tracklearn.types import Tracklets
+
+
+def test_moments_on_the_wall():
+    sources = [
+        {"start": "2026-05-01T08:00:00.500+02:00"},
+        {"start": None},
+        {},
+        {"start": "9999-12-31T23:59:59"},
+    ]
+    at = moment({"sources": sources}, 0, 61.25)
+    assert at.isoformat() == "2026-05-01T08:01:01.750000+02:00"
+    assert moment({"sources": sources}, 1, 1.0) is None
+    assert moment({"sources": sources}, 2, 1.0) is None
+    assert moment({"sources": sources}, 3, 60.0) is None
+    assert moment({"sources": sources}, 0, float("nan")) is None
+    # Simulated tracklets have times of their own.
+    assert moment({"sources": sources, "settings": {"noise": {}}}, 0, 1.0) is None
 
 
 def _record(start, camera="hall", seconds=60.0, status="ok"):

@@ -18,20 +18,20 @@ def unit(rng, n, d):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def tracklets_of(lengths, camid, *, first_frame=0):
+def tracklets_of(lengths, camid, *, first_frame=0, track=None):
     tracklet = np.repeat(np.arange(len(lengths)), lengths)
     frame = np.concatenate([first_frame + 100 * i + np.arange(m) for i, m in enumerate(lengths)])
     n = len(tracklet)
     box = np.tile([10, 10, 30, 60], (n, 1))
-    return Tracklets(
-        tracklet, frame, frame / 10, box, np.full(n, 0.8), 1000 + np.arange(n), camid, np.arange(len(lengths))
-    )
+    track = np.arange(len(lengths)) if track is None else track
+    return Tracklets(tracklet, frame, frame / 10, box, np.full(n, 0.8), 1000 + np.arange(n), camid, track)
 
 
-def make(path, features, camid=None, cameras=("hall", "stairs")):
+def make(path, features, camid=None, cameras=("hall", "stairs"), track=None):
     t = len(features)
     camid = np.arange(t) % len(cameras) if camid is None else camid
-    gallery.build(path, features, tracklets_of([3] * t, camid), cameras, manifest={"run": "abc"})
+    tracklets = tracklets_of([3] * t, camid, track=track)
+    gallery.build(path, features, tracklets, cameras, manifest={"run": "abc"})
     return gallery.open_gallery(path)
 
 
@@ -155,6 +155,48 @@ def test_rows_and_other_cameras_are_left_out(tmp_path):
     assert np.array_equal(found.index, brute(features, features, 5, allowed=allowed)[0])
     same = opened.search(features, 5, exclude=several, camera=1)
     assert np.array_equal(same.index, found.index)
+
+
+def nearest_of_each(features, query, k, track, allowed):
+    """The textbook in float64: every row in order of distance, of each track the first."""
+    index, _ = brute(features, query, len(features), allowed=allowed)
+    out = np.full((len(query), k), -1)
+    for i, line in enumerate(index):
+        line = line[line >= 0]
+        _, first = np.unique(track[line], return_index=True)
+        found = line[np.sort(first)][:k]
+        out[i, : len(found)] = found
+    return out
+
+
+@pytest.mark.parametrize("block", [8 * 11, 8 * 64, 2**22])
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_one_a_track_equals_brute_force_in_blocks_of_any_size(tmp_path, monkeypatch, block, k):
+    """A giant of 200 parts nearest to every query, tracks in pieces over all blocks, rows left out."""
+    monkeypatch.setattr(gallery, "_BLOCK_VALUES", block)
+    rng = np.random.default_rng(k)
+    query = unit(rng, 1, 8) + 0.3 * rng.normal(size=(6, 8))
+    query = (query / np.linalg.norm(query, axis=1, keepdims=True)).astype(np.float32)
+    near = query[0] + 0.01 * rng.normal(size=(200, 8))
+    near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    features = np.concatenate([near[:120], unit(rng, 150, 8), near[120:]])
+    track = np.r_[np.zeros(120, int), rng.integers(1, 40, 150), np.zeros(80, int)]
+    opened = make(tmp_path / "g", features, track=track)
+    exclude = rng.integers(-1, 350, (6, 9))
+    allowed = np.tile(np.arange(350) % 2 == 0, (6, 1))
+    for line, gone in zip(allowed, exclude, strict=True):
+        line[gone[gone >= 0]] = False
+    found = opened.search(query, k, exclude=exclude, camera="hall", one_a_track=True)
+    assert np.array_equal(found.index, nearest_of_each(features, query, k, track, allowed))
+    every = opened.search(query, 350, exclude=exclude, camera="hall")
+    kept = np.isin(every.index[0], found.index[0]) & (every.index[0] >= 0)
+    assert np.array_equal(every.distance[0][kept], found.distance[0][found.index[0] >= 0])
+
+
+def test_parts_are_numbered_in_their_track(tmp_path):
+    opened = make(tmp_path / "g", unit(np.random.default_rng(0), 6, 4), track=[1, 4, 4, 7, 7, 7])
+    assert opened.entries.part.tolist() == [1, 1, 2, 1, 2, 3]
+    assert opened.entries.n_parts.tolist() == [1, 2, 2, 3, 3, 3]
 
 
 def test_fewer_than_k_are_filled_up(tmp_path):
@@ -309,7 +351,7 @@ def test_a_damaged_block_is_named_when_it_is_read_and_not_before(tmp_path, monke
 def test_a_gallery_of_an_older_program_is_read(tmp_path):
     features = unit(np.random.default_rng(0), 6, 4)
     path = tmp_path / "g"
-    opened = make(path, features)
+    opened = make(path, features, track=[0, 0, 0, 1, 1, 1])
     names = {"features": "features.npy", "table": "entries.parquet"}
     for what, old in names.items():
         (path / opened.manifest[what]["name"]).rename(path / old)
@@ -324,7 +366,10 @@ def test_a_gallery_of_an_older_program_is_read(tmp_path):
     (path / "manifest.json").write_text(json.dumps(manifest))
     found = gallery.open_gallery(path)
     assert np.array_equal(found.search(features, 2).index, opened.search(features, 2).index)
+    tracks = found.search(features, 3, one_a_track=True).index
+    assert np.array_equal(tracks, opened.search(features, 3, one_a_track=True).index)
+    assert set(tracks[:, -1]) == {-1}  # it knows that the six are parts of two tracks
     assert found.damages() == []
-    tracklets = tracklets_of([3] * 6, np.arange(6) % 2)
+    tracklets = tracklets_of([3] * 6, np.arange(6) % 2, track=[0, 0, 0, 1, 1, 1])
     gallery.build(path, features, tracklets, ["hall", "stairs"], manifest={"run": "abc"}, replace=True)
     assert {p.name for p in path.iterdir()} == {"manifest.json", *(opened.manifest[w]["name"] for w in names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,21 @@ def clock(seconds: float) -> str:
     sign = "-" if seconds < 0 and tenths else ""
     whole, tenth = divmod(tenths, 10)
     return f"{sign}{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}.{tenth}"
+
+
+def wall(moment: datetime | None) -> str:
+    """Date and time as a clock on the wall there shows them; empty where unknown.
+
+    >>> wall(datetime.fromisoformat("2026-05-01T08:00:12.9+02:00"))
+    '2026-05-01 08:00:12'
+    >>> wall(datetime.fromisoformat("2026-05-01T06:00:12Z")), wall(None)
+    ('2026-05-01 06:00:12 UTC', '')
+    """
+    if moment is None:
+        return ""
+    # Creation times in files are UTC, which is on few walls.
+    utc = moment.utcoffset() == timedelta(0)
+    return moment.replace(tzinfo=None).isoformat(" ", "seconds") + (" UTC" if utc else "")
 
 
 def slug(label: str) -> str:

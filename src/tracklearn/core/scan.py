@@ -8,7 +8,16 @@ from tracklearn.core.features import product_error
 from tracklearn.types import Array
 
 
-def merge(query: Array, rows: Array, score: Array, offset: int, index: Array, distance: Array) -> None:
+def merge(
+    query: Array,
+    rows: Array,
+    score: Array,
+    offset: int,
+    index: Array,
+    distance: Array,
+    *,
+    group: Array | None = None,
+) -> None:
     """Merge a block's best into what one query has found so far, in place; exact by the Euclidean distance.
 
     Args:
@@ -18,9 +27,12 @@ def merge(query: Array, rows: Array, score: Array, offset: int, index: Array, di
         offset: number of the block's first row.
         index, distance: (k,) int64 and float64, nearest first, ties to the lower row; −1 and inf where
             there is none.
+        group: (t,) int, the group of every row, of which only the nearest row is kept; None keeps all.
+
+    Memory: O(n d) at most, where whole groups of the block are near.
     """
     k = len(index)
-    floor = -np.inf if len(score) <= k else float(np.partition(score, len(score) - k)[len(score) - k])
+    floor = _floor(score, k, None if group is None else group[offset : offset + len(score)])
     if np.isfinite(distance[-1]):  # nothing farther than the worst kept so far can enter
         squared = float(np.square(query, dtype=np.float64).sum())
         floor = max(floor, (squared - float(distance[-1]) ** 2) / 2)
@@ -31,9 +43,27 @@ def merge(query: Array, rows: Array, score: Array, offset: int, index: Array, di
     kept = index >= 0
     all_rows = np.concatenate([index[kept], near + offset])
     all_distances = np.concatenate([distance[kept], exact])
-    order = np.lexsort((all_rows, all_distances))[:k]
+    order = np.lexsort((all_rows, all_distances))
+    if group is not None:
+        _, first = np.unique(group[all_rows[order]], return_index=True)
+        order = order[np.sort(first)]
+    order = order[:k]
     index[: len(order)] = all_rows[order]
     distance[: len(order)] = all_distances[order]
+
+
+def _floor(score: Array, k: int, group: Array | None) -> float:
+    """A score that k rows reach, of k groups where these are given; −inf where there are fewer.
+
+    Twice as many rows are looked at each time that they are of too few groups.
+    """
+    wanted = k
+    while wanted < len(score):
+        floor = float(np.partition(score, len(score) - wanted)[len(score) - wanted])
+        if group is None or floor == -np.inf or len(np.unique(group[score >= floor])) >= k:
+            return floor
+        wanted *= 2
+    return -np.inf
 
 
 def slack(width: int) -> float:

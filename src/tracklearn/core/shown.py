@@ -43,30 +43,30 @@ def worst_mixed(tracklets: Tracklets, part: Array, similarity: Array, *, n: int 
     return order[n_parts[order] > 1][:n]
 
 
-def numbers(tracklet: int, owner: Array, part: Array) -> Array:
-    """The numbers that people know a tracklet of the set by: what isolation made of it, as search has them.
+def part_numbers(track: Array) -> Array:
+    """(n,) int64, the number of each part in its track, from 1 in the order of the rows.
 
     Args:
-        tracklet: its number before isolation.
-        owner: (n,) int, those of all crops.
-        part: (n,) int, their parts, −1 dropped.
+        track: (n,) int, of which track each is a part (`Tracklets.source`).
 
-    Returns:
-        (p,) int64, one for each of its parts, in their order.
+    >>> part_numbers(np.array([0, 4, 4, 4, 7])).tolist()
+    [1, 1, 2, 3, 1]
     """
-    pairs = np.unique(np.stack([owner, part], 1)[np.asarray(part) >= 0], axis=0)
-    return np.flatnonzero(pairs[:, 0] == tracklet)
+    track = np.asarray(track)
+    order = np.argsort(track, kind="stable")
+    ordered = track[order]
+    number = np.empty(len(track), np.int64)
+    number[order] = np.arange(len(track)) - np.searchsorted(ordered, ordered) + 1
+    return number
 
 
-def called(found: Array) -> str:
-    """Those numbers in words.
+def called(track: int, part: int, n_parts: int) -> str:
+    """What people call a part: by its track's number, and by its own where the track has several.
 
-    >>> called(numbers(1, np.array([0, 0, 1, 1, 1]), np.array([0, -1, 0, 1, 1])))
-    'tracklets 1–2'
+    >>> called(12, 1, 1), called(12, 2, 3)
+    ('12', '12.2')
     """
-    if not len(found):
-        return "a tracklet that was dropped"
-    return f"tracklet {found[0]}" if len(found) == 1 else f"tracklets {found[0]}–{found[-1]}"
+    return f"{track}" if n_parts == 1 else f"{track}.{part}"
 
 
 def spread(n: int, most: int) -> Array:

@@ -60,10 +60,10 @@ def round_line(bars: Bars) -> Callable[[Any], None]:
         losses = "  ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         agreement = "" if event.agreement != event.agreement else f"  agreement {event.agreement:.2f}"
         if event.n_clusters:
-            found = f"clusters {event.n_clusters}  noise {event.noise_fraction:.0%}"
+            found = f"persons {event.n_clusters}  noise {event.noise_fraction:.0%}"
             found += f"  largest {event.largest_cluster}"
         else:  # of a stage that tells tracklets apart and joins none
-            found = "each tracklet for itself"
+            found = "each track for itself"
         bars.note(f"epoch {event.index + 1:>3}  {found}{agreement}  {losses}")
         for line in event.diagnosis:
             bars.note(f"           {line}")

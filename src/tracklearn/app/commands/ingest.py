@@ -78,4 +78,4 @@ def ingest(
         "sources": tracklet_set.manifest["sources"],
         "losses": losses,
     }
-    done(path, result, as_json, f"{result['n_tracklets']} tracklets, {result['n_crops']} crops")
+    done(path, result, as_json, f"{result['n_tracklets']} tracks, {result['n_crops']} crops")

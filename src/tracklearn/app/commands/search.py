@@ -21,21 +21,30 @@ def index(
     resume: Annotated[bool, typer.Option("--resume", help="Replace a gallery that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Embed a tracklet set with a trained run, so that it can be searched."""
+    """Embed the parts of a tracklet set's tracks with a trained run, so that they can be searched."""
+    from tracklearn.app.pipeline.estimated import count
     from tracklearn.app.search import index
 
     with Bars() as bars:
         searcher = index.index(run_path, tracklets, device=device, resume=resume, progress=bars)
-    result = {"gallery": str(searcher.path), "n_entries": len(searcher.gallery)}
-    done(searcher.path, result, as_json, f"{result['n_entries']} tracklets indexed")
+    n_parts, n_tracks = len(searcher.gallery), len(set(searcher.gallery.entries.source.tolist()))
+    result = {"gallery": str(searcher.path), "n_entries": n_parts, "n_tracks": n_tracks}
+    text = f"{count(n_tracks, 'track')} indexed, {count(n_parts, 'part')}"
+    done(searcher.path, result, as_json, text)
 
 
 def search(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run with a gallery, written by index.")],
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="Path of a person's image, or a tracklet id.")
+        str,
+        typer.Argument(
+            metavar="QUERY", help="Path of a person's image, or the number of a track (12) or a part (12.2)."
+        ),
     ],
-    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of results.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of tracks, or of parts.")] = 10,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="All parts of a track, not its nearest alone.")
+    ] = False,
     camera: Annotated[str | None, typer.Option("--camera", help="Only results of this camera.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Only results in view from then on: H:MM:SS, or seconds.")
@@ -45,16 +54,18 @@ def search(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find a person: a table of the nearest tracklets, and a contact sheet."""
+    """Find a person: a table of the nearest tracks, and a contact sheet."""
     from tracklearn.app.model.device import pick_device
     from tracklearn.app.search.searcher import Searcher
 
     searcher = Searcher(run_path, device=pick_device(device))
-    found = searcher.search(query, k=k, camera=camera, since=clock_time(since), until=clock_time(until))
+    found = searcher.search(
+        query, k=k, camera=camera, since=clock_time(since), until=clock_time(until), parts=parts
+    )
     path = found.save_sheet(sheet)
     if found.unreadable:
-        which = ", ".join(map(str, found.unreadable))
-        print(f"left out: the picture of tracklet {which}, which cannot be read", file=sys.stderr)
+        which = ", ".join(found.unreadable)
+        print(f"left out: the picture of track {which}, which cannot be read", file=sys.stderr)
     result = {"sheet": str(path), "results": found.rows(), "unreadable": found.unreadable}
     done(path, result, as_json, found.table())
 

@@ -402,13 +402,13 @@ def _stage(
 
 
 def _assumptions(plan: TrainPlan, isolation: bool, n_clusters: int, depends: bool) -> tuple[str, ...]:
-    said = [f"{n_clusters:,} clusters, half as many as tracklets: about the most there can be"]
+    said = [f"{n_clusters:,} persons, half as many as tracks: about the most there can be"]
     if depends:
         said[0] += "; the number of batches follows from it"
     if isolation:
         said.append(
-            "as many tracklets and crops as in the set: isolation cuts tracklets and drops crops, which is "
-            "not known before"
+            "as many parts as the set has tracks, of all its crops: isolation cuts tracks and drops crops, "
+            "which is not known before"
         )
     said += [
         "times grow in proportion to pictures; neighbours and clusters, found every epoch, come on top",

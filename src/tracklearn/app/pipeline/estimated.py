@@ -84,7 +84,7 @@ class Estimate:
         line(
             "set",
             f"{run['set']}: {count(len(run['cameras']), 'camera')}, "
-            f"{count(run['n_tracklets'], 'tracklet')}, {count(run['n_crops'], 'crop')}",
+            f"{count(run['n_tracklets'], 'track')}, {count(run['n_crops'], 'crop')}",
         )
         line("network", f"{run['backbone']}, crops of {height}×{width}, weights {run['weights']}")
         line(
@@ -97,7 +97,7 @@ class Estimate:
             line(f"stage {s.name}", f"{count(s.rounds, 'epoch')} of {count(s.batches, 'batch', 'batches')}")
             line(
                 "",
-                f"a batch: {count(s.tracklets, 'tracklet')}, {count(s.pictures, 'picture')}, each through "
+                f"a batch: {count(s.tracklets, 'part')}, {count(s.pictures, 'picture')}, each through "
                 f"{students} and {teachers}",
             )
             line("", f"labels from {count(s.crops, 'crop')} before each of {count(s.assignments, 'epoch')}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracklearn.app.formats import known
+from tracklearn.app.formats import known, wall
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.shots import Shots
 from tracklearn.core.shown import spread
@@ -43,8 +44,9 @@ def rows(data: ReportData) -> list[dict[str, Any]]:
                 "path": files[0] + more if files else "",
                 "frames": _sum(note.get("frames") for note in own),
                 "detections": _sum(note.get("detections") for note in own),
-                "tracklets": int(before[camid]),
-                "isolated": int(after[camid]),
+                "tracks": int(before[camid]),
+                "parts": int(after[camid]),
+                "start": _start(own),
                 "crops": int(crops[camid]),
                 "size": f"{width:.0f} × {height:.0f}" if width > 0 and height > 0 else "–",
             }
@@ -53,7 +55,7 @@ def rows(data: ReportData) -> list[dict[str, Any]]:
 
 
 def mosaics(data: ReportData, shots: Shots) -> list[dict[str, Any]]:
-    """Crops of each camera, one per tracklet, evenly over time."""
+    """Crops of each camera, one of each track, evenly over time."""
     shown = min(len(data.cameras), _MOSAIC_CAMERAS)
     found = []
     for camid in range(shown):
@@ -65,6 +67,12 @@ def mosaics(data: ReportData, shots: Shots) -> list[dict[str, Any]]:
                 {"name": data.cameras[camid], "shots": [shots.shot(row) for row in rows], "of": len(own)}
             )
     return found
+
+
+def _start(notes: Iterable[Mapping[str, Any]]) -> str:
+    """When the first of a camera's files began, by the clock on the wall; empty where that is unknown."""
+    known = [datetime.fromisoformat(str(note["start"])) for note in notes if note.get("start")]
+    return wall(min(known, key=lambda at: at if at.tzinfo else at.replace(tzinfo=UTC), default=None))
 
 
 def _sum(values: Iterable[Any]) -> int | None:

@@ -143,11 +143,59 @@ def histogram(
     return svg[0]
 
 
-def sizes(size: Array, several_cameras: Array, *, alt: str = "") -> str:
-    """SVG of cluster sizes, largest first; clusters seen by several cameras darker.
+def distances(
+    groups: Mapping[str, Array], threshold: float, *, x_label: str, alt: str = "", n_bins: int = 40
+) -> str:
+    """SVG of two distributions of distances, one before the other, and the threshold that divides them.
 
     Args:
-        size: (c,) tracklets per cluster, descending.
+        groups: name -> (m,) distances, the nearer group first; each is drawn as shares of its own number.
+        threshold: drawn as a dashed line, with its value.
+        x_label: what is measured.
+        alt: what the chart shows, for screen readers.
+        n_bins: over all distances.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    with _canvas(alt=alt) as (axes, svg):
+        every = np.concatenate([*groups.values(), [threshold]])
+        low, high = float(every.min()), float(every.max())
+        edges = np.linspace(low, high if high > low else low + 1, n_bins + 1)
+        for (name, values), colour in zip(groups.items(), ("c0", "c1"), strict=True):
+            share = np.histogram(values, edges)[0] / max(len(values), 1)
+            axes.stairs(share, edges, fill=True, color=_PAINT[colour], alpha=0.45)
+            axes.stairs(share, edges, color=_PAINT[colour], linewidth=1.2, label=name)
+        axes.axvline(threshold, color=_PAINT["ink"], linewidth=1.1, dashes=(3, 2))
+        axes.margins(x=0.02)
+        top = axes.get_ylim()[1] * 1.12
+        right = threshold > (low + high) / 2
+        axes.annotate(
+            f"{threshold:.2f}",
+            (threshold, top * 0.985),
+            (-4 if right else 4, 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top",
+            size=10,
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set(xlabel=x_label, ylabel="share of the pairs", ylim=(0, top))
+        axes.set_position((0.1, 0.2, 0.87, 0.68))
+        legend = axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, frameon=False, handlelength=0.9
+        )
+        for text in legend.get_texts():
+            text.set_color(_PAINT["muted"])
+    return svg[0]
+
+
+def sizes(size: Array, several_cameras: Array, *, alt: str = "") -> str:
+    """SVG of the sizes of clusters, which are persons, largest first; those of several cameras darker.
+
+    Args:
+        size: (c,) parts of each, descending.
         several_cameras: (c,) bool.
         alt: what the chart shows, for screen readers.
     """
@@ -162,7 +210,7 @@ def sizes(size: Array, several_cameras: Array, *, alt: str = "") -> str:
                 axes.vlines(x[which], 0, size[which], color=_PAINT[colour], linewidth=1, rasterized=False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        axes.set(xlabel="cluster, largest first", ylabel="tracklets", xlim=(0.3, len(size) + 0.7))
+        axes.set(xlabel="person, largest first", ylabel="parts", xlim=(0.3, len(size) + 0.7))
     return svg[0]
 
 
@@ -189,7 +237,7 @@ def similarity_curve(frame: Array, similarity: Array, part: Array, *, alt: str =
 
 
 def projection(point: Array, part: Array, *, alt: str = "") -> str:
-    """SVG of a tracklet's features in the plane, joined in order of time and coloured by part.
+    """SVG of a track's features in the plane, joined in order of time and coloured by part.
 
     Args:
         point: (m, 2) positions.

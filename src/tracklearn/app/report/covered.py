@@ -1,4 +1,4 @@
-"""The report's section on covered frames: where another person hid the one of the tracklet."""
+"""The report's section on covered frames: where another person hid the one of the track."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tracklearn.app.report import charts
 from tracklearn.core.cover import covered
-from tracklearn.core.shown import called, numbers, spread
+from tracklearn.core.shown import spread
 from tracklearn.types import Array, Tracklets
 
 HIDDEN = 0.5  # share of a box under another one from which a frame counts as covered
@@ -21,7 +21,7 @@ def section(
 ) -> dict[str, Any]:
     """What the template shows of covered frames: how many, what isolation did with them, examples.
 
-    A covered frame was dropped; or is in a part of its own, one of several of its tracklet, which holds more
+    A covered frame was dropped; or is in a part of its own, one of several of its track, which holds more
     covered frames than others; or stayed with the person of the frames around it.
 
     Args:
@@ -83,7 +83,7 @@ def _example(
     )
     rows = rows[spread(len(rows), _SHOWN)]
     return {
-        "name": called(numbers(tracklet, tracklets.tracklet, part)),
+        "name": f"track {tracklet}",
         "camera": cameras[int(tracklets.camid[tracklet])],
         "n": end - first,
         "shots": [

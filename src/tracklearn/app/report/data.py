@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from tracklearn.app.formats import wall
 from tracklearn.types import Array, Refusal, Tracklets
 
 
@@ -34,14 +36,14 @@ class SearchExample:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything the report shows; n crops, t tracklets before isolation and u after.
+    """Everything the report shows; n crops, t tracks, u parts of them.
 
     Args:
         title: heading.
         command: the command line that made the run.
         cameras: names by camid.
-        tracklets: the tracklets as the tracker left them.
-        isolated: the tracklets after isolation.
+        tracklets: the tracks, as the tracker left them.
+        isolated: their parts, after isolation.
         picture: picture row -> uint8 RGB of any size; ValueError or OSError for one that cannot be read.
         part: (n,) part of each row of `tracklets` within its tracklet, −1 dropped.
         similarity: (n,) cosine of each row's feature with the row before; NaN at a tracklet's first.
@@ -49,7 +51,11 @@ class ReportData:
             in the order shown; empty lets the report choose by `worst_mixed` and leave out projections.
         rounds: one mapping per round with index, n_clusters, noise_fraction, largest_cluster, eps, agreement,
             losses (name -> value), accuracy, diagnosis, seconds; missing or None where there is none.
-        label: (u,) cluster of each isolated tracklet in the last round, −1 noise.
+        calibration: "mean" or "nearest" -> what isolation learned from pairs that are known without labels:
+            the fields of `Calibration.to_dict`, and under "distances" the sorted arrays "same" and
+            "different"; empty for none.
+        diagnosis: what isolation had to say, a line each.
+        label: (u,) cluster of each part in the last round, −1 noise.
         links: arrays of a graph between tracklets of different cameras, see `links.section`; empty for none.
         steps: what ground truth says of labellings, one mapping each: `index` of its first round, and
             numbers; shown as not used.
@@ -65,7 +71,9 @@ class ReportData:
         searches: example searches.
         search_picture: `picture` of the set that was searched, when it is another one.
         person: (n,) true person of each row of `tracklets`, −1 unknown: shown beneath film strips.
-        film: (t,) number of the film that each tracklet is from, −1 for tracklets that are not cut out of one
+        moment: track, seconds into its film -> when that was by the clock on the wall, None where unknown;
+            None for a set that knows no clock.
+        film: (t,) number of the film that each track is from, −1 for tracklets that are not cut out of one
             with their places and frame numbers; None for none at all.
         warnings: one line each.
         created: date, version, machine: shown in the foot.
@@ -88,6 +96,8 @@ class ReportData:
     weights: str
     seconds: Mapping[str, float]
     features: Mapping[int, Array] = field(default_factory=dict)
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    diagnosis: Sequence[str] = ()
     links: Mapping[str, Array] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     weights_sha256: str = ""
@@ -100,8 +110,13 @@ class ReportData:
     search_picture: Callable[[int], Array] | None = None
     person: Array | None = None
     film: Array | None = None
+    moment: Callable[[int, float], datetime | None] | None = None
     warnings: Sequence[str] = ()
     created: str = ""
+
+    def clock_time(self, track: int, seconds: float) -> str:
+        """Date and time on the wall so many seconds into a track's film; empty where unknown."""
+        return "" if self.moment is None else wall(self.moment(int(track), float(seconds)))
 
     def __post_init__(self) -> None:
         n, t, u = self.tracklets.n_crops, len(self.tracklets), len(self.isolated)
@@ -109,8 +124,8 @@ class ReportData:
             ("part", self.part, n, "one per crop"),
             ("similarity", self.similarity, n, "one per crop"),
             ("person", self.person, n, "one per crop"),
-            ("film", self.film, t, "one per tracklet"),
-            ("label", self.label, u, "one per isolated tracklet"),
+            ("film", self.film, t, "one per track"),
+            ("label", self.label, u, "one per part"),
         ):
             if value is not None and np.shape(value) != (wanted,):
                 raise Refusal(f"{name} has shape {np.shape(value)}, expected ({wanted},): {why}")

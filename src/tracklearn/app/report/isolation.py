@@ -1,18 +1,19 @@
-"""The report on isolation: counts, and film strips of the tracklets that were most mixed."""
+"""The report on isolation: counts, what it learned from free pairs, film strips of the most mixed tracks."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tracklearn.app.formats import clock
+from tracklearn.app.formats import clock, number, percent
 from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.selection import frames, length_bins, letters
 from tracklearn.app.report.shots import Shots
-from tracklearn.core.shown import STRIPS, called, numbers, spread, worst_mixed
+from tracklearn.core.shown import STRIPS, spread, worst_mixed
 
 _STRIP_FRAMES, _PROJECTED = 36, 300  # pictures of a strip, points of a projection
 
@@ -23,7 +24,7 @@ def dropped(data: ReportData) -> float:
 
 
 def section(data: ReportData) -> dict[str, Any]:
-    """Counts before and after, and two charts."""
+    """Counts of tracks, parts and persons, and two charts."""
     t = len(data.tracklets)
     kept = np.asarray(data.part) >= 0
     width = int(np.max(data.part, initial=0)) + 1
@@ -37,29 +38,72 @@ def section(data: ReportData) -> dict[str, Any]:
     edges, bins = length_bins(max(data.tracklets.length.max(initial=1), data.isolated.length.max(initial=1)))
     lengths = {
         name: np.histogram(tracklets.length, edges)[0]
-        for name, tracklets in (("before", data.tracklets), ("after", data.isolated))
+        for name, tracklets in (("tracks", data.tracklets), ("parts", data.isolated))
     }
     return {
-        "before": t,
-        "after": len(data.isolated),
+        "n_tracks": t,
+        "n_parts": len(data.isolated),
+        "n_persons": data.rounds[-1].get("n_clusters") if data.rounds else None,
+        "parts_a_track": len(data.isolated) / max(int((n_parts > 0).sum()), 1),
         "cut": int((n_parts > 1).sum()),
+        "gone": int((n_parts == 0).sum()),
         "dropped": dropped(data),
         "n_dropped": int((~kept).sum()),
         "parts": charts.histogram(
-            {"tracklets": parts},
+            {"tracks": parts},
             labels,
             x_label="parts",
-            y_label="tracklets",
-            alt="tracklets by number of parts",
+            y_label="tracks",
+            alt="tracks by number of parts",
         ),
         "lengths": charts.histogram(
-            lengths, bins, x_label="crops in a tracklet", y_label="tracklets", alt="tracklets by length"
+            lengths, bins, x_label="crops", y_label="tracks, parts", alt="tracks and parts by length"
         ),
     }
 
 
+def calibrated(data: ReportData) -> list[dict[str, str]]:
+    """For each distance that isolation was calibrated by: heading, chart and what it means."""
+    return [
+        _calibrated(name, data.calibration[name]) for name in ("mean", "nearest") if name in data.calibration
+    ]
+
+
+def _calibrated(name: str, found: Mapping[str, Any]) -> dict[str, str]:
+    """Two histograms of free pairs, with the distance that isolation took from them."""
+    same, different = (found["distances"][kind] for kind in ("same", "different"))
+    wrong = percent(found["error"])
+    if name == "nearest":
+        # DBSCAN's radius: its groups grow from frame to frame, and two people are never to be near enough.
+        heading, at = "Nearest frames", float(found["same"]["0.95"])
+        x_label = "distance of the two nearest frames"
+        text = (
+            f"Frames nearer than {at:.2f} are grouped: 95 of 100 pairs of one person have two frames as "
+            f"near, and {percent(float(np.mean(different < at)))} of the pairs of two people."
+        )
+    else:
+        heading, at = "Mean features", float(found["joins_below"])
+        x_label = "distance of the mean features"
+        text = f"Pieces of a track nearer than {at:.2f} are joined to one part: "
+        if found["separates"]:
+            text += f"there {wrong} of either kind of pairs are on the wrong side."
+        else:
+            text += (
+                f"the two kinds overlap too much to be told apart ({wrong} of the pairs are on the wrong "
+                f"side at {found['threshold']:.2f}), so that 95 of 100 pairs of one person are kept together."
+            )
+    svg = charts.distances(
+        {"one person": same, "two people": different},
+        at,
+        x_label=x_label,
+        alt=f"{x_label}: pairs of one person and of two people, divided at {at:.2f}",
+    )
+    counts = f"{number(len(same))} pairs of one person, {number(len(different))} of two."
+    return {"heading": heading, "svg": svg, "caption": f"{text} {counts}"}
+
+
 def strips(data: ReportData, shots: Shots) -> list[dict[str, Any]]:
-    """Film strips of the most mixed tracklets, with their similarity curve and projection."""
+    """Film strips of the most mixed tracks, with their similarity curve and projection."""
     chosen = list(data.features) or worst_mixed(data.tracklets, data.part, data.similarity).tolist()
     return [_strip(data, shots, int(tracklet)) for tracklet in chosen[:STRIPS]]
 
@@ -83,8 +127,7 @@ def _strip(data: ReportData, shots: Shots, tracklet: int) -> dict[str, Any]:
         }
         for i in shown
     ]
-    own = numbers(tracklet, data.tracklets.tracklet, np.asarray(data.part))
-    name = called(own)
+    name = f"track {tracklet}"
     curve = charts.similarity_curve(
         frame, np.asarray(data.similarity)[rows], part, alt=f"similarity of adjacent frames in {name}"
     )
@@ -95,12 +138,14 @@ def _strip(data: ReportData, shots: Shots, tracklet: int) -> dict[str, Any]:
         point, method = charts.project(np.asarray(features)[at])
         cloud = charts.projection(point, part[at], alt=f"features of {name} in the plane")
     sizes = Counter(part[part >= 0].tolist())
+    began = data.tracklets.time[first]
     return {
         "name": name,
+        "at": data.clock_time(tracklet, began),
         "camera": data.cameras[int(data.tracklets.camid[tracklet])],
-        "span": f"{clock(data.tracklets.time[first])} – {clock(data.tracklets.time[end - 1])}",
+        "span": f"{clock(began)} – {clock(data.tracklets.time[end - 1])}",
         "n": len(rows),
-        "parts": [(charts.part_colour(p), sizes[p], n) for p, n in zip(sorted(sizes), own, strict=True)],
+        "parts": [(charts.part_colour(p), sizes[p], n) for n, p in enumerate(sorted(sizes), start=1)],
         "n_dropped": int((part < 0).sum()),
         "shots": pictures,
         "curve": curve,

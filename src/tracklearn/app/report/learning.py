@@ -1,4 +1,4 @@
-"""The report on learning: charts over rounds, and the sizes of the last clusters."""
+"""The report on learning: charts over rounds, the sizes of the last clusters, what is odd about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.app.formats import known
+from tracklearn.app.formats import known, number
 from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData
 from tracklearn.types import Array
@@ -26,20 +26,20 @@ def section(data: ReportData) -> list[dict[str, str]]:
             panels.append({"heading": heading, "caption": caption, "svg": svg})
 
     add(
-        "Clusters",
-        "How many identities the features suggest; it should settle, not run to one or to all.",
-        {"clusters": _series(rounds, "n_clusters")},
+        "Persons",
+        "How many persons the features suggest; it should settle, not run to one or to all.",
+        {"persons": _series(rounds, "n_clusters")},
         whole=True,
     )
     add(
         "Left out as noise",
-        "Share of tracklets in no cluster; it should fall as the features improve.",
+        "Share of parts that are no person's; it should fall as the features improve.",
         {"noise": _series(rounds, "noise_fraction")},
         percent=True,
     )
     add(
-        "Largest cluster",
-        "Tracklets in the biggest cluster; a sudden jump means that persons are merging.",
+        "Parts of the largest person",
+        "A sudden jump means that several persons are merging.",
         {"largest": _series(rounds, "largest_cluster")},
         whole=True,
     )
@@ -52,7 +52,7 @@ def section(data: ReportData) -> list[dict[str, str]]:
     )
     add(
         "Links between cameras",
-        "Pairs of tracklets that the graph joins; between two rounds some appear and some go.",
+        "Pairs of parts that the graph joins; between two rounds some appear and some go.",
         {
             name: np.array([_float((r.get("record") or {}).get(key)) for r in rounds])
             for name, key in (("links", "n_edges"), ("added", "added"), ("dropped", "dropped"))
@@ -67,11 +67,32 @@ def section(data: ReportData) -> list[dict[str, str]]:
     )
     if (data.label >= 0).any():
         size, several = _cluster_sizes(data)
-        svg = charts.sizes(size, several, alt="cluster sizes of the last round")
+        svg = charts.sizes(size, several, alt="parts of each person in the last round")
         single = f"{int((~several).sum())} of {len(size)}"
-        caption = f"Each cluster of the last round; the faint ones met one camera only ({single})."
-        panels.append({"heading": "Cluster sizes", "caption": caption, "svg": svg})
+        caption = f"Each person of the last round; the faint ones met one camera only ({single})."
+        panels.append({"heading": "Parts of each person", "caption": caption, "svg": svg})
     return panels
+
+
+def remarks(data: ReportData) -> list[str]:
+    """What the last labelling noted of its persons, a sentence each; nothing for what was not noted."""
+    record = (data.rounds[-1].get("record") or {}) if data.rounds else {}
+    one_track, apart, splits = (_float(record.get(name)) for name in ("one_track", "apart", "splits"))
+    found = []
+    if one_track > 0:
+        found.append(
+            f"{_persons(one_track)} joined from parts of one track alone: what isolation cut, not people who "
+            "came back."
+        )
+    if apart >= 0:
+        pairs = "pair of parts was" if apart == 1 else "pairs of parts were"
+        text = f"{number(apart)} {pairs} seen at the same moment, apart, and kept from being one person"
+        found.append(text + (f"; {_persons(splits)} split for it." if splits > 0 else "."))
+    return found
+
+
+def _persons(n: float) -> str:
+    return f"{number(n)} {'person was' if n == 1 else 'persons were'}"
 
 
 def _cluster_sizes(data: ReportData) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The report's section on a graph of links between tracklets of different cameras."""
+"""The report's section on a graph of links between parts in different cameras."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def section(
     return {
         "edges": len(a),
         "linked": percent(float(linked.mean()) if len(linked) else 0.0),
-        "tracklets": len(tracklets),
+        "parts": len(tracklets),
         "cameras": [cameras[c] for c in range(n)],
         "pairs": [
             (cameras[c], [None if c == d else int(pairs[c, d]) for d in range(n)], int(camid_count))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracklearn.app import health
+from tracklearn.app.formats import wall
 from tracklearn.app.model.of_run import isolated
 from tracklearn.app.report import left_out
+from tracklearn.core.shown import called
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Refusal
 
@@ -61,7 +63,7 @@ def report(
     if opened.manifest["set"]["digest"] != tracklet_set.digest:
         raise Refusal(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
     tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
-    arrays, _ = opened.isolation()
+    arrays, isolation = opened.isolation()
     owner = tracklets.tracklet[arrays["row"]]
     order = list(dict.fromkeys(owner.tolist()))
     labels = opened.labels
@@ -83,9 +85,12 @@ def report(
         similarity=arrays["similarity"],
         features={i: arrays["feature"][owner == i] for i in order},
         rounds=opened.rounds,
+        calibration=_calibration(arrays, isolation),
+        diagnosis=isolation.get("diagnosis", ()),
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
         film=_films(tracklet_set),
+        moment=tracklet_set.moment,
         warnings=notes,
         settings={
             "method": manifest["method"],
@@ -111,8 +116,17 @@ def report(
     return build_report(data, path)
 
 
+def _calibration(arrays: Mapping[str, Array], isolation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What isolation learned from pairs that are known without labels, with their distances."""
+    return {
+        name: {**found, "distances": {kind: arrays[f"{kind}.{name}"] for kind in ("same", "different")}}
+        for name, found in isolation.get("calibration", {}).items()
+        if f"same.{name}" in arrays and f"different.{name}" in arrays
+    }
+
+
 def _films(tracklet_set: TrackletSet) -> Array | None:
-    """(t,) the source that each tracklet was filmed in, −1 where it is a folder of crops.
+    """(t,) the source that each track was filmed in, −1 where it is a folder of crops.
 
     None where noise was simulated: frame numbers are then places in rearranged tracklets.
     """
@@ -136,11 +150,14 @@ def _skipped(tracklet_set: TrackletSet, manifest: Mapping[str, Any]) -> list[tup
 
 
 def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
-    """`searches` and `search_picture` of a report: n tracklets of the gallery, spread over it, searched for.
+    """`searches` and `search_picture` of a report: n parts of the gallery, spread over it, searched for.
+
+    Each in all other tracks, of which the nearest part is shown, as `search` does.
 
     Empty where there is no gallery yet, or its tracklet set has gone.
     """
     from tracklearn.app.report.data import SearchExample
+    from tracklearn.app.search.hits import hits
     from tracklearn.store.gallery.folder import open_gallery
     from tracklearn.store.sets.tracklets import open_set
 
@@ -151,21 +168,37 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
     where = run.path / gallery.manifest["origin"]["set"]["path"]
     if len(gallery) < 2 or not where.is_dir():
         return {}
-    # Long tracklets make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
+    entries, searched = gallery.entries, open_set(where)
+    n_tracks = len(np.unique(entries.source))
+    if n_tracks < 2:
+        return {}
+    # Long parts make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
     groups = np.array_split(np.arange(len(gallery)), n)
-    query = np.array([g[np.argmax(gallery.entries.n_crops[g])] for g in groups if len(g)])
-    found = gallery.search(
-        np.stack([gallery.feature(int(q)) for q in query]), min(k, len(gallery) - 1), exclude=query
-    )
-    crop, camera = gallery.entries.crop, gallery.entries.camera
-    searches = [
-        SearchExample(
-            query=int(crop[q]),
-            results=crop[rows].tolist(),
-            distance=distance.tolist(),
-            query_caption=camera[q],
-            captions=[camera[r] for r in rows],
+    query = np.array([g[np.argmax(entries.n_crops[g])] for g in groups if len(g)])
+    searches = []
+    for q in query:
+        own = np.flatnonzero(entries.source == entries.source[q])
+        found = gallery.search(
+            gallery.feature(int(q)), min(k, n_tracks - 1), exclude=own[None], one_a_track=True
         )
-        for q, rows, distance in zip(query, found.index, found.distance, strict=True)
-    ]
-    return {"searches": searches, "search_picture": open_set(where).image}
+        results = hits(gallery, found, searched.moment)
+        query_name = called(int(entries.source[q]), int(entries.part[q]), int(entries.n_parts[q]))
+        searches.append(
+            SearchExample(
+                query=int(entries.crop[q]),
+                results=[hit.crop for hit in results],
+                distance=[hit.distance for hit in results],
+                query_caption=_caption(
+                    entries.camera[q],
+                    query_name,
+                    searched.moment(int(entries.source[q]), float(entries.start[q])),
+                ),
+                captions=[_caption(hit.camera, hit.name, hit.at) for hit in results],
+            )
+        )
+    return {"searches": searches, "search_picture": searched.image}
+
+
+def _caption(camera: str, name: str, at: datetime | None) -> str:
+    """Number, camera, and where they are known date and time: a line each."""
+    return "\n".join([f"#{name}", camera, *wall(at).split(" ", 1)]).rstrip()

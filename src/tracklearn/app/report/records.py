@@ -7,6 +7,9 @@ from typing import Any
 
 from tracklearn.app.formats import plain
 
+# What methods call otherwise than people: their names are those of the records' files.
+_SHOWN = {"one_track": "persons of one track", "apart": "seen at one moment", "splits": "persons split"}
+
 
 def table(rounds: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """A row for each labelling, and the columns there are.
@@ -31,7 +34,7 @@ def table(rounds: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]
     judged = {row["index"]: row for row in steps if row["index"] in shown}
     extra = list(dict.fromkeys(k for row in judged.values() for k in row if k != "index"))
     return {
-        "names": [name.replace("_", " ") for name in names],
+        "names": [_SHOWN.get(name, name.replace("_", " ")) for name in names],
         "judged": extra,
         "rows": [
             (

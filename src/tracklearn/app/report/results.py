@@ -14,6 +14,9 @@ from tracklearn.app.report.shots import Shots
 _SEARCHES, _RESULTS = 6, 10  # shown, and results of each
 
 
+NOISY = {"before": "tracks", "after": "parts"}
+
+
 def searches(data: ReportData, shots: Shots) -> list[dict[str, Any]]:
     """Example searches, query first."""
     found = []
@@ -65,7 +68,7 @@ def scores(data: ReportData) -> dict[str, Any] | None:
 
 
 def noise(data: ReportData) -> dict[str, Any] | None:
-    """Rates before and after isolation, with the histogram of persons per tracklet."""
+    """Rates before and after isolation, with the histogram of true persons in a track, and in a part."""
     rates = {k: v for k, v in (data.noise or {}).items() if k in ("before", "after")}
     if not rates:
         return None
@@ -75,7 +78,8 @@ def noise(data: ReportData) -> dict[str, Any] | None:
         most = min(max(max(h) for h in held.values()), 8)
         labels = [str(i) for i in range(1, most + 1)]
         counts = {}
-        for name, histogram in held.items():
+        for when, histogram in held.items():
+            name = NOISY[when]
             counts[name] = np.zeros(most)
             for persons, tracklets in histogram.items():
                 counts[name][min(persons, most) - 1] += tracklets
@@ -84,11 +88,11 @@ def noise(data: ReportData) -> dict[str, Any] | None:
         svg = charts.histogram(
             counts,
             labels,
-            x_label="persons in a tracklet",
-            y_label="tracklets",
-            alt="persons per tracklet",
+            x_label="true persons in it",
+            y_label="tracks, parts",
+            alt="tracks and parts by true persons",
         )
-    return {"rates": list(rates.items()), "svg": svg}
+    return {"rates": [(NOISY[when], rate) for when, rate in rates.items()], "svg": svg}
 
 
 def seconds(data: ReportData) -> list[tuple[str, float, float]]:

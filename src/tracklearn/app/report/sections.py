@@ -33,10 +33,12 @@ def context(data: ReportData) -> dict[str, Any]:
         "cameras": cameras.rows(data),
         "mosaics": cameras.mosaics(data, shots),
         "isolation": isolation.section(data),
+        "calibrated": isolation.calibrated(data),
         "strips": isolation.strips(data, shots),
         "covered": _covered(data, shots),
         "learning": learning.section(data),
-        "clusters": clusters.section(data, shots),
+        "remarks": learning.remarks(data),
+        "persons": clusters.section(data, shots),
         "left_out": clusters.left_out(data, shots),
         "records": records.table(data.rounds, data.steps),
         "links": links.section(data.links, data.isolated, data.cameras, shots.shot, shots.best_isolated),
@@ -64,24 +66,22 @@ def _cards(data: ReportData, last: Mapping[str, Any]) -> list[tuple[str, str, st
     tracklets = data.tracklets
     crops, n = tracklets.n_crops, len(data.cameras)
     cards = [
-        ("went in", f"{len(tracklets):,}", f"tracklets, {crops:,} crops, {n} camera{'s' * (n != 1)}"),
+        ("went in", f"{len(tracklets):,}", f"tracks, {crops:,} crops, {n} camera{'s' * (n != 1)}"),
         (
             "after isolation",
             f"{len(data.isolated):,}",
-            f"tracklets, {percent(isolation.dropped(data))} of crops dropped",
+            f"parts, {percent(isolation.dropped(data))} of crops dropped",
         ),
     ]
     if last:
         noise = last.get("noise_fraction")
-        note = "clusters" + (f", {percent(noise)} of tracklets left out" if known(noise) else "")
+        note = "persons" + (f", {percent(noise)} of parts left out" if known(noise) else "")
         cards.append(("last round", number(last.get("n_clusters")), note))
     rates = data.noise or {}
     if "before" in rates and "after" in rates:
         before, after = rates["before"]["r_SW"], rates["after"]["r_SW"]
         if known(before) and known(after):
-            cards.append(
-                ("persons per tracklet", f"{before:.2f} → {after:.2f}", "before and after isolation")
-            )
+            cards.append(("true persons", f"{before:.2f} → {after:.2f}", "in a track, and in a part of one"))
     scores = data.scores or {}
     if "untrained" in scores and "trained" in scores:
         before, after = scores["untrained"]["mAP"], scores["trained"]["mAP"]

@@ -9,7 +9,7 @@ import numpy as np
 from tracklearn.core.shown import spread
 from tracklearn.types import Array, Tracklets
 
-_BINS = (1, 2, 5, 10, 30, 100, 300)  # lower edges of tracklet lengths
+_BINS = (1, 2, 5, 10, 30, 100, 300)  # lower edges of lengths
 
 
 def tile(tracklets: Tracklets) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def letters(person: Array) -> dict[int, str]:
 
 
 def length_bins(longest: int) -> tuple[Array, list[str]]:
-    """Edges (b + 1,) and names (b,) of bins for lengths of tracklets up to `longest`; the last is open."""
+    """Edges (b + 1,) and names (b,) of bins for lengths of tracks up to `longest`; the last is open."""
     edges = [e for e in _BINS if e <= longest]
     names = [f"{a}" if b - a == 1 else f"{a}–{b - 1}" for a, b in pairwise(edges)]
     return np.array([*edges, np.inf]), [*names, f"{edges[-1]}+"]

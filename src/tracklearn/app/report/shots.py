@@ -9,15 +9,16 @@ import numpy as np
 from tracklearn.app.pictures import fit
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.selection import tile
-from tracklearn.core.shown import representative
+from tracklearn.core.shown import part_numbers, representative
 
 
 class Shots:
-    """Pictures of tracklets as the page holds them.
+    """Pictures of tracks and parts as the page holds them.
 
     Attributes:
         tile: width and height of all, pixels.
-        best, best_isolated: row of the picture that stands for each tracklet, before isolation and after.
+        best, best_isolated: row of the picture that stands for each track, and for each part.
+        part, n_parts: (u,) number of each part in its track, and how many the track has.
         unreadable: how many could not be read.
     """
 
@@ -26,6 +27,8 @@ class Shots:
         self.tile = tile(data.tracklets)
         self.best = representative(data.tracklets)
         self.best_isolated = representative(data.isolated)
+        track = data.isolated.source
+        self.part, self.n_parts = part_numbers(track), np.bincount(track)[track]
         self.unreadable = 0
 
     def shot(self, row: int, *, from_search: bool = False) -> str:

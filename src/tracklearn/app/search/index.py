@@ -1,4 +1,4 @@
-"""The gallery of a run: every tracklet of a set, embedded."""
+"""The gallery of a run: every part of a set's tracks, embedded."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def index(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Searcher:
-    """Embed every tracklet of a set with a trained run and write the gallery to RUN/gallery.
+    """Embed every part of a set's tracks with a trained run and write the gallery to RUN/gallery.
 
-    The set that the run was trained on is indexed as isolation left it; any other set as it is.
+    The set that the run was trained on is indexed as isolation left it; in any other set each track is one
+    part.
 
     Raises:
         FileExistsError: there is a gallery already and `resume` is off.

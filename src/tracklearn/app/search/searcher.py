@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.app.search.hits import HEADER, Hit, captions, hits, table
+from tracklearn.app.search.hits import Hit, captions, hits, table
 from tracklearn.app.search.sheet import contact_sheet
 from tracklearn.store.gallery.folder import open_gallery
 from tracklearn.store.picture.listing import read_number
@@ -70,36 +71,53 @@ class Searcher:
         camera: str | None = None,
         since: float | None = None,
         until: float | None = None,
+        parts: bool = False,
     ) -> Found:
-        """The k tracklets nearest to a person's image, or to a tracklet of the gallery (itself left out).
+        """The k tracks nearest to a person's image, or to a track or a part of the gallery (itself left out).
+
+        Of each track its nearest part is shown.
 
         Args:
-            query: path of an image that shows one person, or the number of a tracklet.
+            query: path of an image that shows one person, the number of a track (12 or "12": its longest part
+                is searched for), or that of a part ("12.2").
             k: number of results.
             camera: only results of this camera.
-            since, until: only results in view at some time between these, seconds on their clock.
+            since, until: only results in view at some time between these, seconds into their film.
+            parts: every part counts as a result, whatever track it is of.
 
         Raises:
             FileNotFoundError: no such image.
-            ValueError: not an image, no such tracklet or camera, or another set lies where the indexed one
-                was.
+            ValueError: not an image, no such track, part or camera, or another set lies where the indexed
+                one was.
         """
-        wanted = _tracklet_number(query)
+        wanted = _number(query)
         if wanted is not None:
-            entries = self.gallery.entries
-            row = np.flatnonzero(entries.tracklet == wanted)
-            if not len(row):
-                last = int(entries.tracklet.max()) if len(entries) else -1
-                raise Refusal(f"the gallery has no tracklet {str(query)[:40]}: its tracklets are 0 to {last}")
-            feature, exclude = self.gallery.feature(int(row[0])), row
-            picture, name = self.picture(int(entries.crop[row[0]])), f"tracklet {wanted}"
+            row, exclude, name = self._asked_for(*wanted)
+            feature, picture = self.gallery.feature(row), self.picture(int(self.gallery.entries.crop[row]))
         else:
             picture, name = _read_picture(Path(str(query))), readable(Path(str(query)).name)
             feature, exclude = self._embed(picture), None
-        matches = self.gallery.search(feature, k, exclude=exclude, camera=camera, since=since, until=until)
-        found = hits(self.gallery, matches)
+        matches = self.gallery.search(
+            feature, k, exclude=exclude, camera=camera, since=since, until=until, one_a_track=not parts
+        )
+        found = hits(self.gallery, matches, self.tracklet_set.moment)
         shown = [self.picture(hit.crop) for hit in found]
         return Found(query=name, picture=picture, hits=found, pictures=shown, searcher=self)
+
+    def _asked_for(self, track: int, part: int | None) -> tuple[int, Array, str]:
+        """The gallery's row that stands for a track or is that part, (1, e) rows to leave out, its name."""
+        entries = self.gallery.entries
+        own = np.flatnonzero(entries.source == track)
+        if not len(own):
+            known = f"{entries.source.min()} to {entries.source.max()}, but for those that were dropped"
+            raise Refusal(f"the gallery has no track {track}: its tracks are {known}")
+        if part is None:
+            return int(own[np.argmax(entries.n_crops[own])]), own[None], f"track {track}"
+        row = own[entries.part[own] == part]
+        if not len(row):
+            known = f"{track}.1 to {track}.{len(own)}" if len(own) > 1 else f"{track}.1, the whole track"
+            raise Refusal(f"track {track} has no part {part}: its parts are {known}")
+        return int(row[0]), row[None], f"part {track}.{part}"
 
     def picture(self, crop: int) -> Array | None:
         """A crop of the indexed set, uint8 RGB; None where it cannot be read."""
@@ -128,7 +146,7 @@ class Found:
 
     Args:
         query: name of the query.
-        picture: its image, uint8 RGB; None where that of a tracklet cannot be read.
+        picture: its image, uint8 RGB; None where that of a track cannot be read.
         hits: results, nearest first.
         pictures: of each result; None for one that cannot be read.
         searcher: where they were found.
@@ -141,14 +159,14 @@ class Found:
     searcher: Searcher
 
     @property
-    def unreadable(self) -> list[int]:
-        """Tracklets among the results whose picture cannot be read; their rows are right all the same."""
-        return [hit.tracklet for hit, shown in zip(self.hits, self.pictures, strict=True) if shown is None]
+    def unreadable(self) -> list[str]:
+        """Numbers of results whose picture cannot be read; their rows are right all the same."""
+        return [hit.name for hit, shown in zip(self.hits, self.pictures, strict=True) if shown is None]
 
     def table(self) -> str:
-        """The results as lines of text: rank, tracklet, camera, time span, distance."""
-        lines = [HEADER, *table(self.hits)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        """The results as lines of text: rank, distance, camera, track, part, time in film, clock time."""
+        lines = table(self.hits)
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
         )
@@ -174,12 +192,12 @@ class Found:
         return contact_sheet(query, results, where, query_caption=f"query\n{self.query}")
 
 
-def _tracklet_number(query: str | Path | int) -> int | None:
-    """The tracklet that `query` names, unless a file of that name is there."""
-    if isinstance(query, int):
-        return query
-    text = str(query)
-    return read_number(text) if text.isdecimal() and not os.path.exists(text) else None
+def _number(query: str | Path | int) -> tuple[int, int | None] | None:
+    """The track, and the part of it, that `query` names, unless a file of that name is there."""
+    found = re.fullmatch(r"(\d+)(?:\.(\d+))?", text := str(query))
+    if found is None or (not isinstance(query, int) and os.path.exists(text)):
+        return None
+    return read_number(found[1]), None if found[2] is None else read_number(found[2])
 
 
 def _read_picture(path: Path) -> Array:
@@ -192,7 +210,7 @@ def _read_picture(path: Path) -> Array:
         return series.read(path)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"no such file: {path} (a query is an image's path or a tracklet's number)"
+            f"no such file: {path} (a query is an image's path, or the number of a track or a part: 12, 12.2)"
         ) from None
     except pictures.BrokenPicture as error:
         raise Refusal(f"not an image that can be read: {path}: {error}") from None

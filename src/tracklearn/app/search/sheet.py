@@ -15,7 +15,7 @@ from tracklearn.types import Array
 
 _PER_ROW = 6
 
-_HEIGHT, _GAP, _MARGIN, _CAPTION = 256, 20, 28, 54  # pixels: pictures, between them, around, below
+_HEIGHT, _GAP, _MARGIN, _LINE = 256, 20, 28, 15  # pixels: pictures, between them, around, lines below
 
 
 def contact_sheet(
@@ -46,7 +46,8 @@ def contact_sheet(
     n_rows = max(1, -(-len(results) // per_row))
     left = _MARGIN + tile_w + 2 * _GAP
     width = left + (per_row * (tile_w + _GAP) - _GAP if results else -2 * _GAP) + _MARGIN
-    step = tile_h + _CAPTION + _GAP
+    n_lines = max(len(text.splitlines()) for text in (query_caption, *(text for _, text in results)))
+    step = tile_h + 9 + _LINE * n_lines + _GAP
     height = 2 * _MARGIN + n_rows * step - _GAP
 
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="#fbfbf9")
@@ -58,10 +59,10 @@ def contact_sheet(
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(edgecolor=edge, linewidth=2.2 if edge != "#d9d9d4" else 0.8)
-        for line, text in enumerate(caption.splitlines()[:3]):
+        for line, text in enumerate(caption.splitlines()):
             figure.text(
                 x / width,
-                1 - (top + tile_h + 8 + 15 * line) / height,
+                1 - (top + tile_h + 8 + _LINE * line) / height,
                 _short(text),
                 va="top",
                 fontsize=7.6,

@@ -21,7 +21,7 @@ REACH = 0.95
 
 _TOO_FEW = (
     "isolation: too few moments at which two people are in view, apart, to learn where another person "
-    "begins: pieces of a tracklet stay as they were cut"
+    "begins: pieces of a track stay as they were cut"
 )
 _OVERLAP = (
     "isolation: the features hardly tell two people seen at the same moment from one ({:.0f} % of these "

@@ -7,7 +7,7 @@ where it is known when each began: from the user, or from the creation times in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,26 @@ def _moment(text: str | None) -> float | None:
         return None
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def moment(manifest: Mapping[str, Any], file: int, seconds: float) -> datetime | None:
+    """When that was by the clock on the wall: so many seconds after the first frame of a source.
+
+    In the time zone in which its beginning is known; None where that is not known, and where noise was
+    simulated, whose times are places in rearranged tracklets.
+
+    Args:
+        manifest: of the set.
+        file: the source's number in it.
+        seconds: since the first frame.
+    """
+    began = manifest["sources"][file].get("start")
+    if began is None or "noise" in manifest.get("settings", {}) or not np.isfinite(seconds):
+        return None
+    try:
+        return datetime.fromisoformat(began) + timedelta(seconds=float(seconds))
+    except OverflowError:  # after the year 9999
+        return None
 
 
 def clock_columns(manifest: Mapping[str, Any], file: Array) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
-"""The gallery on disk: one unit feature per tracklet, searched exactly from a memory map.
+"""The gallery on disk: one unit feature per part of a track, searched exactly from a memory map.
 
-A gallery is a folder: `features-SUM.npy` (t, d) float32, `entries-SUM.parquet` (one row per tracklet) and a
+A gallery is a folder: `features-SUM.npy` (t, d) float32, `entries-SUM.parquet` (one row per part) and a
 sealed `manifest.json` that names them, with the sums of their content and whatever the caller says about the
 origin. The two files are named by what is in them, so another gallery takes the place of an old one with the
 manifest alone, at once.
@@ -13,6 +13,7 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracklearn.core.scan import merge
-from tracklearn.core.shown import representative
+from tracklearn.core.shown import part_numbers, representative
 from tracklearn.store.files import (
     DamagedError,
     beside,
@@ -50,11 +51,11 @@ _COLUMNS = ("tracklet", "source", "camid", "first_frame", "last_frame", "start",
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """What the gallery knows of each tracklet; row i belongs to feature i.
+    """What the gallery knows of each part; row i belongs to feature i.
 
     Args:
-        tracklet: (t,) int64, number of the tracklet in the set that was indexed.
-        source: (t,) int64, the tracklet of the original set from which it was cut.
+        tracklet: (t,) int64, number of the part among all that were indexed.
+        source: (t,) int64, its track: the tracklet of the original set from which it was cut.
         camid: (t,) int64, camera from 0.
         camera: (t,) names of the cameras.
         first_frame: (t,) int64, first frame, from 0.
@@ -78,6 +79,16 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.tracklet)
+
+    @cached_property
+    def part(self) -> Array:
+        """(t,) int64, the number of each part in its track, from 1."""
+        return part_numbers(self.source)
+
+    @cached_property
+    def n_parts(self) -> Array:
+        """(t,) int64, how many parts its track has here."""
+        return np.bincount(self.source)[self.source]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +166,7 @@ class Gallery:
         camera: int | str | None = None,
         since: float | None = None,
         until: float | None = None,
+        one_a_track: bool = False,
     ) -> Matches:
         """The k nearest gallery rows of each query, nearest first; equal distances by the lower row.
 
@@ -167,6 +179,7 @@ class Gallery:
             exclude: (q,) or (q, e) int, gallery rows left out for each query (its own, say); −1 is no row.
             camera: only entries of this camera, by name or camid.
             since, until: only entries that are in view at some time between these seconds, on their clock.
+            one_a_track: of each track only its nearest row, so that k tracks are found.
 
         Returns:
             Matches of shape (q, k); −1 and inf fill up where fewer than k rows are left.
@@ -182,6 +195,7 @@ class Gallery:
         q, t = len(query), len(self)
         left_out = _exclusions(exclude, q, t)
         wanted = self._wanted(camera, since, until)
+        track = self.entries.source if one_a_track else None
         index = np.full((q, k), -1, np.int64)
         distance = np.full((q, k), np.inf, np.float64)
         block = max(1, _BLOCK_VALUES // self.width)
@@ -196,7 +210,7 @@ class Gallery:
                 for i, line in enumerate(score, start=q0):
                     here = left_out[i] - g0
                     line[here[(here >= 0) & (here < len(rows))]] = -np.inf
-                    merge(query[i], rows, line, g0, index[i], distance[i])
+                    merge(query[i], rows, line, g0, index[i], distance[i], group=track)
         return Matches(index, distance.astype(np.float32))
 
     def _half_squared_lengths(self, first: int, rows: Array) -> Array:

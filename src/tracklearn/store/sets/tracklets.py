@@ -17,6 +17,7 @@ interruption. The last step renames the joined folder to `SET`, so a set exists 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.files import DamagedError, beside, hash_file, sync_folder
-from tracklearn.store.film.clocks import clock_columns
+from tracklearn.store.film.clocks import clock_columns, moment
 from tracklearn.store.lock import locked
 from tracklearn.store.picture.crops import StoredCrops
 from tracklearn.store.picture.images import ImageFiles
@@ -119,6 +120,10 @@ class TrackletSet:
     def file(self) -> Array:
         """(t,) int32: entry of `manifest["sources"]` that each tracklet comes from."""
         return self._tracklet_column("file")
+
+    def moment(self, tracklet: int, seconds: float) -> datetime | None:
+        """When that was by the clock on the wall, so many seconds into the tracklet's film; None: unknown."""
+        return moment(self.manifest, int(self.file[tracklet]), seconds)
 
     @cached_property
     def continues(self) -> Array:
