@@ -161,13 +161,14 @@ def _world(folder: Path, seed: int) -> Material:
     from tracklearn.store.ingest import ingest
 
     films = folder / "films"
-    config, _ = worlds(seed)
-    names = world.make(config).cameras
+    learn, _ = worlds(seed)
+    names = world.make(learn).cameras
     if not films.exists():
-        write_videos(config, films.with_suffix(".partial"))
+        write_videos(learn, films.with_suffix(".partial"))
         films.with_suffix(".partial").rename(films)
     sources = [f"{name}={films / name}.mp4" for name in names]
-    set_path = ingest.ingest(sources, folder / "set", resume=True)
+    config = ingest.Config(detector="motion")
+    set_path = ingest.ingest(sources, folder / "set", config=config, resume=True)
     return _described(set_path, None, {name: films / f"{name}.gt.txt" for name in names})
 
 

@@ -1,6 +1,7 @@
 """Shared fixtures: where the real material lies, and the rules that keep tests offline."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ if os.environ.get("CI"):
 
 # Set before any import of a library that would look at them: nothing may reach for the network in tests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# And what happens to lie in this machine's cache is no input of a test: "auto" would choose it.
+os.environ["HF_HUB_CACHE"] = os.path.join(tempfile.gettempdir(), "tracklearn-tests-have-no-hub-cache")
 
 ROOT = Path(__file__).resolve().parent.parent
 

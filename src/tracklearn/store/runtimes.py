@@ -11,6 +11,7 @@ that package cannot be imported.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -97,6 +98,13 @@ def load(name: str) -> Any:
         ) from error
     _opened.add(root)
     return module
+
+
+def installed(name: str) -> bool:
+    """Whether a library of `RUNTIMES` is there to be loaded; it is not imported."""
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
 
 
 def _switch_off(runtime: Runtime) -> None:

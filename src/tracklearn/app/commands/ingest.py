@@ -67,6 +67,7 @@ def ingest(
                 strict=strict,
                 device=pick_device(device),
                 progress=bars,
+                tell=bars.note,
             )
         tracklet_set = open_set(path)
         losses = tell_losses(bars, tracklet_set.manifest)

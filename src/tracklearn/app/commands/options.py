@@ -66,8 +66,8 @@ Detector = Annotated[
     str | None,
     typer.Option(
         "--detector",
-        help="motion (the default), hog, openvino:PATH, onnx:PATH, hub:NAME (transformers) or file:PATH "
-        "(MOTChallenge).",
+        help="motion, hog, openvino:PATH, onnx:PATH, hub:NAME (transformers), file:PATH (MOTChallenge), or "
+        "auto (the default): a hub: detector that is free for any use where one is cached, else motion.",
     ),
 ]
 TrackerName = Annotated[

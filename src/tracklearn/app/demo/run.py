@@ -135,7 +135,8 @@ def demo(
         result = pipeline.run(
             sources,
             out,
-            ingest_config=IngestConfig(),
+            # By name: a detector that happens to lie on the machine would show another demo.
+            ingest_config=IngestConfig(detector="motion"),
             plan=plan,
             resume=True,
             progress=progress,

@@ -26,11 +26,13 @@ class Expected:
         sources: camera, source, kind, `refused` (why it will be left out, or None), and of videos width,
             height, frames (None where nothing tells) and frames a second, of folders of crops images and
             tracklets.
+        detector: who finds the people, and why that one, where "auto" chose; "" otherwise.
         method, network, weights, device, preset: of the training.
         training: what it would take; None as long as the set is not there to measure on.
     """
 
     sources: tuple[dict[str, Any], ...]
+    detector: str
     method: str
     network: str
     weights: str
@@ -46,6 +48,7 @@ class Expected:
         """The same for people."""
         lines = ["What would be read; nothing is written:"]
         lines += [f"  {one['camera']}: {_told(one)}" for one in self.sources]
+        lines += [f"  {self.detector}"] if self.detector else []
         if self.training is not None:
             return "\n".join([*lines, "", self.training.table()])
         lines += [
@@ -84,6 +87,7 @@ def expected(
     found = (training.set_path / "manifest.json").is_file()
     return Expected(
         sources=tuple(_opened(job, why) for job, why in zip(asked.jobs, refused, strict=True)),
+        detector=asked.chosen,
         method=training.method,
         network=training.network.backbone,
         weights=training.weights["name"],

@@ -58,7 +58,8 @@ def run(
         live: how cameras are recorded.
         start: when the films of a camera began.
         on_round: told of every round.
-        tell: told what a person should know of the folder, a line each: damage that was passed over.
+        tell: told what a person should know, a line each: which detector was chosen, damage that was passed
+            over.
         extra_report: further contents for the report, called when training is done.
         command: the command line that the report shows.
         salt: joins every stage's digest; another salt, another result.
@@ -90,7 +91,9 @@ def run(
         stages = Stages(out, tell=tell, remake=remake)
         with stages.stage("ingest", settings_store.digest([asked.digest, salt]), set_path) as needed:
             if needed:
-                ingest_store.ingest(asked, set_path, resume=True, device=training.device, progress=progress)
+                ingest_store.ingest(
+                    asked, set_path, resume=True, device=training.device, progress=progress, tell=tell
+                )
 
         trained = settings_store.digest([training.digest, salt])
         with stages.stage("train", trained, run_path) as needed:

@@ -8,6 +8,7 @@
 | `onnx:PATH` | the same as ONNX | extra `onnx` |
 | `hub:NAME` | RT-DETRv2, D-FINE, RF-DETR, ... of the transformers library, or their folder | extra `hub` |
 | `file:PATH` | MOTChallenge detections made elsewhere | nothing |
+| `auto` | a `hub:` detector that is free for any use and cached on this machine, else `motion` | nothing |
 
 Licences: everything here may be used commercially. Detectors under the AGPL (YOLO of ultralytics) are not
 wrapped: run them yourself and bring their boxes as a MOTChallenge file.
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tracklearn.store.detect import hub_cache
 from tracklearn.store.detect.hog import HogDetector
 from tracklearn.store.detect.listed import FileDetector
 from tracklearn.types import Array, Refusal
 
-KINDS = ("motion", "hog", "openvino:PATH", "onnx:PATH", "hub:NAME", "file:PATH")
+KINDS = ("motion", "hog", "openvino:PATH", "onnx:PATH", "hub:NAME", "file:PATH", "auto")
 
 
 class Detector(Protocol):
@@ -52,6 +54,15 @@ class Detector(Protocol):
         ...
 
 
+def resolve(spec: str) -> tuple[str, str]:
+    """The spec of the detector that `spec` stands for, and why that one: itself and "", but for "auto".
+
+    >>> resolve("hog")
+    ('hog', '')
+    """
+    return hub_cache.choose() if spec == "auto" else (spec, "")
+
+
 def open_detector(
     spec: str, *, threshold: float | None = None, label: int | None = None, device: str = "cpu"
 ) -> Detector:
@@ -76,6 +87,7 @@ def open_detector(
     >>> open_detector("motion").name
     'motion'
     """
+    spec, _ = resolve(spec)
     kind, _, rest = spec.partition(":")
     if label is not None and kind not in ("openvino", "onnx"):
         raise Refusal(

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
 from tracklearn.store.detect.boxes import empty, suppress, tidy
 from tracklearn.types import Array
+
+_WINDOW = (64, 128)  # width and height of the SVM's picture, pixels
+_PERSON = 96  # height of the person in it
+
+
+@cache
+def _people_svm() -> Array:
+    """(3781,) float32: weights of the features, and the constant."""
+    return np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector(), np.float32).ravel()
+
+
+class PersonCheck:
+    """Tells of a box whether one person fills it from head to feet: OpenCV's people SVM on that box alone.
+
+    A quarter of a millisecond a box, where looking for people in a picture takes a hundred times as long. On
+    PETS09 three of four whole people have a positive margin, two of a hundred boxes around their legs, and
+    none around heads or trunks [log].
+    """
+
+    def __init__(self) -> None:
+        self._hog = cv2.HOGDescriptor()
+        self._svm = _people_svm()
+
+    def margin(self, grey: Array, box: tuple[float, float, float, float]) -> float:
+        """Distance from the SVM's plane; above 0 it is a person.
+
+        Args:
+            grey: (h, w) uint8.
+            box: x1, y1, x2, y2 in pixels; parts outside the picture repeat its border.
+        """
+        x1, y1, x2, y2 = box
+        unit = (y2 - y1) / _PERSON  # pixels of the picture to one of the window
+        high, wide = round(_WINDOW[1] * unit), round(_WINDOW[0] * unit)
+        left, top = round((x1 + x2 - wide) / 2), round((y1 + y2 - high) / 2)
+        rows, columns = grey.shape
+        inside = grey[max(top, 0) : max(top + high, 0), max(left, 0) : max(left + wide, 0)]
+        if not inside.size or unit <= 0:
+            return -np.inf
+        over = (max(-top, 0), max(top + high - rows, 0), max(-left, 0), max(left + wide - columns, 0))
+        if any(over):
+            inside = cv2.copyMakeBorder(inside, *over, cv2.BORDER_REPLICATE)
+        method = cv2.INTER_AREA if unit > 1 else cv2.INTER_LINEAR
+        window = cv2.resize(inside, _WINDOW, interpolation=method)
+        return float(np.asarray(self._hog.compute(window)).ravel() @ self._svm[:-1] + self._svm[-1])
 
 
 class HogDetector:
@@ -27,7 +73,7 @@ class HogDetector:
         self.threshold = threshold
         self.confident = max(threshold, 0.7)
         self._hog = cv2.HOGDescriptor()
-        self._hog.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector(), np.float32))
+        self._hog.setSVMDetector(_people_svm())
 
     def __call__(self, image: Array, frame: int) -> tuple[Array, Array]:
         height, width = image.shape[:2]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from tracklearn.store import runtimes
-from tracklearn.store.detect import first_contact, model_files
+from tracklearn.store.detect import first_contact, hub_cache, model_files
 from tracklearn.store.detect.boxes import empty, suppress, tidy
 from tracklearn.store.files import first_line
 from tracklearn.types import Array, Refusal
@@ -127,7 +127,8 @@ class HubDetector:
     processors need torchvision for some of these models.
 
     Args:
-        name: repository name on the Hugging Face hub, or a folder written by `save_pretrained`.
+        name: repository name on the Hugging Face hub, or a folder written by `save_pretrained`. What the
+            hub's cache holds whole is taken from there, without a network.
         threshold: least score; 0.3 if None.
         device: torch device.
     """
@@ -141,13 +142,16 @@ class HubDetector:
         import torch
 
         transformers.utils.logging.disable_progress_bar()
+        # What lies in the cache is taken as it is: the hub is not asked whether it has another by now.
+        folder = Path(name) if Path(name).is_dir() else hub_cache.snapshot(name)
+        place = name if folder is None else str(folder)
         # Code that comes with a model is never run, nor is the user asked whether it may be. And a folder
         # here is all there is: what its settings name elsewhere is not fetched.
-        options = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+        options = {"trust_remote_code": False, "local_files_only": folder is not None}
         try:
-            self._settings = auto.get_image_processor_config(name, **options)
+            self._settings = auto.get_image_processor_config(place, **options)
             model, info = transformers.AutoModelForObjectDetection.from_pretrained(
-                name, output_loading_info=True, **options
+                place, output_loading_info=True, **options
             )
         except OSError as error:
             raise Refusal(f"detector {self.name} is neither here nor reachable: {_REMEDY}") from error

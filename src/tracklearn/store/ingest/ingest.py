@@ -6,7 +6,7 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -36,6 +36,7 @@ def ingest(
     live: Live | None = None,
     progress: Progress | None = None,
     start: Start | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
 
@@ -61,6 +62,7 @@ def ingest(
         start: camera -> when its first video began, or one such moment for each of its videos; of later
             videos, where only the first is given, the creation times in the files tell how much later.
             Without it the creation times are taken, where there are any.
+        tell: told, before the work, which detector "auto" stands for.
 
     Returns:
         `out`.
@@ -84,6 +86,8 @@ def ingest(
         if out.exists():
             return _complete(out, asked.digest)
         refused, jobs = asked.check(device=device, strict=strict), asked.jobs
+        if tell and asked.chosen:
+            tell(asked.chosen)
         with SetWriter(out, resume=resume) as writer:
             todo = list(zip(jobs, asked.part_keys, refused, strict=True))
             _record([item for item in todo if item[0].source.address], writer, out, device, progress)

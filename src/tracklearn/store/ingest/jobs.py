@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tracklearn.store.config import digest
-from tracklearn.store.detect.detector import Detector, open_detector
+from tracklearn.store.detect.detector import Detector, open_detector, resolve
 from tracklearn.store.film.clocks import Start, begin_times
 from tracklearn.store.film.connection import Live
 from tracklearn.store.film.frames import Frames
@@ -38,8 +38,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     detector: str = Field(
-        default="motion",
-        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME or file:PATH ({camera}, {video}: names)",
+        default="auto",
+        description="motion, hog, openvino:PATH, onnx:PATH, hub:NAME, file:PATH ({camera}, {video}: names) "
+        "or auto: hub:NAME where one that is free for any use is cached, else motion [chosen]",
     )
     tracker: str = Field(default="bytetrack", description="bytetrack, sort or ocsort")
     threshold: float | None = Field(
@@ -175,12 +176,16 @@ def jobs_of(
 ) -> list[Job]:
     """The jobs of `ingest`'s arguments, in order; a folder of recordings is one for each file.
 
+    Where a detector is needed, the settings of all have the one that "auto" stands for.
+
     Raises:
         FileNotFoundError, ValueError: as `ingest`, as far as names tell.
     """
     jobs, live = [], live or Live()
     parsed = parse_sources(sources)
     begins = begin_times(parsed, start or {})
+    if any(_to_be_searched(source) for source in parsed):
+        config = config.model_copy(update={"detector": resolve(config.detector)[0]})
     for source, (begin, after) in zip(parsed, begins, strict=True):
         detector = _named(config.detector, source) if source.kind == "video" else ""
         if source.detections is not None:
@@ -192,7 +197,7 @@ def jobs_of(
             except (ValueError, PermissionError) as error:
                 fault = str(error)
         jobs.append(Job(source, config, detector, plan, fault, begin, after, live))
-    films = [job for job in jobs if job.source.kind == "video" and job.source.detections is None]
+    films = [job for job in jobs if _to_be_searched(job.source)]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise Refusal(
             f"detector {config.detector} holds the detections of one video, but there are {len(films)}: "
@@ -200,6 +205,11 @@ def jobs_of(
             "of the file without its ending"
         )
     return jobs
+
+
+def _to_be_searched(source: Source) -> bool:
+    """Whether a detector has to find the people of a source."""
+    return source.kind == "video" and source.detections is None
 
 
 def _named(detector: str, source: Source) -> str:

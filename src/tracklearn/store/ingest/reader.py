@@ -8,6 +8,7 @@ from typing import Any
 
 from tracklearn.store.detect.detector import Detector
 from tracklearn.store.detect.listed import FileDetector
+from tracklearn.store.detect.motion import MotionDetector
 from tracklearn.store.film.clocks import begin_record
 from tracklearn.store.film.frames import DEFAULT_FPS, Frame, Frames, LargerPicture, VideoInfo
 from tracklearn.store.film.live import LiveFrames
@@ -129,6 +130,8 @@ class Reader:
                 self._report(n_frames, total if total is None else max(total, n_frames + 1))
             cutter.close()
             self._report(n_frames, n_frames)
+        if isinstance(boxes, _Tracking):
+            record |= boxes.learned()
         counts = {"frames": n_frames, "broken_frames": frames.broken, "detections": boxes.n_boxes}
         self.counts = counts | cutter.counts
         if source.path.is_dir():
@@ -211,5 +214,10 @@ class _Tracking:
             return []
         return [skip("detections", why, n) for why, n in self.detector.left_out.items()]
 
+    def learned(self) -> dict[str, Any]:
+        return self.detector.account() if isinstance(self.detector, MotionDetector) else {}
+
     def warning(self, info: VideoInfo) -> str:
+        if isinstance(self.detector, MotionDetector):
+            return self.detector.warning()
         return self.detector.warning(info) if isinstance(self.detector, FileDetector) else ""

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tracklearn.store.config import digest
+from tracklearn.store.detect.detector import resolve
 from tracklearn.store.detect.listed import FileDetector
 from tracklearn.store.film.clocks import Start
 from tracklearn.store.film.connection import Live
@@ -26,7 +27,8 @@ class Request:
         sources, config, start, live: as for `ingest.ingest`.
 
     Attributes:
-        config: the settings.
+        config: the settings, with the detector that "auto" stands for where one is needed.
+        chosen: which that is and why, a line for people; "" where nothing was to choose.
         jobs: one for each source, in order; a folder of recordings is one for each file.
 
     Raises:
@@ -41,8 +43,11 @@ class Request:
         start: Start | None = None,
         live: Live | None = None,
     ) -> None:
-        self.config = config or Config()
-        self.jobs = tuple(jobs_of(sources, self.config, start, live))
+        asked = config or Config()
+        self.jobs = tuple(jobs_of(sources, asked, start, live))
+        self.config = self.jobs[0].config
+        resolved = self.config.detector != asked.detector
+        self.chosen = "detector {} ({})".format(*resolve(asked.detector)) if resolved else ""
         self._refused: list[str | None] | None = None
 
     @cached_property
