@@ -1,5 +1,6 @@
 """The report: complete, self-contained, escaped, and robust against thin material."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,7 +11,9 @@ import pytest
 
 from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData, SearchExample
+from tracklearn.app.report.of_run import calibration_of
 from tracklearn.app.report.page import build_report
+from tracklearn.core.calibration import Calibration
 from tracklearn.core.shown import called, part_numbers, worst_mixed
 from tracklearn.types import Tracklets
 
@@ -280,37 +283,32 @@ def test_times_are_those_on_the_wall_where_they_are_known(tmp_path):
     assert " began " not in rendered(bare(), tmp_path).words
 
 
-def calibration(*, separates=True, **more):
-    """As a run's record has it, of distances around 0.3 and 0.9."""
+def calibrations(*names, error=0.04):
+    """What a run's files hold of pairs at distances around 0.3 and 0.9, as the report is given it."""
     rng = np.random.default_rng(0)
-    same, different = (np.sort(rng.normal(m, 0.1, 400)).astype(np.float32) for m in (0.3, 0.9))
-    return {
-        "threshold": 0.61,
-        "joins_below": 0.61 if separates else 0.7,
-        "error": 0.04 if separates else 0.22,
-        "separates": separates,
-        "same": {"n": 400, "0.95": 0.47},
-        "different": {"n": 400, "0.95": 1.07},
-        "distances": {"same": same, "different": different},
-        **more,
-    }
+    kinds = dict(zip(("same", "different"), (rng.normal(m, 0.1, 400) for m in (0.3, 0.9)), strict=True))
+    made = {name: Calibration(name, **kinds, threshold=0.35, error=error) for name in names}
+    arrays = {f"{kind}.{name}": values for name in names for kind, values in kinds.items()}
+    kept = {"calibration": {name: found.to_dict() for name, found in made.items()} | {"lost": {}}}
+    return made, calibration_of(arrays, json.loads(json.dumps(kept)))
 
 
 def test_what_isolation_learned_from_free_pairs_is_drawn_and_told(tmp_path):
-    data = bare(calibration={"mean": calibration(), "nearest": calibration()}, diagnosis=["isolation: hm"])
-    page = rendered(data, tmp_path)
+    made, shown = calibrations("mean", "nearest")
+    assert list(shown) == ["mean", "nearest"]  # "lost" has no distances
+    page = rendered(bare(calibration=shown, diagnosis=["isolation: hm"]), tmp_path)
+    reach = f"{made['nearest'].quantile('same', 0.95):.2f}"
     labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
-    assert "distance of the mean features: pairs of one person and of two people, divided at 0.61" in labels
-    assert (
-        "distance of the two nearest frames: pairs of one person and of two people, divided at 0.47" in labels
-    )
-    assert "nearer than 0.61 are joined to one part: there 4.0 % of either kind" in page.words
-    assert "Frames nearer than 0.47 are grouped: 95 of 100" in page.words
+    ends = "pairs of one person and of two people, divided at"
+    assert f"distance of the mean features: {ends} 0.35" in labels
+    assert f"distance of the two nearest frames: {ends} {reach}" in labels
+    assert "nearer than 0.35 are joined to one part: there 4.0 % of either kind" in page.words
+    assert f"Frames nearer than {reach} are grouped: 95 of 100" in page.words
     assert "400 pairs of one person, 400 of two." in page.words
     assert "isolation: hm" in page.words
-    worse = rendered(bare(calibration={"mean": calibration(separates=False)}), tmp_path).words
-    assert "nearer than 0.70 are joined" in worse
-    assert "overlap too much to be told apart (22 % of the pairs are on the wrong side at 0.61)" in worse
+    worse = rendered(bare(calibration=calibrations("mean", error=0.22)[1]), tmp_path).words
+    assert f"nearer than {reach} are joined" in worse
+    assert "overlap too much to be told apart (22 % of the pairs are on the wrong side at 0.35)" in worse
     assert "known without labels" not in rendered(bare(), tmp_path).words
 
 

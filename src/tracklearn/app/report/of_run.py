@@ -85,7 +85,7 @@ def report(
         similarity=arrays["similarity"],
         features={i: arrays["feature"][owner == i] for i in order},
         rounds=opened.rounds,
-        calibration=_calibration(arrays, isolation),
+        calibration=calibration_of(arrays, isolation),
         diagnosis=isolation.get("diagnosis", ()),
         label=labels[-1] if len(labels) else np.full(len(parts), -1),
         links=next(reversed(opened.kept().values()), {}),
@@ -116,8 +116,15 @@ def report(
     return build_report(data, path)
 
 
-def _calibration(arrays: Mapping[str, Array], isolation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What isolation learned from pairs that are known without labels, with their distances."""
+def calibration_of(arrays: Mapping[str, Array], isolation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What isolation learned from pairs that are known without labels, with their distances.
+
+    Args:
+        arrays, isolation: of `Run.isolation`.
+
+    Returns:
+        `ReportData.calibration`; runs of before kept no distances.
+    """
     return {
         name: {**found, "distances": {kind: arrays[f"{kind}.{name}"] for kind in ("same", "different")}}
         for name, found in isolation.get("calibration", {}).items()
