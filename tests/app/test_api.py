@@ -60,7 +60,7 @@ def test_every_setting_is_listed_with_its_meaning(call):
                 assert found[f"{section}.{name}"]["default"] == value, name
     assert found["tmc.augment.flip"]["default"] == 0.5
     assert all(entry["description"] and entry["type"] for entry in found.values())
-    assert found["tmc.eps_intra"]["presets"] == {"cpu": PRESETS["cpu"]["tmc"]["eps_intra"]}
+    assert found["tmc.eps_intra"]["presets"] == {"cpu": "auto", "gpu": "auto"}
     assert found["tmc.eps_intra"]["origin"].startswith("paper 4.3")
     assert found["tmc.clusters_per_batch"]["type"] == "whole number ≥ 2"
     assert found["network.last_stride"]["type"] == "1 | 2"

@@ -36,6 +36,8 @@ def test_a_side_of_one_is_noise_and_labels_without_a_pair_stay():
     label = np.array([0, 0, 0, 1, 1])
     got, n = split(label, looks([0, 0, 1, 2, 2]), np.array([[0, 2]]))
     assert (n, got.tolist()) == (1, [0, 0, -1, 1, 1])
+    kept, _ = split(label, looks([0, 0, 1, 2, 2]), np.array([[0, 2]]), alone=True)
+    assert kept.tolist() == [0, 0, 1, 2, 2]
     same, none = split(label, looks([0, 0, 1, 2, 2]), np.array([[0, 3]]))
     assert (none, same.tolist()) == (0, label.tolist())
 
@@ -82,3 +84,12 @@ def test_parts_of_one_track_count_once():
     alone = associate(looks(person), k1=4, k2=2, min_samples=3, eps=0.5, track=person)
     assert alone.n_clusters >= 2  # rather clusters of one track than none
     assert any("nobody seems to come back" in line for line in alone.diagnosis)
+
+
+def test_people_who_are_only_seen_side_by_side_are_classes_of_their_own():
+    x = looks(np.zeros(4, int), spread=0.05)
+    everybody = np.array([[i, j] for i in range(4) for j in range(i + 1, 4)])
+    found = associate(x, k1=3, k2=1, min_samples=2, eps=0.6, fit_to_size=False, apart=everybody)
+    assert sorted(found.label.tolist()) == [0, 1, 2, 3]
+    assert found.usable
+    assert any("a class of its own" in line for line in found.diagnosis)

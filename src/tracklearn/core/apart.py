@@ -32,22 +32,26 @@ def without(distance: sparse.csr_array, pair: Array) -> sparse.csr_array:
     return sparse.csr_array((rows.data[kept], rows.indices[kept], start), shape=rows.shape)
 
 
-def split(label: Array, features: Array, pair: Array) -> tuple[Array, int]:
+def split(label: Array, features: Array, pair: Array, *, alone: bool = False) -> tuple[Array, int]:
     """Labels of which no cluster holds a pair; and how many clusters held one.
 
     A cluster is parted at the pair whose features are furthest apart: each of the others goes to the nearer
     side by the mean features, unless somebody of that side is known to be another person. So it goes on
-    inside the sides. A side of a single tracklet is noise: it tells nothing of anybody.
+    inside the sides.
 
     Args:
         label: (n,) int64, cluster of each tracklet, −1 noise.
         features: (n, d) unit rows.
         pair: (p, 2) int, tracklets that are two people.
+        alone: a side of a single tracklet is a cluster too; otherwise it is noise, as it tells nothing of who
+            comes back.
 
     Returns:
         (label (n,) int64, from 0 in the order of the old ones; number of clusters that were split). Time
         O(n d) for each level of splits; memory O(largest cluster · d).
     """
+    if not len(pair):
+        return label, 0
     both = label[pair[:, 0]]
     held = (both >= 0) & (both == label[pair[:, 1]])
     broken = np.unique(both[held])
@@ -60,8 +64,8 @@ def split(label: Array, features: Array, pair: Array) -> tuple[Array, int]:
         side = _sides(np.asarray(features[member], np.float64), inside)
         size = np.bincount(side)
         first = int(np.argmax(size))  # the largest side keeps the number
-        number = np.where(size > 1, fresh + np.arange(len(size)), -1)
-        if size[first] > 1:
+        number = np.where((size > 1) | alone, fresh + np.arange(len(size)), -1)
+        if size[first] > 1 or alone:
             number[first] = value
         fresh += len(size)
         out[member] = number[side]

@@ -281,9 +281,10 @@ def associate(
         return _association(
             label, eps or 0.0, eps or 0.0, adapted, [f"all {n} tracklets look the same: {_COLLAPSED}"]
         )
-    distance, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
-    if apart is not None and len(apart):
-        distance = without(distance, apart)
+    whole, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
+    pairs = np.zeros((0, 2), np.int64) if apart is None else apart
+    distance = without(whole, pairs) if len(pairs) else whole
+    host = np.asarray(on_host(features))
     diagnosis: list[str] = []
     if approximate(n, neighbors) and mode != "mmt" and not is_tensor(features):
         diagnosis.append(f"neighbours of {n} tracklets were found approximately (about 1 in 100 is missed)")
@@ -292,23 +293,25 @@ def associate(
             f"eps from the data would be higher, taken as {EPS_LIMIT}: hardly two tracklets share neighbours"
         )
         start = EPS_LIMIT
-    label = dbscan(distance, start, adapted.min_samples, track)
+    first = dbscan(distance, start, adapted.min_samples, track)
+    label, n_splits = split(first, host, pairs)
     used = start
     if _n_clusters(label) < 2:
         diagnosis.append(_describe(label, start, adapted.min_samples))
-        for try_eps, try_samples, counted in _second_tries(label, start, adapted.min_samples, track):
-            again = dbscan(distance, try_eps, try_samples, counted)
+        second = _second_tries(first, start, adapted.min_samples, track, len(pairs) > 0)
+        for try_eps, try_samples, counted, alone in second:
+            again = dbscan(whole if alone else distance, try_eps, try_samples, counted)
+            again, parted = split(again, host, pairs, alone=alone)
             if _n_clusters(again) >= 2:
-                label, used = again, try_eps
+                label, used, n_splits = again, try_eps, parted
                 diagnosis.append(_describe(label, try_eps, try_samples))
-                if counted is None and track is not None:
+                if alone:
+                    diagnosis.append("only people seen side by side look alike: each is a class of its own")
+                elif counted is None and track is not None:
                     diagnosis.append("these are clusters of single tracks: nobody seems to come back")
                 break
         else:
             diagnosis.append(_advice(label, n))
-    n_splits = 0
-    if apart is not None and len(apart):
-        label, n_splits = split(label, np.asarray(on_host(features)), apart)
     largest = _largest(label)
     if _n_clusters(label) >= 2 and largest > GIANT * n:
         diagnosis.append(
@@ -374,9 +377,12 @@ def _distance_and_eps(
 
 
 def _second_tries(
-    label: Array, eps: float, min_samples: int, track: Array | None
-) -> list[tuple[float, int, Array | None]]:
-    """Further (eps, min_samples, track) for a clustering of fewer than two clusters, mildest first."""
+    label: Array, eps: float, min_samples: int, track: Array | None, apart: bool
+) -> list[tuple[float, int, Array | None, bool]]:
+    """Further (eps, min_samples, track, alone) for a clustering of fewer than two clusters, mildest first.
+
+    `alone`: those who are known to be apart may draw a cluster together, which is then parted.
+    """
     tries: list[tuple[float, int]] = []
     if _one_giant(label):
         steps = int(math.log(1 / EPS_NARROWEST) / math.log(EPS_STEP))
@@ -386,9 +392,11 @@ def _second_tries(
     limit = max(eps, min(EPS_LIMIT, EPS_WIDEST * eps))
     steps = math.ceil(math.log(limit / eps) / math.log(EPS_STEP)) if eps > 0 else 0
     tries += [(min(limit, eps * EPS_STEP**i), min(2, min_samples)) for i in range(1, steps + 1)]
-    found: list[tuple[float, int, Array | None]] = [(*values, track) for values in tries]
+    found: list[tuple[float, int, Array | None, bool]] = [(*values, track, False) for values in tries]
     if track is not None:  # rather clusters of one track than none
-        found += [(*values, None) for values in [(eps, min_samples), *tries]]
+        found += [(*values, None, False) for values in [(eps, min_samples), *tries]]
+    if apart:  # rather a class for each of those seen side by side than none
+        found += [(*values, None, True) for values in [(eps, min_samples), *tries]]
     return found
 
 
