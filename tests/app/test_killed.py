@@ -162,7 +162,7 @@ def torchrun(n, *arguments):
 
 def test_two_processes_of_torchrun_train_the_run_of_one(done, tmp_path):
     settings = [*QUICK, "tmc.isolate=false", "tmc.samples_per_bn=6", "tmc.clusters_per_batch=4"]
-    settings += ["tmc.time_tells=false"]  # whose few clusters hang on the last digit here
+    settings += ["tmc.time_tells=false"]  # two clusters, and batches that two processes normalise otherwise
     options = [part for text in settings for part in ("--set", text)]
     set_path, out = done["out"] / "set", tmp_path / "two"
     code, printed, said = torchrun(
