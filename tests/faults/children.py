@@ -116,6 +116,7 @@ class Children:
             "COLUMNS": "400",
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT))),
             "HF_HUB_OFFLINE": "1",
+            "HF_HUB_CACHE": os.devnull,  # "auto" finds nothing there
             "OPENVINO_TELEMETRY_OPT_OUT": "1",
             "ORT_DISABLE_TELEMETRY": "1",
         }

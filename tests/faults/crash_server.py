@@ -99,6 +99,7 @@ class Server:
         flags = ["-O2", "-shared", "-fPIC", "-o", str(shim), str(SHIM), "-ldl", "-lpthread"]
         subprocess.run(["gcc", *flags], check=True)
         settings = {"LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        settings["HF_HUB_CACHE"] = os.devnull  # "auto" finds nothing there
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.crash_server", str(self.scratch)],
             stdin=subprocess.PIPE,

@@ -83,7 +83,7 @@ class MotionDetector:
         self._min_height, self._max_height = min_height, max_height
         self._size, self._check = PersonSize(), PersonCheck()
         self._zoom = 1.0
-        self._n_pictures = self._n_unsteady = 0
+        self._n_pictures = self._n_unsteady = self._n_boxes = 0
         self._flooded = False
         self._restart()
 
@@ -114,6 +114,7 @@ class MotionDetector:
         box, score = self.people(mask, _edge_strength(grey) - self._background_edges, grey)
         box = box * ([width / mask.shape[1], height / mask.shape[0]] * 2)
         keep = score >= self.threshold
+        self._n_boxes += int(keep.sum())
         return tidy(box[keep], score[keep], image.shape)
 
     @property
@@ -133,7 +134,7 @@ class MotionDetector:
                 f"{self._n_unsteady:,} of {self._n_pictures:,} frames: the detector motion is for cameras "
                 "that do not move, before which some ground stays free; use a trained one (hub:NAME)"
             )
-        if self.law is None:
+        if self.law is None and self._n_boxes:
             n, needed = self._size.n_evidence, PersonSize.NEEDED
             agree = "do not agree" if n >= needed else f"are too few, {needed} are needed"
             return (
