@@ -217,5 +217,6 @@ def _described(set_path: Path, weights: Path | None, truth: dict[str, Path]) -> 
         tracklet=tracklets.tracklet,
         frame=tracklets.frame,
         time=tracklets.time,
+        box=tracklets.box,
         pid=pid,
     )
