@@ -45,8 +45,8 @@ class Config(BaseModel):
     eps_intra: Positive | Literal["auto"] = Field(
         default=0.6,
         description="Radius of isolation; 0.5 for mild noise (r_SW 1.2) [paper 4.3, Table 4]. auto: for "
-        "other networks and crop sizes than the paper's, by pairs that are known without labels, or the "
-        "median distance of adjacent frames where there are too few [chosen].",
+        "other networks and crop sizes than the paper's, the median distance of adjacent frames, or with "
+        "join_intra = auto, by pairs that are known without labels [chosen].",
     )
     min_samples_intra: Count = Field(default=2, description="Density of isolation [chosen].")
     metric: Literal["euclidean", "cosine", "jaccard"] = Field(
@@ -132,11 +132,12 @@ def parts(
 
 def _calibrations(config: Config, features: Array | Tensor, tracklets: Tracklets) -> dict[str, Calibration]:
     """What free pairs tell, by the statistics that the settings ask for; none where there are too few."""
-    asked: list[Statistic] = ["mean"] if config.join_intra == "auto" else []
+    if config.join_intra != "auto":
+        return {}
+    asked: list[Statistic] = ["mean"]
+    # A radius that reaches most of a person's frames is too wide where nothing is joined afterwards.
     if config.eps_intra == "auto" and config.isolation == "dbscan" and config.metric != "jaccard":
         asked.append("nearest")
-    if not asked:
-        return {}
     pairs = free_pairs(tracklets)
     made = ((statistic, calibrate(features, pairs, statistic=statistic)) for statistic in asked)
     return {statistic: value for statistic, value in made if value is not None}
