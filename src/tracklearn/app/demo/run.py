@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from tracklearn.learn.train import Round
 
 # Settings of the demo over those of the CPU preset: a small network from random weights that meets about
-# thirty people in a few minutes. Chosen on worlds of other seeds than the demo's own. Random features tell too
-# little for an isolation that learns from the film: the paper's does better by them (docs/log.md, "real footage").
+# thirty people in a few minutes. Chosen on worlds of other seeds than the demo's own. Random features tell
+# too little for an isolation that learns from the film: the paper's does better by them (docs/log.md, "real
+# footage").
 _PAPERS: dict[str, Any] = {
     "isolation": "dbscan",
     "join_intra": "none",
