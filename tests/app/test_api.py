@@ -102,6 +102,7 @@ def test_a_dry_run_of_everything_says_what_would_be_read(call, sources, tmp_path
     assert lines[0] == "What would be read; nothing is written:"
     assert "frames a second" in lines[1]
     assert lines[3].startswith("  back: left out: not a video that can be decoded")
+    assert "  detector motion (no trained detector" in out
     assert "tmc trains tiny from weights none on cpu" in out
     assert not (tmp_path / "work").exists()
     code, _, err = call("run", *sources, "back=text.mp4", "--out", "work", "--strict", *options)

@@ -79,8 +79,9 @@ def test_the_single_steps_print_one_json_object_each(call, sources, done, tmp_pa
 def test_run_does_it_all_and_only_once(call, sources, tmp_path):
     settings = [part for setting in [*QUICK, "tmc.epochs=1"] for part in ("--set", setting)]
     arguments = ["run", *sources, "--out", tmp_path / "w", "--weights", "none", *settings]
-    code, out, _ = call(*arguments)
+    code, out, err = call(*arguments)
     assert code == 0
+    assert "detector motion (no trained detector" in err
     assert out.splitlines()[-1] == str(tmp_path / "w" / "report.html")
     assert call(*arguments)[0] == 2
     code, out, err = call(*arguments, "--resume", "--json")

@@ -7,6 +7,7 @@ from tracklearn import world
 from tracklearn.app.demo import run as module
 from tracklearn.app.demo.films import worlds
 from tracklearn.app.pipeline import run as pipeline
+from tracklearn.store.detect import hub_cache
 from tracklearn.store.sets import tracklets
 
 WHOLE = {"worlds": worlds, "SETTINGS": module.SETTINGS}
@@ -21,6 +22,8 @@ def small(tmp_path_factory):
     patch.setattr(module, "worlds", lambda seed: (learn, world.Config(people_seed=5, first_pid=6, **size)))
     quick = {"epochs": 2, "iterations": 2, "clusters_per_batch": 4}
     patch.setattr(module, "SETTINGS", {"tmc": quick, "network": {"height": 64, "width": 32}})
+    # What lies in the machine's cache does not make another demo.
+    patch.setattr(hub_cache, "choose", lambda: ("hub:some/detector", "cached"))
     out = tmp_path_factory.mktemp("demo") / "out"
     yield out, module.demo(out, device="cpu")
     patch.undo()

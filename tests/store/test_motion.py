@@ -295,6 +295,16 @@ def test_the_look_of_a_box_outside_the_picture_is_none():
     assert np.isfinite(check.margin(grey, (-10, -20, 30, 90)))
 
 
+def test_where_looks_tell_a_box_that_looks_like_nobody_starts_no_track():
+    detector, mask = MotionDetector(), _mask((40, 40, 24, 62))
+    blank = np.full(mask.shape, 90, np.uint8)
+    assert detector.people(mask, None, blank)[1].tolist() == [1.0]
+    detector._size.looks_tell = True
+    (score,) = detector.people(mask, None, blank)[1]
+    assert score == 0.4 < detector.confident
+    assert detector.people(mask)[1].tolist() == [1.0]
+
+
 # --- what it says -------------------------------------------------------------------------------------
 
 

@@ -149,3 +149,26 @@ def test_another_view_is_learned_soon_after_the_picture_has_changed():
     assert size.n_evidence == 50
     add(size, people(120, offset=60, slope=0.5, seed=5), seen=True)
     assert size.law.at(200)[0] == pytest.approx(160, rel=0.05)
+
+
+def test_looks_tell_where_the_detector_mostly_knows_those_who_agree_with_the_law():
+    size = PersonSize()
+    add(size, people(19), seen=True)
+    assert not size.looks_tell
+    add(size, fragments(500), seen=False)  # nobody whom it should have known
+    add(size, people(20, seed=2), seen=False)
+    add(size, people(11, seed=3), seen=True)
+    assert size.law.seen
+    assert size.looks_tell
+    other = PersonSize()
+    add(other, people(60, seed=4), seen=False)
+    add(other, people(25, seed=5), seen=True)
+    assert other.law.seen
+    assert not other.looks_tell
+
+
+def test_a_fragment_that_agrees_by_chance_does_not_widen_the_rows_that_are_known():
+    by_chance = np.array([[30.0, 19.0, 7.0]])  # on the line, far above everybody
+    law = fit(np.concatenate([people(300), by_chance]))
+    assert law.lowest > 100
+    assert not law.knows(30)

@@ -93,7 +93,7 @@ def find(mask: Array, edges: Array | None, *, least_area: float) -> tuple[list[B
 def _outline_mean(mask: Array, label: Array, edges: Array, n: int) -> Array:
     """(n,) mean of `edges` along the outline of each of n components, a pixel to either side."""
     kernel = np.ones((3, 3), np.uint8)
-    outline = np.flatnonzero(cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, kernel))
+    outline = np.flatnonzero(cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, kernel).view(bool))
     near = cv2.dilate(label, kernel).ravel()[outline]
     total = np.bincount(near, edges.ravel()[outline], minlength=n)
     return total / np.maximum(np.bincount(near, minlength=n), 1)

@@ -57,12 +57,15 @@ class Light:
         worn = agreed < _WORN * self._agreed or not self._agreed
         self._agreed = max(agreed, self._agreed)
         if worn:
-            scored = [(_agreement(table, now, then), table) for table in (None, self._table)]
+            scored = [(agreed, self._table)]
             usual = np.median((then + 1.0) / (now + 1.0), axis=0)
             if np.abs(usual - 1).max() <= _SUDDEN:
                 made = _tables(now, then, usual)
                 scored.append((_agreement(made, now, then), made))
             self._agreed, self._table = max(scored, key=lambda each: each[0])
+            bare = _agreement(None, now, then)
+            if bare >= _WORN * self._agreed:  # nearly as good, and nothing to do
+                self._agreed, self._table = bare, None
         return picture if self._table is None else cv2.LUT(picture, self._table[None])
 
 
