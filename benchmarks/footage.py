@@ -1,6 +1,7 @@
 """What a training makes of real footage, from tracks to persons: before, and with each thing that was added.
 
     python -m benchmarks.footage --cache DIR [--data DIR] [--only NAME …] [--variants NAME …] [--out DIR]
+    python -m benchmarks.footage --cache DIR --methods [--only NAME …] [--out DIR]
 
 Material, made once and kept in DIR: pets09 and MOT17-09 (`--data`) with the detector retail-0013 and with
 motion, and generated worlds 11, 12 and 13; ByteTrack everywhere. Variants are settings over the `cpu` preset;
@@ -12,6 +13,11 @@ clustered parts that show their cluster's majority (clusters with several parts 
 several parts that are all of one track; F1 of pairs of tracks, each by the cluster of most of its crops, to
 their persons; re-entry mAP (pets09, 16 visits), or mAP on the other people of a world. Truth is opened after
 training alone. Prints the table, writes footage.json.
+
+With --methods: UGA, MMT and MSPLR on the worlds, with and without that isolation, from the demo's random
+start (MSPLR learns from a labelled world of other cameras first). Links are UGA's last graph, or the pairs of
+parts of different cameras in one cluster; precision: of links between known people; recall: of the
+combinations of a person and two cameras; F1 of pairs and mAP as above. Writes footage_methods.json.
 """
 
 from __future__ import annotations
@@ -29,12 +35,12 @@ from benchmarks import measure
 from benchmarks.real_video import cluster_purity, read_persons, visits
 from tracklearn import world
 from tracklearn.app.demo import run as demo
-from tracklearn.app.demo.films import cut, worlds, write_videos
+from tracklearn.app.demo.films import cut, source_world, worlds, write_videos
 from tracklearn.app.judge.rates import match_truth, retrieval
 from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
 from tracklearn.app.pipeline.plan import plan_training, starting_networks
 from tracklearn.app.pipeline.training import train
-from tracklearn.core import noise
+from tracklearn.core import graph, noise
 from tracklearn.core.isolate import adjacent_similarity, typical_step
 from tracklearn.core.labels import one_track
 from tracklearn.core.noise import tracklet_pid
@@ -95,6 +101,16 @@ REAL = (
     "1 + 2 + 4",
     "1 to 4",
 )
+# Another method, with and without isolation: its name, and settings.
+_METHOD_CUT = ["isolate=true", *_CUT, "eps_intra=auto"]
+METHODS: dict[str, tuple[str, list[str]]] = {
+    "UGA": ("uga", ["isolate=false"]),
+    "UGA, isolated": ("uga", _METHOD_CUT),
+    "MMT": ("mmt", ["isolate=false", "time_tells=true"]),
+    "MMT, isolated": ("mmt", [*_METHOD_CUT, "isolate_every=5", "time_tells=true"]),
+    "MSPLR": ("msplr", ["isolate=false", "time_tells=true"]),
+    "MSPLR, isolated": ("msplr", [*_METHOD_CUT, "time_tells=true"]),
+}
 MADE = ("before", "free pairs (2)", "isolated again (3)", "time (4)", "2 + 3", "2 + 4", "2 to 4")
 
 
@@ -112,6 +128,15 @@ def clip(name: str, cache: Path, data: Path) -> tuple[Path, Truth, dict[int, int
     for visit, own in person.items():
         known[truth.pid == visit] = own
     return path, Truth(known), person
+
+
+def source_of(seed: int, cache: Path) -> Path:
+    """The labelled set that a method which adapts learns from first."""
+    folder = cache / f"world-{seed}"
+    if not (folder / "source").exists():
+        write_videos(source_world(seed), folder / "source.films")
+        cut(folder / "source.films", folder / "source", progress=None)
+    return folder / "source"
 
 
 def made_world(seed: int, cache: Path) -> tuple[Path, Truth, Path]:
@@ -132,14 +157,23 @@ def made_world(seed: int, cache: Path) -> tuple[Path, Truth, Path]:
 
 
 def trained(
-    set_path: Path, out: Path, variant: str, weights: Path | None, *, method: str = "tmc", seed: int = 0
+    set_path: Path,
+    out: Path,
+    settings: list[str],
+    weights: Path | None,
+    *,
+    method: str = "tmc",
+    source: Path | None = None,
+    seed: int = 0,
 ) -> Run:
     """The run of a variant; an existing one goes on, or is taken as it is.
 
     Args:
+        settings: of the method.
         weights: to start from; None: the demo's random network and settings.
+        source: labelled set to learn from first.
     """
-    settings = [f"{method}.{one}" for one in VARIANTS[variant][1]]
+    settings = [f"{method}.{one}" for one in settings]
     if weights is not None:
         size = (256, 128) if "osnet" in weights.name else (128, 64)
         settings += [f"network.height={size[0]}", f"network.width={size[1]}"]
@@ -149,6 +183,7 @@ def trained(
         return plan_training(
             set_path,
             method=method,
+            source=source,
             weights="none" if weights is None else str(weights),
             preset="cpu",
             device="cpu",
@@ -256,6 +291,45 @@ def world_map(run: Run, others: Path) -> Row:
     return found
 
 
+def links(run: Run, set_path: Path, truth: Truth) -> Row:
+    """What ground truth says of a method's links between cameras."""
+    parts = isolated(run, open_set(set_path))
+    pid = tracklet_pid(parts, truth)
+    kept = run.kept().get(len(run.labels) - 1, {})
+    if {"start", "to", "weight"} <= kept.keys():
+        made = graph.Graph(kept["start"], kept["to"], kept["weight"])
+    else:
+        made = _joined(np.asarray(run.labels[-1], np.int64), parts.camid)
+    precision, recall = graph.precision_recall(made, pid, parts.camid)
+    rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet])
+    opened = open_set(set_path)
+    return {
+        "parts": len(parts),
+        "dropped": float((run.isolation()[0]["part"] < 0).mean()),
+        "impure": noise.impure_fraction(parts.tracklet, truth.pid[parts.crop]),
+        "r_FM": rates.r_FM,
+        "r_SW": rates.r_SW,
+        "link precision": precision,
+        "link recall": recall,
+        "pair F1": pair_f1(opened.tracklets, parts, np.asarray(run.labels[-1], np.int64), truth.pid),
+    }
+
+
+def _joined(label: Array, camid: Array) -> graph.Graph:
+    """An edge between any two tracklets of different cameras with one label."""
+    to = [
+        np.flatnonzero((label == label[i]) & (camid != camid[i])) if label[i] >= 0 else np.empty(0, np.int64)
+        for i in range(len(label))
+    ]
+    start = np.concatenate([[0], np.cumsum([len(own) for own in to])])
+    return graph.Graph(start, np.concatenate(to), np.ones(start[-1], np.float32))
+
+
+METHOD_COLUMNS = (
+    ("parts", 1, "d"), ("dropped", 100, ".1f"), ("impure", 100, ".1f"), ("r_FM", 1, ".2f"),
+    ("r_SW", 1, ".2f"), ("link precision", 1, ".2f"), ("link recall", 1, ".2f"),
+    ("pair F1", 1, ".2f"), ("mAP before", 100, ".1f"), ("mAP", 100, ".1f"),
+)  # fmt: skip
 COLUMNS = (
     ("tracks", 1, "d"), ("parts", 1, "d"), ("parts a track", 1, ".1f"), ("parts a person", 1, ".2f"),
     ("dropped", 100, ".1f"), ("impure before", 100, ".1f"), ("impure", 100, ".1f"), ("r_FM", 1, ".2f"),
@@ -264,16 +338,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(found: dict[str, dict[str, Row]]) -> str:
+def table(found: dict[str, dict[str, Row]], columns: Any = COLUMNS) -> str:
     """One table a set."""
     pages = []
     for name, rows in found.items():
-        head = "| " + " | ".join([name, *(column for column, _, _ in COLUMNS)]) + " |"
-        lines = [head, "|" + "---|" * (len(COLUMNS) + 1)]
+        head = "| " + " | ".join([name, *(column for column, _, _ in columns)]) + " |"
+        lines = [head, "|" + "---|" * (len(columns) + 1)]
         for variant, row in rows.items():
             cells = [
                 format(row[c] * scale if scale > 1 else row[c], kind) if row.get(c) is not None else ""
-                for c, scale, kind in COLUMNS
+                for c, scale, kind in columns
             ]
             lines.append("| " + " | ".join([variant, *cells]) + " |")
         pages.append("\n".join(lines))
@@ -291,33 +365,57 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="sets, by name")
     parser.add_argument("--variants", nargs="*", help="of VARIANTS; by default those that fit the set")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--methods", action="store_true", help="UGA, MMT and MSPLR on the worlds")
     given = parser.parse_args()
+    stem = "footage_methods" if given.methods else "footage"
     found: dict[str, dict[str, Row]] = {}
-    kept = given.cache / "footage.json"
+    kept = given.cache / f"{stem}.json"
     if kept.is_file():
         found = read_json(kept)["rows"]
-    names = [*CLIPS, *(f"world {seed}" for seed in WORLDS)]
-    for name in names if not given.only else given.only:
-        real = name in CLIPS
-        for variant in given.variants or (REAL if real else MADE):
+    made = [f"world {seed}" for seed in WORLDS]
+    for name in given.only or (made if given.methods else [*CLIPS, *made]):
+        for variant in given.variants or _variants(name, given.methods):
             if variant in found.get(name, {}):
                 continue
             out = given.cache / name.replace(", ", "-").replace(" ", "-") / variant.replace(" ", "")
-            if real:
-                set_path, truth, person = clip(name, given.cache, given.data)
-                weights = given.data / (OSNET if VARIANTS[variant][0] else MOBILENET)
-                run = trained(set_path, out, variant, weights)
-                row = judge(run, set_path, truth) | (reentry(run, given.data, person) if person else {})
-            else:
-                set_path, truth, others = made_world(int(name.split()[1]), given.cache)
-                run = trained(set_path, out, variant, None, seed=int(name.split()[1]))
-                row = judge(run, set_path, truth) | world_map(run, others)
+            make = _method if given.methods else _row
+            row = make(name, variant, out, given)
             found.setdefault(name, {})[variant] = row
             print(name, variant, measure.to_json(row), flush=True)
             write_json(kept, {"rows": found, "machine": measure.machine()})
-    print(table(found))
+    print(table(found, METHOD_COLUMNS if given.methods else COLUMNS))
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "footage.json", {"rows": found, "machine": measure.machine()})
+    write_json(given.out / f"{stem}.json", {"rows": found, "machine": measure.machine()})
+
+
+def _variants(name: str, methods: bool) -> Any:
+    if methods:
+        return METHODS
+    return REAL if name in CLIPS else MADE
+
+
+def _row(name: str, variant: str, out: Path, given: argparse.Namespace) -> Row:
+    """TMC on a clip or a world."""
+    learned, settings = VARIANTS[variant]
+    if name not in CLIPS:
+        seed = int(name.split()[1])
+        set_path, truth, others = made_world(seed, given.cache)
+        run = trained(set_path, out, settings, None, seed=seed)
+        return judge(run, set_path, truth) | world_map(run, others)
+    set_path, truth, person = clip(name, given.cache, given.data)
+    run = trained(set_path, out, settings, given.data / (OSNET if learned else MOBILENET))
+    return judge(run, set_path, truth) | (reentry(run, given.data, person) if person else {})
+
+
+def _method(name: str, variant: str, out: Path, given: argparse.Namespace) -> Row:
+    """Another method on a world."""
+    cache = given.cache
+    seed = int(name.split()[1])
+    method, settings = METHODS[variant]
+    set_path, truth, others = made_world(seed, cache)
+    source = source_of(seed, cache) if method == "msplr" else None
+    run = trained(set_path, out, settings, None, method=method, source=source, seed=seed)
+    return links(run, set_path, truth) | world_map(run, others)
 
 
 if __name__ == "__main__":
