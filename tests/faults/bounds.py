@@ -47,13 +47,18 @@ def ingest_by_length(children: Children, folder: Path, short: int, long: int) ->
     peaks = []
     for seconds in (short, long):
         film = material.film(folder / f"{seconds}.mp4", seconds=seconds)
-        outcome = children.command(
-            "ingest", f"door={film.with_suffix('.txt')}+{film}", "--out", folder / f"set{seconds}", cpu=600
-        )
-        peaks.append(outcome.peak)
-        if outcome.code:
-            row.add(outcome.fault or outcome.said, film.name)
-            return row
+        tried = []
+        # The lower of two: what allocators keep differs by 25 MiB from one process to the next.
+        for number in range(2):
+            out = folder / f"set{seconds}-{number}"
+            outcome = children.command(
+                "ingest", f"door={film.with_suffix('.txt')}+{film}", "--out", out, cpu=600
+            )
+            tried.append(outcome.peak)
+            if outcome.code:
+                row.add(outcome.fault or outcome.said, film.name)
+                return row
+        peaks.append(min(tried))
     row.note = " and ".join(f"{peak >> 20} MiB" for peak in peaks)
     row.add("grows" if peaks[1] - peaks[0] > GROWTH else "", row.note)
     return row
