@@ -131,6 +131,8 @@ def histogram(
                     if count:
                         axes.text(px, count + most * 0.015, f"{count:,.0f}", ha="center", va="bottom", size=9)
         axes.set_xticks(at, labels)
+        if sum(map(len, labels)) > 25:  # or neighbours would touch
+            axes.tick_params(axis="x", labelsize=8.5)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, max(most, 1) * 1.16))
         if len(groups) > 1:
