@@ -126,7 +126,8 @@ def clip(name: str, cache: Path, data: Path) -> tuple[Path, Truth, dict[int, int
     config = ingest.Config(detector=f"openvino:{data / detector}" if detector else "motion")
     path = cache / name.replace(", ", "-") / "set"
     source = Source(data / "video" / f"{stem}.mp4", camera=stem)
-    ingest.ingest([source], path, config=config, resume=True)
+    if not (path / "manifest.json").is_file():
+        ingest.ingest([source], path, config=config, resume=True)
     persons = data / "video" / f"{stem}.persons.txt"
     person = read_persons(persons) if persons.is_file() else {}
     truth = match_truth(open_set(path), {stem: read_boxes(data / "video" / f"{stem}.gt.txt")})
