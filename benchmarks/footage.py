@@ -86,12 +86,6 @@ VARIANTS: dict[str, tuple[bool, list[str]]] = {
     "1 + 2 + 3": (True, [*_NEW, *_CUT, "isolate_every=5"]),
     "1 + 2 + 4": (True, [*_NEW, *_CUT, "time_tells=true"]),
     "1 to 4": (True, [*_NEW, *_CUT, "isolate_every=5", "time_tells=true"]),
-    # Two tries at purer clusters.
-    "1 to 4, narrower": (
-        True,
-        [*_NEW, *_CUT, "isolate_every=5", "time_tells=true", "rho=0.0008"],
-    ),
-    "1 to 4, longer": (True, [*_NEW, *_CUT, "isolate_every=5", "time_tells=true", "epochs=20"]),
     # Worlds start from random weights.
     "2 + 3": (False, [*_NEW, *_CUT, "isolate_every=5"]),
     "2 + 4": (False, [*_NEW, *_CUT, "time_tells=true"]),

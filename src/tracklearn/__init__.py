@@ -29,6 +29,7 @@ _NAMES = {
     "mmt": "tracklearn.learn.methods.mmt:",
     "uga": "tracklearn.learn.methods.uga:",
     "msplr": "tracklearn.learn.methods.msplr.method:",
+    "cap": "tracklearn.learn.methods.cap:",
     "register": "tracklearn.learn.methods.named:register",
     "Tracklets": "tracklearn.types:Tracklets",
     "Crops": "tracklearn.types:Crops",

@@ -29,7 +29,7 @@ def test_settings_of_every_method_by_name_and_by_type(sources, tmp_path):
     )
     assert run.finished
     assert (run.manifest["method"], len(run.rounds)) == ("tmc", 1)
-    for module in (tl.tmc, tl.mmt, tl.uga, tl.msplr):
+    for module in (tl.tmc, tl.mmt, tl.uga, tl.msplr, tl.cap):
         assert module.method(module.Config()).stages
 
 

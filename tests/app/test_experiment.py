@@ -172,6 +172,15 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
         experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path})
     with pytest.raises(ValueError, match="--root prid2011: this experiment does not use it; it needs mars"):
         experiment.run(table3, tmp_path / "out", roots={"mars": tmp_path, "PRID-2011": tmp_path})
+    adapt, roots = files.read(files.find("market-adapt")), {"market1501": tmp_path}
+    with pytest.raises(ValueError, match=r"weights msmt17 need their file, .*: --weights msmt17=FILE"):
+        experiment.run(adapt, tmp_path / "out", roots=roots)
+    with pytest.raises(
+        ValueError, match="--weights market: this experiment does not use it; its weights are"
+    ):
+        experiment.run(adapt, tmp_path / "out", roots=roots, weights={"market": tmp_path})
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth is not there"):
+        experiment.run(adapt, tmp_path / "out", roots=roots, weights={"msmt17": tmp_path / "nowhere.pth"})
     unknown = SMALL.replace("seeds = [3]", 'seeds = [3]\nmethod = "none"')
     with pytest.raises(ValueError, match="method 'none' is not there yet: this program has tmc"):
         experiment.run(made(tmp_path, unknown), tmp_path / "out")
@@ -267,6 +276,28 @@ def test_purity_counts_what_lies_with_another_person(finished):
     assert figures["r_SW"] == pytest.approx(np.mean([len(c) for c in held.values()]))
     assert figures["dropped"] == pytest.approx(1 - tracklets.n_crops / open_set(cell / "set").n_crops)
     assert found["cells"][1]["scores"]["impure"] == figures["impure"]
+
+
+def test_a_cell_tells_its_minutes_and_memory(finished):
+    _, _, found = finished
+    for cell in found["cells"]:
+        assert 0 < cell["scores"]["minutes"] == cell["seconds"]["train"] / 60
+        assert 0.05 < cell["scores"]["memory"] < 24
+
+
+def test_weights_that_a_grid_has_a_name_for_come_from_a_file(finished, tmp_path):
+    out, _, _ = finished
+    file = next(out.glob("cells/*/run/weights.safetensors"))
+    named = SMALL.replace('weights = "none"', 'weights = "mine"').replace(
+        "[settings]", '[weight_files]\nmine = "of an earlier run"\n[settings]'
+    )
+    grid = made(tmp_path, named.replace('["clean", { fragmentation = 1.5, switch = 1.2 }]', '["clean"]'))
+    shutil.copytree(out / "data", tmp_path / "out" / "data")
+    found = experiment.run(grid, tmp_path / "out", weights={"mine": file}, device="cpu", resume=True)
+    (cell,) = found["cells"]
+    assert cell["status"] == "done"
+    run = Run(next((tmp_path / "out").glob("cells/*/run")))
+    assert run.manifest["weights"]["name"] == "weights.safetensors"
 
 
 def test_a_finished_cell_is_not_run_again(finished, tmp_path):

@@ -192,7 +192,7 @@ def test_msplr_keeps_crops_of_both_sets(done, labelled):
         ("tmc", ("--source", "SOURCE"), "method tmc does not learn from a labelled source set"),
         ("msplr", ("--source", "nowhere"), "no such tracklet set"),
         ("uga", ("--set", "uga.nodes=3"), "setting uga.nodes is unknown"),
-        ("gossip", (), "method 'gossip' is unknown: choose one of tmc, mmt, uga, msplr"),
+        ("gossip", (), "method 'gossip' is unknown: choose one of tmc, mmt, uga, msplr, cap"),
     ],
 )
 def test_refusals(done, call, labelled, method, options, message):

@@ -446,6 +446,16 @@ class TestAssociate:
         (line,) = found.diagnosis
         assert line.startswith("the largest of 2 clusters holds 5 of 8 tracklets")
 
+    def test_eps_from_the_data_can_be_narrowed_and_a_given_one_not(self):
+        x = np.random.default_rng(3).normal(size=(200, 16))
+        x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+        whole, narrow = associate(x), associate(x, eps_share=0.5)
+        assert narrow.start_eps == pytest.approx(whole.start_eps / 2)
+        assert associate(x, eps=0.3, eps_share=0.5).start_eps == 0.3
+        for share in (0, 2.1):
+            with pytest.raises(ValueError, match="eps_share"):
+                associate(x, eps_share=share)
+
     def test_eps_from_the_data_is_capped(self):
         x = unit(np.random.default_rng(0).normal(size=(60, 64)))
         found = associate(x, k1=2, k2=1, rho=0.9, fit_to_size=False)

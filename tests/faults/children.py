@@ -43,7 +43,7 @@ _WARM = (
         "tracklearn.store.gallery.folder",
     ),
     *("tracklearn.store.benchmarks", "tracklearn.store.detect.motion", "tracklearn.store.film.track"),
-    *(f"tracklearn.learn.methods.{name}" for name in ("tmc", "mmt", "uga", "msplr")),
+    *(f"tracklearn.learn.methods.{name}" for name in ("tmc", "mmt", "uga", "msplr", "cap")),
     *(
         f"tracklearn.core.kernels.{name}"
         for name in ("isolate", "jaccard", "neighbors", "cluster", "pictures")

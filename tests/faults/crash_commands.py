@@ -26,6 +26,7 @@ _SETTINGS = {
         *("msplr.source_epochs=1", "msplr.max_steps=2", "msplr.step_epochs=1", "msplr.frozen_epochs=0"),
         *("msplr.iterations=2", "msplr.clusters_per_batch=2", "msplr.structure=100", "msplr.min_cameras=1"),
     ],
+    "cap": ["cap.epochs=2", "cap.iterations=2", "cap.proxies_per_batch=4", "cap.inter_from=1"],
 }
 _INGEST = ("--set", "ingest.min_length=2", "--set", "ingest.min_box_height=8")
 
@@ -274,6 +275,7 @@ CASES: dict[str, Callable[[Lab], Case]] = {
     "train-mmt": _train("mmt"),
     "train-uga": _train("uga"),
     "train-msplr": _train("msplr"),
+    "train-cap": _train("cap"),
     "evaluate": _evaluate,
     "datasets": _datasets,
     "noise-simulate": _simulate,

@@ -51,6 +51,7 @@ _PRELOAD = [
     "tracklearn.learn.methods.mmt",
     "tracklearn.learn.methods.uga",
     "tracklearn.learn.methods.msplr",
+    "tracklearn.learn.methods.cap",
     "tracklearn.store.benchmarks",
     "tracklearn.store.gallery.folder",
     "tracklearn.store.ingest.ingest",

@@ -19,7 +19,7 @@ from tests.faults.table import Row, table
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.types import Array
 
-METHODS = ("tmc", "mmt", "uga", "msplr")
+METHODS = ("tmc", "mmt", "uga", "msplr", "cap")
 SOURCED = "msplr from a labelled source"
 QUICK_CASES = (("uga", "one camera"),)
 TIME = 300  # seconds of processor time for a training of this size: some hundred times what it takes

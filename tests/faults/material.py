@@ -22,6 +22,7 @@ QUICK = {
         *("msplr.source_epochs=1", "msplr.step_epochs=2", "msplr.frozen_epochs=1", "msplr.max_steps=1"),
         *("msplr.iterations=2", "msplr.clusters_per_batch=4"),
     ],
+    "cap": ["cap.epochs=2", "cap.iterations=2", "cap.proxies_per_batch=4", "cap.inter_from=1"],
 }
 SIZE = ["network.height=64", "network.width=32"]
 

@@ -92,6 +92,7 @@ def test_a_method_is_found_by_its_settings_and_its_subclasses_too():
     assert method_of(tl.uga.Config()) == "uga"
     assert method_of(tl.mmt.Config()) == "mmt"
     assert method_of(tl.msplr.Config()) == "msplr"
+    assert method_of(tl.cap.Config()) == "cap"
     with pytest.raises(ValueError, match="belong to no method"):
         method_of({})
     with pytest.raises(ValueError, match="cannot be called 'tmc'"):

@@ -34,6 +34,7 @@ def test_defaults_are_the_papers():
         "k2": 6,
         "jaccard": "tracklearn",
         "rho": 1.6e-3,
+        "eps_share": 1,
         "min_samples": 4,
         "neighbors": "exact",
         "fit_to_size": True,

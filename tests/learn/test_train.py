@@ -596,7 +596,7 @@ def test_bfloat16_learns_on_cuda(easy, compiled):
     assert events[-2].losses["total"] < events[2].losses["total"]
 
 
-@pytest.mark.parametrize("name", ["tmc", "mmt", "uga", "msplr"])
+@pytest.mark.parametrize("name", ["tmc", "mmt", "uga", "msplr", "cap"])
 def test_a_method_that_does_not_look_at_features_first_waits_for_a_sample_only(
     people, small, name, monkeypatch
 ):

@@ -126,3 +126,21 @@ def test_where_nobody_says(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the system does not tell what is available")
 def test_this_machine():
     assert 1e8 < memory.available() <= memory.total()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc that counts peaks")
+def test_the_peak_begins_anew():
+    memory.reset_peak()
+    before = memory.peak()
+    block = bytearray(64 << 20)
+    block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
+    high = memory.peak()
+    assert high >= before + (60 << 20)
+    del block
+    memory.reset_peak()
+    assert memory.peak() < high
+
+
+def test_no_peak_where_nobody_tells_it(tmp_path):
+    assert memory.peak(machine(tmp_path)) is None
+    memory.reset_peak(tmp_path / "nowhere")

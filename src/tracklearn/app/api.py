@@ -47,9 +47,9 @@ def train(
     Args:
         tracklets: path of a tracklet set.
         config: settings of a method, for example `tracklearn.tmc.Config(epochs=10)`; which method runs
-            follows from it (`uga`, `mmt` and `msplr` likewise, a subclass of one, or the settings of a method
-            that `tracklearn.register` made known). The preset's TMC settings, changed by `settings`, when
-            None. The class's own defaults are the paper's, for its crop size and GPUs.
+            follows from it (`uga`, `mmt`, `msplr` and `cap` likewise, a subclass of one, or the settings of a
+            method that `tracklearn.register` made known). The preset's TMC settings, changed by `settings`,
+            when None. The class's own defaults are the paper's, for its crop size and GPUs.
         out: run folder to write.
         network: backbone and input size; the preset's when None.
         source: labelled tracklet set that MSPLR learns from first, its truth beside it.

@@ -226,6 +226,7 @@ def associate(
     rho: float = 1.6e-3,
     min_samples: int = 4,
     eps: float | None = None,
+    eps_share: float = 1.0,
     mode: Mode = "tracklearn",
     neighbors: Method = "exact",
     fit_to_size: bool = True,
@@ -252,6 +253,7 @@ def associate(
         k1, k2: as in `jaccard_distance`. rho: as in `data_dependent_eps`. min_samples: as in `dbscan`.
         eps: DBSCAN radius, 0-1; None takes it from the data, at most 0.95. Give the first round's
             `start_eps` to later rounds.
+        eps_share: what an eps from the data is multiplied by.
         mode: convention of the Jaccard distance.
         neighbors: how neighbours are found, as `method` of `neighbors.k_nearest`; where that is by
             approximation, the diagnosis says so.
@@ -270,6 +272,8 @@ def associate(
     """
     if eps is not None and not 0 <= eps <= 1:
         raise Refusal(f"eps is {eps}, expected a Jaccard distance in 0-1")
+    if not 0 < eps_share <= 2:
+        raise Refusal(f"eps_share is {eps_share}, expected a number in (0, 2]")
     n = len(features)
     adapted = adapt(n, k1=k1, k2=k2, min_samples=min_samples, rho=rho)
     if not fit_to_size:
@@ -282,6 +286,8 @@ def associate(
             label, eps or 0.0, eps or 0.0, adapted, [f"all {n} tracklets look the same: {_COLLAPSED}"]
         )
     whole, start = _distance_and_eps(features, adapted, eps, mode, neighbors)
+    if eps is None:
+        start *= eps_share
     pairs = np.zeros((0, 2), np.int64) if apart is None else apart
     distance = without(whole, pairs) if len(pairs) else whole
     host = np.asarray(on_host(features))

@@ -75,9 +75,13 @@ class Fit:
         self.pairs = pairs
         device = pairs.device
         self.heads = [stage.head(features, assigned.labels).to(device) for _ in pairs.students]
-        self.mean_heads = [] if stage.alpha is None else [teacher.teacher_of(head) for head in self.heads]
-        means, live = [*pairs.teachers, *self.mean_heads], [*pairs.students, *self.heads]
-        self.average = None if stage.alpha is None else teacher.Average(zip(means, live, strict=True))
+        taught = stage.alpha is not None and stage.teaches
+        self.mean_heads = [teacher.teacher_of(head) for head in self.heads] if taught else []
+        pairing = [
+            *zip(pairs.teachers, pairs.students, strict=True),
+            *zip(self.mean_heads, self.heads, strict=taught),
+        ]
+        self.average = None if stage.alpha is None else teacher.Average(pairing, buffers=not taught)
         self.optimisers = [
             o for s, h in zip(pairs.students, self.heads, strict=True) for o in stage.optimise(s, h)
         ]
@@ -133,19 +137,25 @@ class Fit:
                     every = min(
                         stage.assign_every, stage.rounds - within // stage.assign_every * stage.assign_every
                     )
-                    moment = Moment(within % stage.assign_every, every, self.iteration, len(plan))
+                    moment = Moment(within % stage.assign_every, every, self.iteration, len(plan), within)
                     stage.schedule(pairs.students, self.optimisers, moment)
-                self._step(images, plan.tracklet[self.iteration], n_frames, own, generator)
+                self._step(images, plan.tracklet[self.iteration], n_frames, own, generator, within)
                 self.iteration += 1
                 progress("training", self.iteration, len(plan))
                 yield self.iteration
 
     def _step(
-        self, images: Tensor, tracklet: Array, n_frames: int, own: slice, generator: torch.Generator
+        self,
+        images: Tensor,
+        tracklet: Array,
+        n_frames: int,
+        own: slice,
+        generator: torch.Generator,
+        epoch: int,
     ) -> None:
         """One batch: losses, gradients, students, teachers."""
         pairs, stage = self.pairs, self.stage
-        target = _target(tracklet, self.assigned.labels, self.aux, pairs.device)
+        target = _target(tracklet, self.assigned.labels, self.aux, pairs.device, epoch)
         students, teachers = self._views(images, target.label, n_frames, own, generator)
         terms = stage.objective(students, teachers, target)
         total = torch.stack([w * terms[name] for name, w in stage.weights.items()]).sum()
@@ -156,6 +166,10 @@ class Fit:
             optimiser.zero_grad(set_to_none=True)
         if self.average is not None and stage.alpha is not None:
             self.average.update(step=pairs.step, alpha=stage.alpha)
+        if stage.remember is not None:
+            with torch.no_grad():
+                for head, view in zip(self.heads, students, strict=True):
+                    stage.remember(head, view, target)
         pairs.step += 1
         # Sums stay on the device: reading them every iteration would make a GPU wait.
         for name, term in {**terms, "total": total}.items():
@@ -204,15 +218,26 @@ class Fit:
         self.plan = None
         return losses, losses.pop("accuracy", float(self.right) / (n * len(self.heads)))
 
+    def remembered(self) -> dict[str, Array]:
+        """What the optimisers remember: copies."""
+        out: dict[str, Array] = {}
+        for k, optimiser in enumerate(self.optimisers):
+            for i, values in optimiser.state_dict()["state"].items():
+                out |= {f"{k}.{i}.{name}": _array(v) for name, v in _tensors(values)}
+        return out
+
+    def recall(self, arrays: dict[str, Array]) -> None:
+        """Give the optimisers back what `remembered` gave."""
+        for k, optimiser in enumerate(self.optimisers):
+            _remember(optimiser, section(arrays, f"{k}."))
+
     def arrays(self) -> dict[str, Array]:
         """Everything here that a State must hold, by names that begin with `fit.`."""
         out: dict[str, Array] = {}
         for role, heads in (("head", self.heads), ("mean_head", self.mean_heads)):
             for k, head in enumerate(heads):
                 out |= {f"fit.{role}.{k}.{name}": _array(v) for name, v in head.state_dict().items()}
-        for k, optimiser in enumerate(self.optimisers):
-            for i, values in optimiser.state_dict()["state"].items():
-                out |= {f"fit.optimiser.{k}.{i}.{name}": _array(v) for name, v in _tensors(values)}
+        out |= {f"fit.optimiser.{name}": value for name, value in self.remembered().items()}
         for name in ("label", "weight", "space"):
             out[f"fit.labels.{name}"] = getattr(self.assigned.labels, name)
         if self.assigned.group is not None:
@@ -267,8 +292,7 @@ class Fit:
         for role, heads in (("head", fit.heads), ("mean_head", fit.mean_heads)):
             for k, head in enumerate(heads):
                 load(head, section(kept, f"{role}.{k}."))
-        for k, optimiser in enumerate(fit.optimisers):
-            _remember(optimiser, section(kept, f"optimiser.{k}."))
+        fit.recall(section(kept, "optimiser."))
         if "plan.row" in kept:
             fit.plan = Plan(kept["plan.tracklet"], kept["plan.row"])
             fit.iteration = int(meta["iteration"])
@@ -317,16 +341,19 @@ def _view(network: Network, head: nn.Module, pixels: Tensor, n_frames: int, labe
         feature.float().view(shape).mean(1),
         head(post.view(shape).mean(1)).float(),
         None if centres is None else centres(label),
+        getattr(head, "memory", None),
     )
 
 
 def _whole(view: View, n: int, ranks: Ranks) -> View:
     """The view of the whole batch from every process's part of it."""
     centre = None if view.centre is None else ranks.gather(view.centre, n)
-    return View(ranks.gather(view.feature, n), ranks.gather(view.logits, n), centre)
+    return View(ranks.gather(view.feature, n), ranks.gather(view.logits, n), centre, view.memory)
 
 
-def _target(tracklet: Array, labels: PseudoLabels, aux: Mapping[str, Tensor], device: torch.device) -> Target:
+def _target(
+    tracklet: Array, labels: PseudoLabels, aux: Mapping[str, Tensor], device: torch.device, epoch: int
+) -> Target:
     def on_device(values: Array) -> Tensor:
         return torch.from_numpy(values).to(device, non_blocking=True)
 
@@ -336,6 +363,7 @@ def _target(tracklet: Array, labels: PseudoLabels, aux: Mapping[str, Tensor], de
         space=on_device(labels.space[tracklet]),
         weight=on_device(labels.weight[tracklet]),
         aux=aux,
+        epoch=epoch,
     )
 
 

@@ -75,11 +75,13 @@ class View:
         feature: (b, d) pre-BN features, mean over each tracklet's frames.
         logits: the head's output for the mean post-BN features, (b, c) for a classifier.
         centre: (b, d) row of the head's `centres` for each sample's label, where the head has them.
+        memory: (m, d) the head's `memory`, where it has one; it takes no gradient.
     """
 
     feature: Tensor
     logits: Tensor
     centre: Tensor | None = None
+    memory: Tensor | None = None
 
 
 class Moment(NamedTuple):
@@ -88,12 +90,14 @@ class Moment(NamedTuple):
     Args:
         round, rounds: this one, and how many there are.
         batch, batches: this one in its round, and how many there are.
+        epoch: this round in its stage.
     """
 
     round: int
     rounds: int
     batch: int
     batches: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,20 +110,25 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What the labels say of one batch: tracklet, label, space (b,) int64, weight (b,) float32, and aux."""
+    """What the labels say of one batch: tracklet, label, space (b,) int64, weight (b,) float32, and aux.
+
+    `epoch` is the round in its stage, from 0.
+    """
 
     tracklet: Tensor
     label: Tensor
     space: Tensor
     weight: Tensor
     aux: Mapping[str, Tensor]
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Stage:
     """A number of rounds; each extracts features, assigns labels and fits the networks to them.
 
-    The head, and what the optimisers remember, lives as long as its labels: `assign_every` rounds.
+    The head, and what the optimisers remember, lives as long as its labels: `assign_every` rounds. With
+    `optimisers_stay` what they remember of the student lives as long as the stage.
 
     Args:
         name: for the record.
@@ -127,7 +136,8 @@ class Stage:
         assign: (features (t, d) unit, tracklets, memory) -> Assignment.
         head: (features (t, d), labels) -> module on the mean post-BN feature, made for every student and
             copied into its teacher. Its shape depends on the labels and d alone. It may hold `centres`, an
-            nn.Embedding with a row for each class, for `View.centre`.
+            nn.Embedding with a row for each class, for `View.centre`, and a buffer `memory`, for
+            `View.memory`.
         optimise: (student, head) -> optimisers, made together with the head.
         iterations: labels -> number of batches in a round.
         sample: (tracklets, labels, n_iterations, rng) -> Plan.
@@ -145,6 +155,13 @@ class Stage:
         assign_every: rounds for which labels stay; in those that keep them nothing is extracted.
         schedule: (students, optimisers, moment) called before every batch, to set learning rates or to
             freeze parts.
+        remember: (head, its student's view, target) called after every batch's step, to change what a head
+            holds without gradients; the view is the whole batch's, without gradient, and the same in every
+            process.
+        teaches: whether `objective` gets views of the teachers; where it does not, they are only averages,
+            running statistics of norms included.
+        optimisers_stay: the optimisers remember from one assignment to the next; heads then have no
+            parameters.
         material: what the stage learns from, where that is not what `train` was given.
     """
 
@@ -164,6 +181,9 @@ class Stage:
     alpha: float | None = 0.999
     assign_every: int = 1
     schedule: Callable[[Sequence[nn.Module], Sequence[torch.optim.Optimizer], Moment], None] | None = None
+    remember: Callable[[nn.Module, View, Target], None] | None = None
+    teaches: bool = True
+    optimisers_stay: bool = False
     material: Material | None = None
 
 

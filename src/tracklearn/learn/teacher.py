@@ -33,23 +33,29 @@ def momentum(step: int, alpha: float = 0.999) -> float:
 class Average:
     """Keeps the parameters of teachers at the running average of their students'.
 
-    Buffers stay the teachers' own: their batch-norm statistics come from their own train-mode passes.
+    Buffers stay the teachers' own where their batch-norm statistics come from their own train-mode passes.
 
     Args:
         pairs: (teacher, student), teachers as made by `teacher_of`. Their parameters are looked up once: they
             may be written to, not replaced.
+        buffers: average running statistics too, for teachers that see no batch.
 
     Raises:
         ValueError: a pair is not of one architecture.
     """
 
-    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], *, buffers: bool = False) -> None:
         self._means: list[Tensor] = []
         self._values: list[Tensor] = []
         for mean, live in pairs:
             for kept, moving in zip(mean.parameters(), live.parameters(), strict=True):
                 self._means.append(kept)
                 self._values.append(moving)
+            if buffers:
+                for own, other in zip(mean.buffers(), live.buffers(), strict=True):
+                    if own.is_floating_point():
+                        self._means.append(own)
+                        self._values.append(other)
 
     @torch.no_grad()
     def update(self, *, step: int, alpha: float = 0.999) -> None:

@@ -183,6 +183,7 @@ class _Training:
         self.isolated = 0  # the round before which `part` was made
         self.place = 0  # in the list of all rounds there could be; some stages end early
         self.fit: Fit | None = None
+        self.optimisers: dict[str, Array] = {}  # what they remember from one assignment to the next
 
     def events(self, resume: State | None) -> Iterator[Prepared | Round | State]:
         coming = self._events(resume)
@@ -327,8 +328,13 @@ class _Training:
             self.labels = None  # of other tracklets
         if self.fit is None and stage.material is None and self._is_due():
             yield self._prepare()
+        if within == 0:
+            self.optimisers = {}
         if self.fit is None:
             self.fit = self._assigned(stage, seconds)
+            if self.optimisers:
+                self.fit.recall(self.optimisers)
+                self.optimisers = {}
         fit = self.fit
         if fit.plan is None:
             fit.draw(self.rng)
@@ -363,6 +369,7 @@ class _Training:
         self.place += 1
         if (within + 1) % stage.assign_every == 0 or within + 1 == stage.rounds:
             self.fit = None
+            self.optimisers = fit.remembered() if stage.optimisers_stay else {}
             if assigned.last:
                 self.place += stage.rounds - within - 1
         yield Round(
@@ -418,6 +425,7 @@ class _Training:
             "step": self.pairs.step,
             "sampler": copy.deepcopy(self.rng.bit_generator.state),
         }
+        arrays |= {f"optimisers.{key}": value for key, value in self.optimisers.items()}
         if self.fit is not None:
             arrays |= self.fit.arrays()
             meta["fit"] = self.fit.meta()
@@ -432,6 +440,7 @@ class _Training:
         if "labels.label" in arrays:
             self.labels = PseudoLabels(**section(arrays, "labels."))
         self.memory = section(arrays, "memory.")
+        self.optimisers = section(arrays, "optimisers.")
         self.generator.set_state(torch.from_numpy(np.array(arrays["rng.augment"], np.uint8)))
         self.rng.bit_generator.state = meta["sampler"]
         self.pairs.step = int(meta["step"])

@@ -35,6 +35,20 @@ def available(root: Path = _MACHINE) -> int | None:
     return max(0, min(left)) if left else None
 
 
+def reset_peak(root: Path = _MACHINE) -> None:
+    """Begin to count the peak of this process anew, where the system can (Linux)."""
+    with suppress(OSError):
+        (root / "proc/self/clear_refs").write_text("5")
+
+
+def peak(root: Path = _MACHINE) -> int | None:
+    """The most bytes of memory that this process has had since `reset_peak`; None where nobody says."""
+    for line in _lines(root / "proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return 1024 * number if (number := _number(line.split()[1:2])) is not None else None
+    return None
+
+
 def _meminfo(root: Path, name: str) -> int | None:
     """Bytes from /proc/meminfo."""
     for line in _lines(root / "proc/meminfo"):

@@ -24,6 +24,14 @@ def experiment(
         list[str] | None,
         typer.Option("--root", metavar="NAME=DIR", help="Folder of a benchmark; may be repeated."),
     ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME=FILE",
+            help="File of weights that a grid has a name for; may be repeated.",
+        ),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the grids that are shipped.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be run, and what is missing.")
@@ -43,9 +51,10 @@ def experiment(
     path = files.find(name)
     grid = files.read(path)
     out = out or Path(path.stem)
-    roots = _roots(root or [])
+    roots = _named(root or [], "--root", "NAME=DIR, for example mars=/data/MARS")
+    given = _named(weights or [], "--weights", "NAME=FILE, for example msmt17=osnet_x0_25.pth")
     if dry_run:
-        lines = app.outline(grid, out, roots)
+        lines = app.outline(grid, out, roots, given)
         say_json({"outline": lines}) if as_json else say("\n".join(lines))
         return
     with Bars() as bars:
@@ -53,6 +62,7 @@ def experiment(
             grid,
             out,
             roots=roots,
+            weights=given,
             resume=resume,
             device=device,
             progress=bars,
@@ -64,11 +74,11 @@ def experiment(
         raise typer.Exit(2)
 
 
-def _roots(given: list[str]) -> dict[str, Path]:
+def _named(texts: list[str], option: str, form: str) -> dict[str, Path]:
     found = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise Refusal(f"--root {text!r} is not of the form NAME=DIR, for example mars=/data/MARS")
-        found[name] = Path(folder)
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise Refusal(f"{option} {text!r} is not of the form {form}")
+        found[name] = Path(path)
     return found

@@ -113,7 +113,7 @@ def run(
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
-    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")] = "tmc",
+    method: Annotated[str, typer.Option("--method", help="tmc, mmt, uga, msplr or cap.")] = "tmc",
     seed: Seed = 0,
     device: Device = "auto",
     resume: Resume = False,

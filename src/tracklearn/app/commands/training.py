@@ -28,7 +28,7 @@ from tracklearn.types import Progress
 if TYPE_CHECKING:
     from tracklearn.app.pipeline.plan import TrainPlan
 
-MethodName = Annotated[str, typer.Option("--method", help="tmc, mmt, uga or msplr.")]
+MethodName = Annotated[str, typer.Option("--method", help="tmc, mmt, uga, msplr or cap.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what would run, how long and in how much memory.")
 ]

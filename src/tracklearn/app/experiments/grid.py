@@ -170,6 +170,7 @@ class Grid(_Table):
         data, noise, variant, seeds: the axes.
         axis: heading of the variants.
         method, weights, preset, settings, noise_settings: of the training.
+        weight_files: names of weights whose files must be given, and what each is.
         metrics: columns, names of `table.METRICS`.
         published_on: what the published figures were measured on, where it is something else.
         published, beside: figures from papers.
@@ -187,6 +188,7 @@ class Grid(_Table):
     preset: str = "paper"
     settings: Settings = {}
     noise_settings: dict[str, Settings] = {}
+    weight_files: dict[str, str] = {}
     metrics: tuple[str, ...] = ("mAP", "rank1")
     published_on: str = ""
     published: tuple[Published, ...] = ()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A column: its heading, and whether it is a fraction (printed in percent) or a count."""
+    """A column: its heading, what its values are multiplied by, and the digits after the point."""
 
     heading: str
-    percent: bool = True
+    times: float = 100
+    digits: int = 1
 
 
 METRICS = {
@@ -21,8 +22,8 @@ METRICS = {
     "rank20": Metric("rank-20"),
     "untrained": Metric("mAP untrained"),
     "source_only": Metric("mAP source only"),
-    "n_given": Metric("tracklets given", percent=False),
-    "n_tracklets": Metric("tracklets", percent=False),
+    "n_given": Metric("tracklets given", times=1, digits=0),
+    "n_tracklets": Metric("tracklets", times=1, digits=0),
     "impure_given": Metric("impure frames given"),
     "impure": Metric("impure frames"),
     "dropped": Metric("frames dropped"),
@@ -30,4 +31,6 @@ METRICS = {
     "transitivity": Metric("transitivity"),
     "link_precision": Metric("link precision"),
     "link_recall": Metric("link recall"),
+    "minutes": Metric("minutes of training", times=1),
+    "memory": Metric("peak memory, GB", times=1),
 }

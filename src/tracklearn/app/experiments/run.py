@@ -22,7 +22,7 @@ from tracklearn.app.pipeline.plan import plan_training
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.app.pipeline.training import train
 from tracklearn.app.refusals import out_of_memory, refusal
-from tracklearn.store import benchmarks
+from tracklearn.store import benchmarks, memory
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import make_folder, read_json, write_json
 from tracklearn.store.lock import locked
@@ -36,13 +36,15 @@ Tell = Callable[[str], None]
 REFUSALS = (Refusal, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
 
 
-def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
+def check(
+    grid: Grid, roots: Mapping[str, Path], weights: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
     """The folders of a grid's benchmarks by their plain names, once it is clear that the grid can be run.
 
     Raises:
-        ValueError: a method that this program does not have; a folder is not given, or given for what the
-            grid does not use; the folder does not hold the data set, or has fewer persons than are to be
-            drawn.
+        ValueError: a method that this program does not have; a folder or a file of weights is not given, or
+            given for what the grid does not use; the folder does not hold the data set, or has fewer
+            persons than are to be drawn.
         FileNotFoundError: no such folder, or a part of the data set is missing.
     """
     folders = {benchmarks.find(name).name: Path(root) for name, root in roots.items()}
@@ -53,7 +55,15 @@ def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
     for cell in grid.cells():
         if cell.lacks:
             raise Refusal(f"{grid.title}: {cell.lacks}")
-    for line in missing(grid, folders):
+    wanted = dict.fromkeys([*grid.weight_files, *(cell.weights for cell in grid.cells())])
+    for name, file in (weights or {}).items():
+        if name not in wanted:
+            raise Refusal(
+                f"--weights {name}: this experiment does not use it; its weights are {', '.join(wanted)}"
+            )
+        if not file.exists():
+            raise FileNotFoundError(f"--weights {name}: {file} is not there")
+    for line in missing(grid, folders, weights or {}):
         raise Refusal(line)
     for name, root in folders.items():
         found = benchmarks.read(name, root)
@@ -65,16 +75,23 @@ def check(grid: Grid, roots: Mapping[str, Path]) -> dict[str, Path]:
     return folders
 
 
-def missing(grid: Grid, roots: Mapping[str, Path]) -> list[str]:
-    """A line for each benchmark whose folder is not given."""
-    return [
+def missing(grid: Grid, roots: Mapping[str, Path], weights: Mapping[str, Path]) -> list[str]:
+    """A line for each benchmark whose folder, and each file of weights that is not given."""
+    files_of = [
+        f"weights {name} need their file, {what}: --weights {name}=FILE"
+        for name, what in grid.weight_files.items()
+        if name not in weights
+    ]
+    return files_of + [
         f"data {name} needs its folder: --root {name}=DIR (`tracklearn datasets {name}` says what is in it)"
         for name in grid.needs
         if name not in roots
     ]
 
 
-def outline(grid: Grid, out: Path, roots: Mapping[str, Path]) -> list[str]:
+def outline(
+    grid: Grid, out: Path, roots: Mapping[str, Path], weights: Mapping[str, Path] | None = None
+) -> list[str]:
     """What a call would do, a line a cell, and what it lacks."""
     known = {benchmarks.find(name).name: Path(root) for name, root in roots.items()}
     cells = list(grid.cells())
@@ -90,7 +107,7 @@ def outline(grid: Grid, out: Path, roots: Mapping[str, Path]) -> list[str]:
             state = "begun"
         lines.append(f"  {cell.name}: {state}")
     lines += dict.fromkeys(cell.lacks for cell in cells if cell.lacks)
-    return [*lines, *missing(grid, known)]
+    return [*lines, *missing(grid, known, weights or {})]
 
 
 def run(
@@ -98,6 +115,7 @@ def run(
     out: str | Path,
     *,
     roots: Mapping[str, Path] | None = None,
+    weights: Mapping[str, Path] | None = None,
     resume: bool = False,
     device: str | None = None,
     progress: Progress | None = None,
@@ -113,6 +131,7 @@ def run(
         grid: the experiment.
         out: folder for everything.
         roots: folders of the benchmarks by name.
+        weights: files of weights by the names that the grid has for them.
         resume: go on in an existing folder.
         device: as `pick_device` takes it.
         on_round: told of every epoch.
@@ -130,7 +149,7 @@ def run(
     with locked(out):
         if out.exists() and not resume:
             raise FileExistsError(f"{out} exists: go on with --resume, or choose another --out")
-        folders = check(grid, roots or {})
+        folders = check(grid, roots or {}, weights)
         device = pick_device(device)
         cells = list(grid.cells())
         results = [_labels(cell) | {"status": "open"} for cell in cells]
@@ -144,6 +163,7 @@ def run(
                     cell,
                     out / "cells" / cell.name,
                     source,
+                    weights=(weights or {}).get(cell.weights),
                     labelled=_labelled(cell, out, folders, progress),
                     device=device,
                     progress=progress,
@@ -170,6 +190,7 @@ def run_cell(
     folder: Path,
     source: Source,
     *,
+    weights: Path | None = None,
     labelled: Path | None = None,
     device: str,
     progress: Progress | None = None,
@@ -179,6 +200,7 @@ def run_cell(
 
     Args:
         cell: what to do. folder: where. source: data to learn from and to be judged on.
+        weights: the file that the cell's weights are a name for, where they are one.
         labelled: set that the method learns from first.
         device, progress, on_round: as of `run`.
 
@@ -200,7 +222,7 @@ def run_cell(
         set_path,
         method=cell.method,
         source=labelled,
-        weights=cell.weights,
+        weights=str(weights or cell.weights),
         preset=cell.grid.preset,
         device=device,
         seed=cell.seed,
@@ -210,20 +232,37 @@ def run_cell(
     trained = settings_store.digest([training.digest, __version__])
     with stages.stage("train", trained, run_path) as needed:
         if needed:
-            for event in train(training, run_path, resume=True, progress=progress):
-                if on_round:
-                    on_round(event)
+            memory.reset_peak()
+            try:
+                for event in train(training, run_path, resume=True, progress=progress):
+                    if on_round:
+                        on_round(event)
+            finally:
+                _keep_peak(folder / "peak.json")
     opened, product = Run(run_path), folder / "scores.json"
     judging = settings_store.digest([trained, source.judging, cell.rerank])
     with stages.stage("judge", judging, product) as needed:
         if needed:
             scores = source.judge(opened, device=device, rerank=cell.rerank, progress=progress)
             write_json(product, {**scores, **purity(opened, set_path)})
+    seconds = stages.seconds
+    spent = {"minutes": seconds["train"] / 60} if "train" in seconds else {}
     return {
-        "scores": read_json(product),
-        "seconds": stages.seconds,
+        "scores": {**read_json(product), **spent, **_peak(folder / "peak.json")},
+        "seconds": seconds,
         "threads": opened.manifest.get("threads"),
     }
+
+
+def _keep_peak(file: Path) -> None:
+    """Note the most memory that the process has had; where training was stopped before, the more of both."""
+    found = max(memory.peak() or 0, (_peak(file).get("memory") or 0) * 1e9)
+    if found and file.parent.is_dir():
+        write_json(file, {"bytes": int(found)})
+
+
+def _peak(file: Path) -> dict[str, float]:
+    return {"memory": read_json(file)["bytes"] / 1e9} if file.is_file() else {}
 
 
 def _source(cell: Cell, out: Path, roots: Mapping[str, Path]) -> Source:

@@ -12,8 +12,8 @@ from tracklearn.app.experiments.metrics import METRICS
 NONE = "–"
 
 
-"""What a cell may measure; n_tracklets and impure are of the tracklets that were trained on, the last four of
-UGA's graph in the last epoch."""
+"""What a cell may measure; n_tracklets and impure are of the tracklets that were trained on, `linked` to
+`link_recall` of UGA's graph in the last epoch; memory is the process's, while it trained."""
 
 
 def rows(grid: Grid, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -115,7 +115,8 @@ def number(name: str, value: float | None) -> str:
     """
     if value is None:
         return NONE
-    return f"{100 * value:.1f}" if METRICS[name].percent else f"{value:,.0f}"
+    metric = METRICS[name]
+    return f"{metric.times * value:,.{metric.digits}f}"
 
 
 def _notes(grid: Grid, results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -43,6 +43,7 @@ PRESETS: dict[str, Preset] = {
         "mmt": {**_TOLD, "isolate_every": 10},
         "uga": {**_CUT},
         "msplr": {**_TOLD},
+        "cap": {**_TOLD, "isolate_every": 10},
     },
     "cpu": {
         "network": {"height": 128, "width": 64},
@@ -69,6 +70,20 @@ PRESETS: dict[str, Preset] = {
             "clusters_per_batch": 8,
             "frames_train": 2,
             "samples_per_bn": 32,
+            "augment": {"pad": 5},
+        },
+        "cap": {
+            **_TOLD,
+            "isolate_every": 5,
+            "epochs": 10,
+            "iterations": 20,
+            "frames_train": 2,
+            "samples_per_bn": 32,
+            "alpha": 0.99,
+            # The published warm-up and drops are for 50 epochs.
+            "warm_up": 0,
+            "drops": (8,),
+            "inter_from": 2,
             "augment": {"pad": 5},
         },
     },

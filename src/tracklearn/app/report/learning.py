@@ -54,8 +54,20 @@ def section(data: ReportData) -> list[dict[str, str]]:
         "Links between cameras",
         "Pairs of parts that the graph joins; between two rounds some appear and some go.",
         {
-            name: np.array([_float((r.get("record") or {}).get(key)) for r in rounds])
+            name: _recorded(rounds, key)
             for name, key in (("links", "n_edges"), ("added", "added"), ("dropped", "dropped"))
+        },
+        whole=True,
+    )
+    add(
+        "Proxies",
+        "Persons split by camera: all of them, and those of each camera.",
+        {
+            name.removeprefix("proxies_").replace("proxies", "all").replace("cam", "camera "): _recorded(
+                rounds, name
+            )
+            for name in dict.fromkeys(n for r in rounds for n in (r.get("record") or {}))
+            if name == "proxies" or name.startswith("proxies_cam")
         },
         whole=True,
     )
@@ -108,6 +120,10 @@ def _cluster_sizes(data: ReportData) -> tuple[Array, Array]:
 
 def _series(rounds: Sequence[Mapping[str, Any]], name: str) -> Array:
     return np.array([_float(r.get(name)) for r in rounds], np.float64)
+
+
+def _recorded(rounds: Sequence[Mapping[str, Any]], name: str) -> Array:
+    return np.array([_float((r.get("record") or {}).get(name)) for r in rounds])
 
 
 def _float(value: Any) -> float:

@@ -18,6 +18,7 @@ _MODULES = {
     "mmt": "tracklearn.learn.methods.mmt",
     "uga": "tracklearn.learn.methods.uga",
     "msplr": "tracklearn.learn.methods.msplr.method",
+    "cap": "tracklearn.learn.methods.cap",
 }
 _OWN: dict[str, Any] = {}
 

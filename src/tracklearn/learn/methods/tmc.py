@@ -9,7 +9,7 @@ Generated Noisy Tracklets", arXiv 2204.00891.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -17,52 +17,22 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tracklearn.core import cluster
-from tracklearn.core.jaccard import Mode
-from tracklearn.core.labels import one_track
 from tracklearn.core.moments import moments
 from tracklearn.learn import losses, sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam, classifier
-from tracklearn.learn.method import Assignment, Method, Stage, Target, View
-from tracklearn.learn.methods import isolation
+from tracklearn.learn.method import Method, Stage, Target, View
+from tracklearn.learn.methods import association, isolation
 from tracklearn.learn.settings import Count, Positive, Share
-from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
+from tracklearn.types import PseudoLabels, Refusal, Tracklets
 
 
-class Config(isolation.Config):
+class Config(association.Config):
     """Settings of TMC; the defaults are the paper's, each with its origin.
 
     [paper] stated by the paper, [code] from public code of its authors or of MMT, [chosen] ours.
     """
 
-    k1: Count = Field(default=30, description="Neighbours in the Jaccard distance [code TMC; 20 in MMT].")
-    k2: Count = Field(default=6, description="Neighbours averaged in the Jaccard distance [code MMT].")
-    jaccard: Mode = Field(
-        default="tracklearn",
-        description="Form of the Jaccard distance: this project's, or as MMT's or SpCL's code has it "
-        "[chosen; METHODS 2.2].",
-    )
-    rho: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=1.6e-3,
-        description="Share of smallest distances whose mean is eps [paper 3.3 data-dependent; code MMT].",
-    )
-    min_samples: Count = Field(default=4, description="Density of association [code MMT].")
-    neighbors: Literal["exact", "int8", "ann"] = Field(
-        default="exact",
-        description="How neighbours are found: exact; int8, the same result from 8-bit products; ann, "
-        "approximate from 50,000 tracklets on, said in the log [chosen].",
-    )
-    fit_to_size: bool = Field(
-        default=True,
-        description="Fit k1, k2, min_samples and rho to the number of tracklets where it is small [chosen].",
-    )
-    time_tells: bool = Field(
-        default=False,
-        description="Keep tracklets that one camera sees at the same moment, apart, out of one cluster, draw "
-        "them into one batch, and count the parts of one track once in a cluster's density [chosen; METHODS "
-        "6a].",
-    )
     epochs: Annotated[int, Field(ge=0)] = Field(
         default=40, description="Rounds of association and training [paper 4.2]."
     )
@@ -126,7 +96,7 @@ def method(config: Config | None = None) -> Method:
     stage = Stage(
         name="tmc",
         rounds=config.epochs,
-        assign=partial(_associate, config),
+        assign=partial(association.associate, config),
         head=classifier,
         optimise=partial(adam, learning_rate=config.learning_rate, weight_decay=config.weight_decay),
         iterations=partial(_iterations, config),
@@ -150,42 +120,6 @@ def method(config: Config | None = None) -> Method:
         prepare_every=config.isolate_every,
         stages=(stage,),
         tensors=True,
-    )
-
-
-def _associate(
-    config: Config, features: Array | Tensor, tracklets: Tracklets, memory: Mapping[str, Array]
-) -> Assignment:
-    """Clusters of the tracklets; eps comes from the first epoch's distances and then stays.
-
-    What stays is eps before any rescue: an epoch that needs one starts its own from there.
-    """
-    frozen = float(memory["eps"].item()) if "eps" in memory else None
-    apart = moments(tracklets).pair if config.time_tells else None
-    found = cluster.associate(
-        features,
-        k1=config.k1,
-        k2=config.k2,
-        rho=config.rho,
-        min_samples=config.min_samples,
-        eps=frozen,
-        mode=config.jaccard,
-        neighbors=config.neighbors,
-        fit_to_size=config.fit_to_size,
-        apart=apart,
-        track=tracklets.source if config.time_tells else None,
-    )
-    record = {"one_track": float(one_track(found.label, tracklets.source))}
-    if apart is not None:
-        record |= {"apart": float(len(apart)), "splits": float(found.n_splits)}
-    # What the number of tracklets changed is the same every epoch: once is enough.
-    warnings = found.adapted.warnings if frozen is None else ()
-    return Assignment(
-        labels=PseudoLabels.of(found.label),
-        eps=found.eps,
-        memory={"eps": np.array(found.start_eps)},
-        diagnosis=(*warnings, *found.diagnosis),
-        record=record,
     )
 
 
