@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from tests.faults import bounds, corruption, crash, degenerate, inputs
 from tests.faults.crash_commands import CASES
-from tests.faults.table import Row, table
+from tests.faults.table import Row, table, timed
 
 _CRASH = "crash points, failing calls, power loss"
 _TRAIN = [name for name in CASES if name.startswith("train")]
@@ -46,7 +45,7 @@ def main() -> int:
     chosen = [p for p in PARTS if not given.part or any(word in p[0] for word in given.part)]
     # Processes of their own: parts change the working folder.
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
-        begun = [(name, pool.submit(_timed, part)) for name, part in chosen]
+        begun = [(name, pool.submit(timed, part)) for name, part in chosen]
         found = [(name, *made.result()) for name, made in begun]
     text = "\n\n".join(
         f"## {name[0].upper()}{name[1:]} ({seconds / 60:.1f} min)\n\n{table(rows)}"
@@ -56,11 +55,6 @@ def main() -> int:
     if given.out is not None:
         given.out.write_text(text + "\n")
     return int(any(row.failed for _, rows, _ in found for row in rows))
-
-
-def _timed(part: Callable[[], list[Row]]) -> tuple[list[Row], float]:
-    began = time.monotonic()
-    return part(), time.monotonic() - began
 
 
 if __name__ == "__main__":

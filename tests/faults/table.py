@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 
@@ -45,3 +46,9 @@ def table(rows: Iterable[Row]) -> str:
     told = [f"- {r.subject}, {r.test}: {reason}" for r in rows for reason in r.reasons()]
     told += [f"- {r.subject}, {r.test}: {r.note}" for r in rows if r.note]
     return "\n".join(lines + (["", *told] if told else []))
+
+
+def timed(part: Callable[[], list[Row]]) -> tuple[list[Row], float]:
+    """The rows of a part, and the seconds that it took."""
+    began = time.monotonic()
+    return part(), time.monotonic() - began
