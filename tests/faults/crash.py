@@ -33,7 +33,7 @@ from tests.faults.crash_server import FAIL_FROM, FAIL_ONCE, KILL, SHORT, Outcome
 from tests.faults.table import Row, table
 
 N_KILLS = 200
-WHOLE_EVERY = 14  # of the points, in the suite's half hour; `--every 1` takes hours
+WHOLE_EVERY = 20  # of the points, in the suite's half hour; `--every 1` takes hours
 _TIMES = "times.jsonl"  # of a run: seconds of every round, which a resumed one does not all know
 _FAILURES = (
     ("fails once (EIO)", FAIL_ONCE, errno.EIO),
