@@ -119,7 +119,9 @@ def test_deepstream_scales_by_one_number(where, tmp_path):
     name, settings = (file["name"] for file in result["files"])
     told = yaml.safe_load((tmp_path / "made" / settings).read_text())
     cosine = result["calibration"]["threshold"] ** 2 / 2
-    assert told["DataAssociator"]["minMatchingScore4ReidSimilarity"] == pytest.approx(1 - cosine, abs=6e-4)
+    assert told["TrajectoryManagement"]["minMatchingScore4ReidSimilarity"] == pytest.approx(
+        1 - cosine, abs=6e-4
+    )
     reid = told["ReID"]
     assert (reid["reidType"], reid["inputOrder"], reid["colorFormat"]) == (2, 0, 0)
     assert (reid["inferDims"], reid["reidFeatureSize"], reid["onnxFile"]) == ([3, 64, 32], 384, name)

@@ -143,7 +143,8 @@ def usage(consumer: Consumer | None, form: Form, file: str, backbone: str) -> st
             f'tracker="{file.rpartition(".")[0]}.botsort.yaml")\n```\n\n'
             "The YAML names the .onnx file beside it: start in this folder, or write its whole path there.",
             "deepstream": f"Put the sections of `{file.rpartition('.')[0]}.deepstream.yml` into the "
-            "tracker's configuration (NvDCF or NvDeepSORT). DeepStream builds its engine from the .onnx.",
+            "tracker's configuration (NvDCF, which joins tracks again by appearance). For NvDeepSORT set "
+            f"`reidType` to 1 and put `{_SIMILARITY}` under `DataAssociator`.",
             "reid": '```python\nfrom reid import ReIDModel\n\nmodel = ReIDModel.from_pretrained("path of '
             'this folder")\nfeatures = model.extract_embeddings(detections, frame)\n```',
             "torchreid": "```python\nfrom torchreid.utils import FeatureExtractor\n\nextract = "
@@ -188,8 +189,9 @@ def _botsort(file: str, threshold: float | None) -> str:
 
 def _deepstream(file: str, shape: tuple[int, int], width: int, similarity: float | None) -> str:
     """Sections of the tracker's configuration; one scale for all channels, since the rest is in the file."""
-    associator = "" if similarity is None else f"DataAssociator:\n  {_SIMILARITY}: {similarity:.3f}\n"
-    return associator + (
+    said = "" if similarity is None else f"  {_SIMILARITY}: {similarity:.3f}\n"
+    return (
+        f"TrajectoryManagement:\n  enableReAssoc: 1\n{said}"
         "ReID:\n"
         "  reidType: 2\n"
         f"  reidFeatureSize: {width}\n"
