@@ -20,6 +20,7 @@ _NAMES = {
     "fit": "tracklearn.app.api:fit",
     "index": "tracklearn.app.search.index:index",
     "run": "tracklearn.app.api:run",
+    "export": "tracklearn.app.model.export:export",
     "report": "tracklearn.app.report.of_run:report",
     "demo": "tracklearn.app.demo.run:demo",
     "open_set": "tracklearn.store.sets.tracklets:open_set",

@@ -18,6 +18,7 @@ COMMANDS = [
     "demo",
     "datasets",
     "evaluate",
+    "export",
     "experiment",
     "check",
     "settings",

@@ -15,6 +15,7 @@ import typer
 
 from tracklearn import __version__
 from tracklearn.app.commands import check, datasets, evaluate, experiment, noise, settings
+from tracklearn.app.commands.export import export
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
@@ -41,6 +42,7 @@ for command in (
     demo,
     datasets.datasets,
     evaluate.evaluate,
+    export,
     experiment.experiment,
     check.check,
     settings.settings,

@@ -36,7 +36,7 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.same and self.stride == (2, 2) and self.kernel_size == (3, 3):
-            top, left = x.shape[2] % 2, x.shape[3] % 2
+            top, left = int(x.shape[2]) % 2, int(x.shape[3]) % 2
             x = functional.pad(x, (left, 1, top, 1))
             return functional.conv2d(x, self.weight, None, self.stride, 0, 1, self.groups)
         return super().forward(x)

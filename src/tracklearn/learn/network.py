@@ -113,9 +113,15 @@ class Pool(nn.Module):
         """(b, c, h, w) in, (b, n_parts·c) out."""
         if self.p is not None:
             x = x.clamp(min=1e-6).pow(self.p)
-        h, n = x.shape[2], self.n_parts
-        parts = [x[:, :, i * h // n : -(-(i + 1) * h // n)].mean((2, 3)) for i in range(n)]
-        out = parts[0] if n == 1 else torch.cat(parts, 1)
+        if self.n_parts == 1:
+            out = x.mean((2, 3))
+        else:
+            h, n = (
+                int(x.shape[2]),
+                self.n_parts,
+            )  # plain numbers, so that an exported network has fixed slices
+            parts = [x[:, :, i * h // n : -(-(i + 1) * h // n)].mean((2, 3)) for i in range(n)]
+            out = torch.cat(parts, 1)
         return out if self.p is None else out.pow(1.0 / self.p)
 
 

@@ -61,6 +61,7 @@ RUNTIMES = {
     "onnxruntime": Runtime(
         '"tracklearn[onnx]"', environment={"ORT_DISABLE_TELEMETRY": "1"}, late=_quiet_onnxruntime
     ),
+    "onnx": Runtime('"tracklearn[onnx]"'),
     "openvino": Runtime('"tracklearn[openvino]"', "OpenVINO", hidden=("openvino_telemetry",)),
     "transformers": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
     "huggingface_hub": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
