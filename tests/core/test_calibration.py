@@ -227,3 +227,21 @@ def test_tracklets_by_chance_stand_for_moments_where_there_are_none():
     assert calibrate(looks(made.tracklet), pairs).separates
     assert not calibrate(looks(made.tracklet % 4), pairs).separates
     assert len(chance_pairs(film([walk(0, n=3)])).same) == 0
+
+
+def test_rare_false_merges_are_told_by_a_model_where_pairs_are_too_few():
+    """Cosines of people in 64 dimensions are nearly normal: of a million pairs few lie below."""
+    rng = np.random.default_rng(0)
+
+    def cosines(n):
+        x = rng.normal(size=(2, n, 64))
+        x /= np.linalg.norm(x, axis=2, keepdims=True)
+        return np.einsum("ij,ij->i", x[0], x[1])
+
+    different = np.sort(np.sqrt(2 - 2 * cosines(4000)))
+    made = calibration.Calibration("mean", different, different, 0.5, 0.0)
+    many = np.sqrt(2 - 2 * cosines(200_000))
+    assert 0.4 < (many < made.rare(1e-3)).mean() / 1e-3 < 1.6
+    assert (many < made.rare(1e-6)).sum() <= 2
+    assert made.rare(0.5) == pytest.approx(np.median(different), abs=1e-6)
+    assert made.rare(1e-3) < made.rare(1e-2) < made.rare(0.1)

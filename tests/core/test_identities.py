@@ -244,6 +244,7 @@ def test_known_people_keep_their_numbers():
     # Two old ones are one now: the number of more frames stays.
     assert keep_numbers(np.zeros(3, int), np.array([2, 1, 1]), np.array([5, 2, 2])).tolist() == [2, 2, 2]
     assert keep_numbers(np.array([0, 1]), np.array([-1, -1]), np.ones(2)).tolist() == [0, 1]
+    assert keep_numbers(np.array([0, 1]), np.array([-1, 3]), np.ones(2), highest=8).tolist() == [9, 3]
     assert keep_numbers(np.zeros(0, int), np.zeros(0, int), np.zeros(0)).tolist() == []
 
 

@@ -118,6 +118,23 @@ class Calibration:
             )
         return float(self.different[k - 1])
 
+    def rare(self, false_merges: float) -> float:
+        """The distance below which a share of pairs of two people is to be expected, however small it is.
+
+        The cosines of two people are taken to be distributed normally towards the similar ones, as those of
+        vectors of many dimensions are: median and 95 % quantile of the pairs give that half. It says where
+        `limit` has too few pairs to say, as a model and not as a bound.
+
+        Args:
+            false_merges: share of pairs of two people, above 0 and at most 0.5.
+        """
+        from scipy.stats import norm
+
+        cosine = 1 - np.asarray(self.different, np.float64) ** 2 / 2
+        middle, high = np.quantile(cosine, [0.5, 0.95])
+        sigma = (high - middle) / norm.isf(0.05)
+        return float(np.sqrt(np.clip(2 - 2 * (middle + norm.isf(false_merges) * sigma), 0, 4)))
+
     def moved(self, shift: float) -> Calibration:
         """The same with so much more in all squared distances; see `crossing`."""
         same, different = (

@@ -47,8 +47,15 @@ class Limits:
         >>> Limits.of(1.0, 0.2)
         Limits(within=0.5, across=0.4)
         """
-        within = 1 - distance**2 / 2
+        within = round(1 - distance**2 / 2, 12)
         return cls(within, round(within - shift / 2, 12))
+
+    def distances(self) -> dict[str, float]:
+        """The distances of unit vectors that the limits are."""
+        return {
+            f"{name}_distance": float(np.sqrt(max(0.0, 2 - 2 * cosine)))
+            for name, cosine in vars(self).items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,7 +402,7 @@ def _solved(known: Evidence) -> Array | None:
     return groups(t, np.stack([a[one], b[one]], 1))
 
 
-def keep_numbers(label: Array, old: Array, weight: Array) -> Array:
+def keep_numbers(label: Array, old: Array, weight: Array, *, highest: int = -1) -> Array:
     """Numbers for identities, those that were known keeping theirs.
 
     Every old number goes to the identity that holds most of its frames, the greatest shares of frames first,
@@ -405,6 +412,7 @@ def keep_numbers(label: Array, old: Array, weight: Array) -> Array:
         label: (t,) int64 identity of each tracklet, from 0.
         old: (t,) int64 number that it had, −1 where it is new.
         weight: (t,) frames.
+        highest: the highest number that was ever given, where it may be none of these.
 
     Returns:
         (t,) int64 numbers.
@@ -427,7 +435,7 @@ def keep_numbers(label: Array, old: Array, weight: Array) -> Array:
                 number[identity] = value
                 taken.add(value)
     new = number < 0
-    number[new] = int(old.max(initial=-1)) + 1 + np.arange(int(new.sum()))
+    number[new] = int(old.max(initial=highest)) + 1 + np.arange(int(new.sum()))
     return number[label]
 
 
