@@ -92,9 +92,7 @@ def test_a_scrap_goes_with_the_part_next_to_it():
     assert scrap.tolist() == [False, True, False, True]
     # Frames 40-45 are as near to either side: the longer one has it.
     assert host.tolist() == [0, 0, 2, 2]
-    between = film([walk(0, n=60)]).split(
-        np.r_[np.zeros(30), np.ones(8), np.zeros(10), np.full(12, 2)].astype(int)
-    )
+    between = film([walk(0, n=60)]).split(np.repeat([0, 1, 0, 2], [30, 8, 12, 10]))
     assert scraps(between)[1].tolist() == [0, 0, 0]
 
 
@@ -109,4 +107,7 @@ def test_what_is_short_by_itself_is_no_scrap():
 
 def test_seconds_count_not_frames():
     assert scraps(parts_of(40, 20, fps=10.0))[0].tolist() == [False, False]
-    assert scraps(parts_of(60, 20, fps=30.0))[0].tolist() == [False, True]
+    assert scraps(parts_of(60, 10, fps=30.0))[0].tolist() == [False, True]
+    assert scraps(parts_of(60, 10, fps=5.0))[0].tolist() == [False, False]
+    # Of a second there may be many crops, which say enough of who somebody is.
+    assert scraps(parts_of(60, 30, fps=30.0))[0].tolist() == [False, False]

@@ -18,7 +18,8 @@ from tracklearn.core.moments import Moments
 from tracklearn.types import Array, Refusal, Tracklets
 
 LEAST_MOMENTS, LEAST_SHARE = 2, 0.2  # moments apart that make two people of two tracklets
-SCRAP = 1.5  # seconds in view below which a part of a longer track is a scrap
+SCRAP = 1.5  # seconds in view below which a part of a longer track is a scrap,
+SCRAP_CROPS = 12  # if it has fewer crops too: features of so few are still those of a pose
 CONFIDENT, LEAST_LINKS = 0.95, 20  # links between two cameras that a travel time is learned from
 PRUDENT = 0.5  # share of the shortest way seen that is taken for the least there is
 
@@ -125,9 +126,9 @@ def learned_ways(where: Whereabouts, pair: Array, chance: Array) -> dict[tuple[i
 def scraps(tracklets: Tracklets) -> tuple[Array, Array]:
     """Parts too short to show who somebody is, and the part of the same track that each belongs to.
 
-    A part in view for less than 1.5 seconds, by its frames and the film's usual step, whose track has a
-    longer one: what isolation cuts off so short is a person half hidden more often than another one. It
-    goes with the part whose frames are nearest in time on average, of equals the longer.
+    A part of fewer than 12 crops, in view for less than 1.5 seconds by its crops and the film's usual step,
+    whose track has a longer one: what isolation cuts off so short is a person half hidden more often than
+    another one. It goes with the part whose frames are nearest in time on average, of equals the longer.
 
     Args:
         tracklets: as isolation left them; `source` names their tracks.
@@ -141,7 +142,7 @@ def scraps(tracklets: Tracklets) -> tuple[Array, Array]:
         return np.zeros(0, bool), host
     seconds = tracklets.length * _step(tracklets)
     timed = seconds > 0
-    long = ~timed | (seconds >= SCRAP)
+    long = ~timed | (seconds >= SCRAP) | (tracklets.length >= SCRAP_CROPS)
     has_long = np.zeros(int(tracklets.source.max()) + 1, bool)
     has_long[tracklets.source[long]] = True
     scrap = ~long & has_long[tracklets.source]

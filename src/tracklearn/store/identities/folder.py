@@ -115,7 +115,7 @@ class IdentityWriter:
     def __init__(self, path: Path, *, replace: bool) -> None:
         self.path, self.folder = path, beside(path, after=".partial")
         self.manifest: dict[str, Any] = {}
-        self._old = beside(path, after=".old")
+        self._old = beside(path, after=".before")
         if not path.exists() and (self._old / MANIFEST).is_file():
             move(self._old, path)  # of a call that was killed between the two
         if path.exists():
