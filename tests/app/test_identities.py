@@ -349,7 +349,36 @@ def test_the_runs_own_set_is_taken_as_isolation_left_it(done, tmp_path, monkeypa
     split = [row for row in found.rows if row["n_parts"] > 1]
     assert split
     assert {row["part"] for row in split} >= {1, 2}
-    assert [row["how"] for row in split].count("its track") > 0
+
+
+def test_a_scrap_goes_with_its_track_unless_that_person_is_beside_it(opened, day, tmp_path, monkeypatch):
+    """The last ten frames of track 0, a second, are a part of their own."""
+    from tracklearn.app.identities import footage
+
+    def cut(_, one):
+        part = np.zeros(one.tracklets.n_crops, np.int64)
+        part[30:40] = 1
+        return one.tracklets.split(part)
+
+    monkeypatch.setattr(footage, "isolated", cut)
+    rows = link.identities(opened, [day], tmp_path / "a").rows
+    assert [(row["track"], row["part"], row["n_crops"]) for row in rows[:3]] == [
+        (0, 1, 30),
+        (0, 2, 10),
+        (1, 1, 40),
+    ]
+    assert rows[1]["how"] == "its track"
+    assert rows[1]["identity"] == rows[0]["identity"]
+    assert rows[1]["probability"] is None
+    # A person says that 0.1 and 1 are one: 0.2, in view beside 1, is somebody else then, too short to tell.
+    found = link.identities(opened, [day], tmp_path / "b", same=["0.1=1"])
+    assert found.rows[0]["identity"] == found.rows[2]["identity"]
+    assert (found.rows[1]["identity"], found.rows[1]["how"]) == (None, "nobody")
+    assert found.manifest["counts"]["nobody"] == 1
+    assert "10 boxes of nobody in particular are not in the corrected tracks" in found.manifest["notes"]
+    # Asked about it, it stands for itself.
+    found = link.identities(opened, [day], tmp_path / "c", same=["0.2=24"], different=["0.2=36"])
+    assert found.rows[1]["how"] == "reviewed"
 
 
 def test_two_cameras_with_one_name(opened, day, tmp_path):
@@ -542,3 +571,45 @@ def test_commands(call, opened, day, tmp_path, monkeypatch):
     code, _, err = call("calibrate", opened, day, "--false-merges", "0.01%")
     assert code == 2
     assert "pairs of two people cannot tell a rate of 0.01 % of false merges: ask for" in err
+
+
+def test_run_ends_with_it_and_the_report_shows_it(done):
+    out = done["out"]
+    found = Identities(out / "identities")
+    assert done["result"]["identities"] == out / "identities"
+    page = (out / "report.html").read_text()
+    section = page[page.index('<section id="people">') :].split("</section>")[0]
+    counts = found.manifest["counts"]
+    assert f"{counts['people']} people in {counts['parts']} parts" in section
+    assert CANNOT in section, "six people for twenty seconds"
+    assert section.count("<rect ") == counts["parts"] - counts["nobody"]
+    assert section.count("seen once") == counts["people"]
+
+
+def test_the_report_puts_the_least_certain_side_by_side():
+    from types import SimpleNamespace
+
+    from tracklearn.app.report import people
+
+    def row(identity, track, probability, crops):
+        place = {"part": 1, "n_parts": 1, "camera": "hall", "start": 1.0, "end": 5.0, "crop": track}
+        return {"identity": identity, "track": track, "probability": probability, "n_crops": crops, **place}
+
+    rows = [
+        row(1, 0, 0.99, 9),
+        row(1, 1, 0.62, 4),
+        row(2, 2, 0.8, 5),
+        row(2, 3, 0.9, 6),
+        row(None, 4, None, 5),
+    ]
+    data = SimpleNamespace(people={"rows": rows, "notes": []}, cameras=["hall"])
+    made = people.section(data, SimpleNamespace(shot=str))
+    assert [(p["probability"], p["ends"], p["caption"]) for p in made["doubtful"]][:2] == [
+        (0.62, ["1", "0"], "#1 · #0"),
+        (0.8, ["2", "3"], "#2 · #3"),
+    ]
+    assert [(p["number"], p["parts"], p["sure"]) for p in made["people"]] == [
+        (1, 2, "from 0.62"),
+        (2, 2, "from 0.80"),
+    ]
+    assert people.section(SimpleNamespace(people=None), None) is None

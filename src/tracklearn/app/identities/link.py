@@ -113,9 +113,10 @@ def identities(
         journal = Path(review) if review else journal_path(footage.run.path)
         new = [names.decision(text, same=True) for text in same]
         new += [names.decision(text, same=False) for text in different]
-        decisions = read_journal(journal)
-        word = known.said([*decisions, *new], names, journal)
+        known.said([*read_journal(journal), *new], names, journal)  # refused before anything is kept
         add_decisions(journal, new)
+        decisions = read_journal(journal)
+        word = known.said(decisions, names, journal)
 
         features = frame_features(footage, device=pick_device(device), progress=progress)
         found = learn(footage, features)
@@ -159,7 +160,7 @@ def identities(
                     {"from": footage.cameras[a], "to": footage.cameras[b], "seconds": seconds}
                     for (a, b), seconds in sorted({**linked.ways, **rules.ways}.items())
                 ],
-                decisions=len(decisions) + len(new),
+                decisions=len(decisions),
                 changes=_changes(old, linked.number, names) if earlier else None,
                 notes=[*_words(found, limits, distance), *word.notes, *lost, *unreadable],
             )

@@ -54,7 +54,7 @@ def _person(number: int, rows: Sequence[Row], shots: Shots) -> dict[str, Any]:
         "number": number,
         "parts": len(rows),
         "cameras": ", ".join(sorted({row["camera"] for row in rows})[:3]),
-        "sure": f"probably, {min(known):.2f}" if known else "seen once",
+        "sure": f"from {min(known):.2f}" if known else "seen once",
         "shots": [
             {"src": shots.shot(row["crop"]), "caption": f"#{_name(row)}\n{clock(row['start'])}"}
             for row in sorted(longest, key=lambda row: (row["camera"], row["start"]))
