@@ -163,6 +163,9 @@ def test_pairs_across_cameras_that_lie_otherwise_are_told():
     made = calibration.Calibration("mean", rng.normal(0.4, 0.1, 100), np.sort(different), 0.9, 0.0)
     assert not crossing(x, np.arange(300) % 2, made).holds
     assert crossing(x, np.zeros(300, int), made) is None
+    # Pairs across cameras that are nearer than those within take nothing from one person's distance.
+    near = calibration.Calibration("mean", made.same, np.full(100, 1.9), 1.0, 0.0)
+    assert crossing(x, np.arange(300) % 2, near).shift == 0
     assert crossing(x[:1], np.zeros(1, int), made) is None
 
 

@@ -221,7 +221,7 @@ class Crossing:
     """What the way from one camera to another adds to distances.
 
     Args:
-        shift: what it adds to squared distances, of one person's groups as of two's.
+        shift: what it adds to squared distances, of one person's groups as of two's; not below 0.
         unlike: greatest difference between the shares of pairs across cameras and of pairs known as two
             people below a distance, the shift taken out, over the distances above their medians; 0-1.
         n: pairs across cameras that were looked at.
@@ -327,8 +327,10 @@ def crossing(mean: Array, camid: Array, within: Calibration) -> Crossing | None:
     features, after `normalise.per_camera`, is the camera's alone and not the person's: then it adds as much
     to the squared distance of a person to himself as to somebody else. The second can be measured, for of
     tracklets of two cameras taken by chance most are two people: the median of their squared distances,
-    against that of pairs known to be two within a camera. What a camera does to some people and not to others
-    (a back here, a face there) is not seen by this and makes one person's distances greater than is said.
+    against that of pairs known to be two within a camera. Nothing is taken away: where the first is smaller,
+    two people of one camera are further apart because its mean has been taken out, which does nothing to one
+    person's distance. What a camera does to some people and not to others (a back here, a face there) is not
+    seen by this and makes one person's distances greater than is said.
 
     That the two distributions are alike but for the shift is looked at above their medians, where hardly a
     pair is one person.
@@ -355,11 +357,11 @@ def crossing(mean: Array, camid: Array, within: Calibration) -> Crossing | None:
     x = np.asarray(mean, np.float64)
     across = 2 - 2 * np.einsum("ij,ij->i", x[pair[:, 0]], x[pair[:, 1]])
     known = np.asarray(within.different, np.float64) ** 2
-    shift = float(np.median(across) - np.median(known))
-    moved, across = np.sort(known + shift), np.sort(across)
+    difference = float(np.median(across) - np.median(known))
+    moved, across = np.sort(known + difference), np.sort(across)
     at = np.r_[moved[len(moved) // 2 :], across[len(across) // 2 :]]
     below = [np.searchsorted(kind, at, side="right") / len(kind) for kind in (moved, across)]
-    return Crossing(shift, float(np.abs(below[0] - below[1]).max()), len(pair))
+    return Crossing(max(0.0, difference), float(np.abs(below[0] - below[1]).max()), len(pair))
 
 
 def equal_error(same: Array, different: Array) -> tuple[float, float]:

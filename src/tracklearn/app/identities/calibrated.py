@@ -25,7 +25,7 @@ from tracklearn.core.normalise import per_camera
 from tracklearn.types import Array, Refusal, Tracklets
 
 CANNOT = "cannot tell people apart here: do not trust identities"
-MISTAKEN = 0.1  # parts that look so much like some other person, unless a rate is asked for
+ALIKE = 1.0  # other people who may be expected to look like a part at the limit, unless a rate is asked for
 _SHARES = (0.05, 0.02, 0.01, 0.005, 0.001)
 _CHANCES = (0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
 
@@ -165,12 +165,12 @@ def threshold(found: Calibration, false_merges: float | None = None, people: int
         found: what pairs tell.
         false_merges: share of pairs of two people that may be taken for one. Unless one is asked for: the
             distance with as many errors of either kind, or, where there are many people, the smaller one at
-            which one part in ten is expected to look so much like anybody else.
+            which no more than one other person is expected to look so much like somebody.
         people: how many there are, about.
     """
     if false_merges is not None:
         return found.limit(false_merges)
-    return min(found.threshold, found.rare(min(0.5, MISTAKEN / max(people, 1))))
+    return min(found.threshold, found.rare(min(0.5, ALIKE / max(people, 1))))
 
 
 def learn(footage: Footage, features: Array) -> Calibrated:
