@@ -182,10 +182,8 @@ def learn(footage: Footage, features: Array) -> Calibrated:
     """
     tracks, parts = footage.tracks, footage.parts
     pairs, origin = free_pairs(tracks), "moments"
-    if not len(pairs.different):
-        chance = chance_pairs(tracks)
-        if not _filmed(tracks):
-            pairs, origin = chance, "chance"
+    if not len(pairs.different) and not _filmed(tracks):
+        pairs, origin = chance_pairs(tracks), "chance"
     by_row = features[tracks.crop]
     within = calibrate(by_row, pairs)
     n_cameras = len(np.unique(tracks.camid))
