@@ -19,6 +19,7 @@ _NAMES = {
     "train": "tracklearn.app.api:train",
     "fit": "tracklearn.app.api:fit",
     "index": "tracklearn.app.search.index:index",
+    "identities": "tracklearn.app.identities.link:identities",
     "run": "tracklearn.app.api:run",
     "export": "tracklearn.app.model.export:export",
     "report": "tracklearn.app.report.of_run:report",

@@ -18,7 +18,13 @@ def test_all_that_run_left_is_looked_at(call, done):
     code, out, _ = call(done["out"])
     assert code == 0
     lines = out.splitlines()
-    assert [line.split(" /")[0] for line in lines] == ["output folder", "run", "gallery", "tracklet set"]
+    assert [line.split(" /")[0] for line in lines] == [
+        "output folder",
+        "identities",
+        "run",
+        "gallery",
+        "tracklet set",
+    ]
     assert all(line.endswith(": whole") for line in lines)
     assert done["out"].joinpath("report.html").is_file()
 
@@ -34,6 +40,8 @@ def test_all_that_run_left_is_looked_at(call, done):
         ("run", "isolation.safetensors"),
         ("run/gallery", "features-*.npy"),
         ("run/gallery", "entries-*.parquet"),
+        ("identities", "identities.parquet"),
+        ("identities/people", "0001.jpg"),
         (".", "report.html"),
         (".", "stages.json"),
     ],

@@ -13,6 +13,8 @@ COMMANDS = [
     "train",
     "index",
     "search",
+    "identities",
+    "calibrate",
     "report",
     "run",
     "demo",
@@ -88,7 +90,7 @@ def test_run_does_it_all_and_only_once(call, sources, tmp_path):
     code, out, err = call(*arguments, "--resume", "--json")
     assert code == 0
     assert "epoch" not in err
-    assert set(json.loads(out)["seconds"]) == {"ingest", "train", "index", "report"}
+    assert set(json.loads(out)["seconds"]) == {"ingest", "train", "index", "identities", "report"}
 
 
 def test_every_section_may_be_set_and_options_win(call, sources, tmp_path):

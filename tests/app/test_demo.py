@@ -36,7 +36,7 @@ def test_the_result_holds_scores_noise_and_times(small):
         assert 0 <= result[name]["rank1"] <= 1
     assert set(result["noise"]) == {"before", "after", "dropped_fraction"}
     assert result["noise"]["before"]["r_SW"] >= 1
-    assert set(result["seconds"]) == {"world", "ingest", "train", "index", "evaluate", "report"}
+    assert set(result["seconds"]) == {"world", "ingest", "train", "index", "identities", "evaluate", "report"}
     assert result["weights"] == "none"
     assert result["report"] == str(out / "report.html")
     assert "trained by Tracklearn" in result["table"]

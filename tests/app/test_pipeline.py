@@ -34,7 +34,7 @@ def test_run_leaves_set_run_gallery_and_report(done):
     page = (out / "report.html").read_text()
     assert "<script" not in page
     assert "started from random weights" in page
-    assert set(done["result"]["seconds"]) == {"ingest", "train", "index", "report"}
+    assert set(done["result"]["seconds"]) == {"ingest", "train", "index", "identities", "report"}
 
 
 def test_nothing_is_done_twice_and_nothing_is_overwritten(done, sources):

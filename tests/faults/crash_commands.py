@@ -181,6 +181,17 @@ def _index_replacing(lab: Lab) -> Case:
     return Case("index, replacing", argv, argv, lab.indexed, reader)
 
 
+def _identities(lab: Lab) -> Case:
+    argv = ("identities", "run", lab.set, "--out", "people", "--distance", "0.9", "--same", "0.1=1.1")
+    return Case("identities", argv, (*argv, "--resume"), lab.trained)
+
+
+def _identities_replacing(lab: Lab) -> Case:
+    argv = ("identities", "run", lab.set, "--out", "people", "--distance", "0.5", "--resume")
+    old = lab.make("identities", "run", lab.set, "--out", "people", "--distance", "0.9", start=lab.trained)
+    return Case("identities, replacing", argv, argv, old)
+
+
 def _report(lab: Lab) -> Case:
     argv = ("report", "run", "--resume")
     return Case("report", argv, argv, lab.indexed)
@@ -269,6 +280,8 @@ CASES: dict[str, Callable[[Lab], Case]] = {
     "index": _index,
     "run": _run,
     "index-replacing": _index_replacing,
+    "identities": _identities,
+    "identities-replacing": _identities_replacing,
     "report": _report,
     "report-replacing": _report_replacing,
     "run-changed": _run_changed,

@@ -19,7 +19,7 @@ class Checked:
 
     Args:
         path: the folder.
-        kind: "tracklet set", "run", "gallery" or "output folder".
+        kind: "tracklet set", "run", "gallery", "identities" or "output folder".
         damages: what is wrong, one line each.
         summed: whether its files have sums; an older program kept fewer.
     """
@@ -66,6 +66,7 @@ def _found(path: Path) -> Iterator[Checked]:
 
 def _checked(path: Path) -> Checked:
     from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.identities.folder import Identities
     from tracklearn.store.runs import Run
     from tracklearn.store.sets.tracklets import open_set
 
@@ -77,6 +78,8 @@ def _checked(path: Path) -> Checked:
             return Checked(path, kind, tuple(Run(path).damages()), "files" in manifest)
         if kind == "gallery":
             return Checked(path, kind, tuple(open_gallery(path).damages()))
+        if kind == "identities":
+            return Checked(path, kind, tuple(Identities(path).damages()))
         return Checked(path, kind, tuple(open_set(path).damages()))
     except (DamagedError, FileNotFoundError, ValueError) as error:
         return Checked(path, kind, (str(error),))

@@ -16,6 +16,7 @@ import typer
 from tracklearn import __version__
 from tracklearn.app.commands import check, datasets, evaluate, experiment, noise, settings
 from tracklearn.app.commands.export import export
+from tracklearn.app.commands.identities import calibrate, identities
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
@@ -37,6 +38,8 @@ for command in (
     train,
     index,
     search,
+    identities,
+    calibrate,
     report,
     run,
     demo,

@@ -48,7 +48,7 @@ def report(
 @with_training
 def run(
     sources: Sources,
-    out: Annotated[Path, typer.Option("--out", help="Folder for set, run and report.html.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for set, run, identities and report.html.")],
     detector: Detector = None,
     tracker: TrackerName = None,
     threshold: Threshold = None,

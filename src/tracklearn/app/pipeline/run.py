@@ -1,4 +1,4 @@
-"""The stages in order: ingest, train, index, search, report; and `run`, which does them all.
+"""The stages in order: ingest, train, index, identities, report; and `run`, which does them all.
 
 Each function takes paths and settings and leaves a folder or a file behind; the command line and the Python
 interface call nothing else.
@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
+from tracklearn.app.identities.link import identities
 from tracklearn.app.pipeline.plan import TrainPlan
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.app.pipeline.training import train
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
+from tracklearn.store.files import beside
+from tracklearn.store.identities.folder import Identities
+from tracklearn.store.identities.journal import journal_path, read_journal
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
-from tracklearn.types import Progress
+from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.learn.train import Round
@@ -46,11 +50,11 @@ def run(
     salt: str = "",
     remake: bool = False,
 ) -> dict[str, Any]:
-    """Ingest, train, index and report in one, each stage skipped when its inputs and settings are unchanged.
+    """Ingest, train, index, say who is who and report, each stage skipped when its input is unchanged.
 
     Args:
         sources: what `ingest` takes.
-        out: folder for set, run and report.html.
+        out: folder for set, run, identities and report.html.
         ingest_config: settings of ingest.
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
@@ -108,11 +112,41 @@ def run(
             if needed:
                 index(run_path, set_path, device=training.device, resume=True, progress=progress)
 
+        people = out / "identities"
+        decisions = [decision.to_dict() for decision in read_journal(journal_path(run_path))]
+        known = settings_store.digest([trained, __version__, decisions])
+        with stages.stage("identities", known, people) as needed:
+            if needed:
+                identities(
+                    run_path,
+                    [set_path],
+                    people,
+                    earlier=_earlier(people, run_path),
+                    device=training.device,
+                    resume=True,
+                    progress=progress,
+                )
+
         extra = extra_report() if extra_report else {}
-        content = settings_store.digest([trained, __version__, extra.get("scores")])
+        content = settings_store.digest([trained, __version__, extra.get("scores"), decisions])
         with stages.stage("report", content, report_path) as needed:
             if needed:
                 report(
                     run_path, out=report_path, resume=True, command=command, seconds=stages.seconds, **extra
                 )
-        return {"set": set_path, "run": run_path, "report": report_path, "seconds": stages.seconds}
+        return {
+            "set": set_path,
+            "run": run_path,
+            "identities": people,
+            "report": report_path,
+            "seconds": stages.seconds,
+        }
+
+
+def _earlier(people: Path, run_path: Path) -> Path | None:
+    """The table of the same run that gives way to a new one, so that numbers stay; None: there is none."""
+    aside = beside(people, after=".old")
+    try:
+        return aside if Identities(aside).manifest["run"] == Run(run_path).manifest["digest"] else None
+    except (Refusal, FileNotFoundError):
+        return None

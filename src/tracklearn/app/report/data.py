@@ -75,6 +75,7 @@ class ReportData:
             None for a set that knows no clock.
         film: (t,) number of the film that each track is from, −1 for tracklets that are not cut out of one
             with their places and frame numbers; None for none at all.
+        people: who is who: `rows` of the table of identities, and `notes` on it; None where there is none.
         warnings: one line each.
         created: date, version, machine: shown in the foot.
 
@@ -111,6 +112,7 @@ class ReportData:
     person: Array | None = None
     film: Array | None = None
     moment: Callable[[int, float], datetime | None] | None = None
+    people: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
     created: str = ""
 

@@ -111,6 +111,7 @@ def report(
         sources=_sources(tracklet_set),
         skipped=_skipped(tracklet_set, manifest),
         created=f"{date.today().isoformat()} · tracklearn {manifest['tracklearn']}",
+        people=people_of(opened, tracklet_set),
         **(example_searches(opened) | extra),
     )
     return build_report(data, path)
@@ -130,6 +131,20 @@ def calibration_of(arrays: Mapping[str, Array], isolation: Mapping[str, Any]) ->
         for name, found in isolation.get("calibration", {}).items()
         if f"same.{name}" in arrays and f"different.{name}" in arrays
     }
+
+
+def people_of(run: Run, tracklet_set: TrackletSet) -> dict[str, Any] | None:
+    """`ReportData.people` from the identities that lie beside the run, where they are of this run and set."""
+    from tracklearn.store.identities.folder import Identities
+
+    try:
+        found = Identities(run.path.parent / "identities")
+    except (Refusal, FileNotFoundError):
+        return None
+    digests = [entry["digest"] for entry in found.manifest["sets"]]
+    if found.manifest["run"] != run.manifest["digest"] or digests != [tracklet_set.digest]:
+        return None
+    return {"rows": found.rows, "notes": found.manifest["notes"]}
 
 
 def _films(tracklet_set: TrackletSet) -> Array | None:

@@ -18,6 +18,7 @@ from tracklearn.app.report import (
     isolation,
     learning,
     links,
+    people,
     records,
     results,
 )
@@ -42,6 +43,7 @@ def context(data: ReportData) -> dict[str, Any]:
         "left_out": clusters.left_out(data, shots),
         "records": records.table(data.rounds, data.steps),
         "links": links.section(data.links, data.isolated, data.cameras, shots.shot, shots.best_isolated),
+        "people": people.section(data, shots),
         "searches": results.searches(data, shots),
         "scores": results.scores(data),
         "noise": results.noise(data),

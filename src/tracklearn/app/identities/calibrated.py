@@ -1,0 +1,276 @@
+"""What distances mean for a run's features on some footage, in numbers and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracklearn.app.formats import number, percent
+from tracklearn.app.identities.footage import Footage
+from tracklearn.core.calibration import (
+    FEWEST,
+    Calibration,
+    Crossing,
+    Curve,
+    calibrate,
+    chance_pairs,
+    crossing,
+    free_pairs,
+)
+from tracklearn.core.features import unit_rows
+from tracklearn.core.identities import Limits
+from tracklearn.core.normalise import per_camera
+from tracklearn.types import Array, Refusal, Tracklets
+
+CANNOT = "cannot tell people apart here: do not trust identities"
+ALIKE = 1.0  # other people who may be expected to look like a part at the limit, unless a rate is asked for
+_SHARES = (0.05, 0.02, 0.01, 0.005, 0.001)
+_CHANCES = (0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What pairs that are known without labels tell.
+
+    Args:
+        within: of pairs of one camera, on features as they are; None where there are too few.
+        linking: of pairs of one camera in the features that are linked: camera-normalised where there are
+            several cameras.
+        across: what the way from camera to camera adds to those; None for one camera, or too few pairs.
+        mean: (t, d) unit features of the parts to link.
+        origin: "moments" (people seen at the same moment), or "chance" (tracks by chance; sets of crops).
+        n_pairs: of one person, and of two.
+        n_cameras: how many cameras there are.
+    """
+
+    within: Calibration | None
+    linking: Calibration | None
+    across: Crossing | None
+    mean: Array
+    origin: str
+    n_pairs: tuple[int, int]
+    n_cameras: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether people can be told apart, as far as can be told."""
+        return self.linking is not None and self.linking.separates and self.across_trusted
+
+    @property
+    def across_trusted(self) -> bool:
+        """Whether what holds within cameras may be taken to hold across them."""
+        return self.n_cameras < 2 or (self.across is not None and self.across.holds)
+
+    @property
+    def shift(self) -> float:
+        """What the way from camera to camera adds to squared distances of the features that are linked."""
+        return self.across.shift if self.across is not None else 0.0
+
+    @property
+    def curve(self) -> Curve | None:
+        """Probabilities of distances within a camera, of the features that are linked."""
+        return None if self.linking is None else self.linking.curve
+
+    def limits(
+        self, false_merges: float | None = None, distance: float | None = None, people: int = 1
+    ) -> Limits | None:
+        """Where one person ends, for `identities`; None where nothing may be joined.
+
+        Args:
+            false_merges: share of pairs of two people that may be taken for one; None as `threshold`.
+            distance: the limit itself, whatever was learned.
+            people: how many there are, about.
+
+        Raises:
+            ValueError: so few pairs cannot tell the rate that was asked for, or no distance of unit vectors.
+        """
+        if distance is not None:
+            if not 0 < distance < 2:
+                raise Refusal(
+                    f"--distance is {distance:g}, expected a distance of unit features above 0, below 2"
+                )
+            return Limits.of(distance, self.shift)
+        if self.linking is None:
+            if false_merges is not None:
+                raise Refusal(f"a rate of false merges cannot be told: {self.too_few}; give --distance")
+            return None
+        return Limits.of(threshold(self.linking, false_merges, people), self.shift)
+
+    def asked(self, false_merges: float) -> dict[str, float]:
+        """Distances for a rate of false merges, within a camera and across cameras.
+
+        Raises:
+            ValueError: so few pairs cannot tell it.
+        """
+        if self.within is None:
+            raise Refusal(f"a rate of false merges cannot be told: {self.too_few}")
+        found = {"within a camera": self.within.limit(false_merges)}
+        if self.linking is not None and self.across is not None:
+            found["across cameras"] = self.linking.moved(self.shift).limit(false_merges)
+        return found
+
+    @property
+    def too_few(self) -> str:
+        """Why nothing was learned."""
+        same, different = self.n_pairs
+        return (
+            f"{number(same)} pairs known as one person and {number(different)} as two are too few to learn "
+            f"where another person begins ({FEWEST} of each are needed)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for files and programs."""
+        return {
+            "from": self.origin,
+            "n_pairs": {"one_person": self.n_pairs[0], "two_people": self.n_pairs[1]},
+            "trusted": self.trusted,
+            "within_camera": None if self.within is None else _described(self.within),
+            "across_cameras": None
+            if self.linking is None or self.across is None
+            else {
+                **_described(self.linking.moved(self.shift)),
+                "features": "camera-normalised",
+                "shift": self.across.shift,
+                "unlike": self.across.unlike,
+                "holds": self.across.holds,
+                "n": self.across.n,
+            },
+        }
+
+    def text(self) -> str:
+        """What a person is told."""
+        if self.within is None:
+            return f"{CANNOT}\n{self.too_few}"
+        lines = [] if self.trusted else [CANNOT]
+        if self.origin == "chance":
+            lines.append("nobody is seen beside another: two people are two tracks taken by chance")
+        lines += _lines("within a camera", self.within)
+        if self.n_cameras > 1:
+            if self.linking is not None and self.across is not None:
+                name = "across cameras, on features normalised by camera, as if within one"
+                lines += _lines(name, self.linking.moved(self.shift))
+            if not self.across_trusted:
+                lines.append(
+                    "across cameras distances lie otherwise than within one: links there are a guess"
+                )
+        return "\n".join(lines)
+
+
+def threshold(found: Calibration, false_merges: float | None = None, people: int = 1) -> float:
+    """The distance below which two are joined.
+
+    Args:
+        found: what pairs tell.
+        false_merges: share of pairs of two people that may be taken for one. Unless one is asked for: the
+            distance with as many errors of either kind, or, where there are many people, the smaller one at
+            which no more than one other person is expected to look so much like somebody.
+        people: how many there are, about.
+    """
+    if false_merges is not None:
+        return found.limit(false_merges)
+    return min(found.threshold, found.rare(min(0.5, ALIKE / max(people, 1))))
+
+
+def learn(footage: Footage, features: Array) -> Calibrated:
+    """What the pairs of some footage tell.
+
+    Args:
+        footage: some sets.
+        features: (n, d) of `frame_features`.
+    """
+    tracks, parts = footage.tracks, footage.parts
+    pairs, origin = free_pairs(tracks), "moments"
+    if not len(pairs.different) and not _filmed(tracks):
+        pairs, origin = chance_pairs(tracks), "chance"
+    by_row = features[tracks.crop]
+    within = calibrate(by_row, pairs)
+    n_cameras = len(np.unique(tracks.camid))
+    linking, across, used = within, None, features
+    if n_cameras > 1:
+        camera = np.empty(len(features), np.int64)
+        camera[tracks.crop] = tracks.camid[tracks.tracklet]
+        used = _unit(per_camera(features, camera))
+        linking = calibrate(used[tracks.crop], pairs)
+    mean = means(used, parts)
+    if n_cameras > 1 and linking is not None:
+        across = crossing(mean, parts.camid, linking)
+    return Calibrated(
+        within, linking, across, mean, origin, (len(pairs.same), len(pairs.different)), n_cameras
+    )
+
+
+def means(features: Array, tracklets: Tracklets) -> Array:
+    """(t, d) unit mean features of tracklets, by the crops' rows."""
+    from tracklearn.learn.embed import pool
+
+    pooled = pool(features[tracklets.crop], tracklets.tracklet, len(tracklets))
+    return _unit(pooled)
+
+
+def _filmed(tracks: Tracklets) -> bool:
+    """Whether boxes are those of a film: folders of crops have one for all."""
+    return not (tracks.box == tracks.box[0]).all()
+
+
+def _unit(rows: Array) -> Array:
+    """Unit rows; one without a direction, such as the only crop of a camera, points along the first axis."""
+    rows = np.array(rows, np.float32)
+    rows[~rows.any(1), 0] = 1.0
+    return unit_rows(rows)
+
+
+def _described(found: Calibration) -> dict[str, Any]:
+    curve = found.curve
+    merges = {}
+    for share in _SHARES:
+        if share * (len(found.different) + 1) >= 1:
+            merges[f"{share:g}"] = found.limit(share)
+    return {
+        **found.to_dict(),
+        "false_merges": merges,
+        "curve": {"distance": curve.at.tolist(), "probability": curve.chance.tolist()},
+        "default": threshold(found),
+    }
+
+
+def _lines(name: str, found: Calibration) -> list[str]:
+    """A few lines on one kind of pairs: distances, then what trackers call them."""
+    chosen = threshold(found)
+    curve = found.curve
+    head = (
+        f"{name}: {number(len(found.same))} pairs of one person (median {found.quantile('same', 0.5):.2f}, "
+        f"95 % below {found.quantile('same', 0.95):.2f}), {number(len(found.different))} of two (5 % below "
+        f"{found.quantile('different', 0.05):.2f}, median {found.quantile('different', 0.5):.2f}); "
+        f"{percent(found.error)} on the wrong side of {found.threshold:.2f}"
+    )
+    rows = [("", "distance", "cosine distance", "cosine similarity")]
+    for share in _SHARES:
+        if share * (len(found.different) + 1) >= 1:
+            rows.append((f"false merges {percent(share)}", *_forms(found.limit(share))))
+    rows.append(("joined below, unless asked otherwise", *_forms(chosen)))
+    grid = np.linspace(0, 2, 2001)
+    probability = curve(grid)
+    for chance in _CHANCES:
+        if probability[0] >= chance > probability[-1]:
+            rows.append(
+                (
+                    f"one person with {chance:g}",
+                    *_forms(float(grid[np.flatnonzero(probability >= chance)[-1]])),
+                )
+            )
+    width = [max(len(row[c]) for row in rows) for c in range(4)]
+    table = [
+        "  "
+        + "  ".join(
+            cell.rjust(w) if c else cell.ljust(w) for c, (cell, w) in enumerate(zip(row, width, strict=True))
+        )
+        for row in rows
+    ]
+    return [head, *(line.rstrip() for line in table)]
+
+
+def _forms(distance: float) -> tuple[str, str, str]:
+    """A distance of unit features, and as trackers give it."""
+    return f"{distance:.3f}", f"{distance**2 / 2:.3f}", f"{1 - distance**2 / 2:.3f}"
