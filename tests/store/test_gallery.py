@@ -348,6 +348,27 @@ def test_a_damaged_block_is_named_when_it_is_read_and_not_before(tmp_path, monke
     assert opened.damages() == [f"{tmp_path / 'g' / name} is damaged (its content is not what was written)"]
 
 
+@pytest.mark.filterwarnings("ignore")  # numpy warns of heads that it mistakes for its older ones
+def test_every_damage_to_the_head_of_the_features_is_named(tmp_path):
+    opened = make(tmp_path / "g", unit(np.random.default_rng(0), 5, 4))
+    file = tmp_path / "g" / opened.manifest["features"]["name"]
+    whole = file.read_bytes()
+    refused = 0
+    for place in range(128):
+        for value in (0, 1, 39, 44, 66, 123, 255):
+            damaged = bytearray(whole)
+            if damaged[place] == value:
+                continue
+            damaged[place] = value
+            file.write_bytes(damaged)
+            try:
+                gallery.open_gallery(tmp_path / "g")
+            except DamagedError as error:
+                assert f"{file} is damaged" in str(error)
+                refused += 1
+    assert refused > 800
+
+
 def test_a_gallery_of_an_older_program_is_read(tmp_path):
     features = unit(np.random.default_rng(0), 6, 4)
     path = tmp_path / "g"

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -358,6 +359,10 @@ def open_gallery(path: Path | str) -> Gallery:
     raise AssertionError("not reached")
 
 
+# What numpy lets through of a damaged head beside ValueError; it reads it as Python.
+_HEADS = (SyntaxError, TypeError, TokenError)
+
+
 def _opened(path: Path, manifest: Manifest) -> Gallery:
     names = list(_sums(manifest))
     features_file, table_file = (path / name for name in names)
@@ -376,7 +381,7 @@ def _opened(path: Path, manifest: Manifest) -> Gallery:
         raise
     except pa.ArrowMemoryError:
         raise
-    except (ValueError, pa.ArrowInvalid, EOFError, SyntaxError) as error:
+    except (ValueError, pa.ArrowInvalid, EOFError, *_HEADS) as error:
         # The table's sum has been compared: what cannot be read are the features.
         raise DamagedError(f"{features_file} is damaged ({first_line(error)}): {REMEDY}") from error
     if features.dtype != np.float32 or features.shape != expected or table.num_rows != expected[0]:
