@@ -124,7 +124,9 @@ def test_the_schedule_comes_before_every_batch(easy):
 
     events = run(easy, plain(rounds=5, assign_every=3, schedule=schedule))
     assert moments == [
-        Moment(r, n, b, 2) for r, n in ((0, 3), (1, 3), (2, 3), (0, 2), (1, 2)) for b in (0, 1)
+        Moment(r, n, b, 2, e)
+        for e, (r, n) in enumerate(((0, 3), (1, 3), (2, 3), (0, 2), (1, 2)))
+        for b in (0, 1)
     ]
     assert rates == [0, 0, 1e-3, 1e-3, 1e-3, 1e-3, 0, 0, 1e-3, 1e-3]
     states = [e for e in events if isinstance(e, train.State)]

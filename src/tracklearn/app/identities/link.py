@@ -15,6 +15,7 @@ from tracklearn.app.identities import known
 from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn
 from tracklearn.app.identities.footage import Footage, frame_features, gather
 from tracklearn.app.model.device import pick_device
+from tracklearn.app.refusals import printable
 from tracklearn.core.identities import (
     Evidence,
     Limits,
@@ -296,7 +297,7 @@ def _rows(footage: Footage, names: Names, linked: Linked) -> list[dict[str, Any]
                 "identity": int(linked.number[i]) if linked.number[i] != NOBODY else None,
                 "probability": None if np.isnan(probability) else round(probability, 4),
                 "how": linked.how[i],
-                "set": footage.paths[number],
+                "set": printable(footage.paths[number]),  # a name may be no text
                 "set_digest": footage.sets[number].digest,
                 "camera": footage.cameras[int(parts.camid[i])],
                 "track": track,
