@@ -42,6 +42,9 @@ from tracklearn.types import Array, PseudoLabels, Refusal, Tracklets
 
 Weight = Annotated[float, Field(ge=0)]
 
+# Cameras up to which each has a number of its own in the record.
+_CAMERAS = 16
+
 
 class Config(association.Config):
     """Settings of CAP, each with its origin.
@@ -249,10 +252,6 @@ def _associate(
         group=cluster,
         record={**found.record, **(record if config.cameras else {})},
     )
-
-
-# Cameras up to which each has a number of its own in the record.
-_CAMERAS = 16
 
 
 def _iterations(config: Config, labels: PseudoLabels) -> int:
