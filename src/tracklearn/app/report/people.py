@@ -38,9 +38,7 @@ def section(data: ReportData, shots: Shots) -> dict[str, Any] | None:
         "notes": data.people["notes"],
         "timeline": _timeline({n: people[n] for n in sorted(order[:_LINES])}, data.cameras),
         "caption": "A line a person, a bar a part, by the time in the film"
-        + (f"; the {_LINES} longest in view of {len(people)}." if len(people) > _LINES else ".")
-        + " "
-        + ", ".join(data.cameras),
+        + (f"; the {_LINES} longest in view of {len(people)}." if len(people) > _LINES else "."),
         "people": [_person(n, people[n], shots) for n in shown],
         "more": len(people) - len(shown),
         "doubtful": [_pair(row, people[row["identity"]], shots) for row in doubtful],
@@ -54,7 +52,7 @@ def _person(number: int, rows: Sequence[Row], shots: Shots) -> dict[str, Any]:
         "number": number,
         "parts": len(rows),
         "cameras": ", ".join(sorted({row["camera"] for row in rows})[:3]),
-        "sure": f"from {min(known):.2f}" if known else "seen once",
+        "sure": f"from {min(known):.2f}" if known else "seen once" if len(rows) == 1 else "one track",
         "shots": [
             {"src": shots.shot(row["crop"]), "caption": f"#{_name(row)}\n{clock(row['start'])}"}
             for row in sorted(longest, key=lambda row: (row["camera"], row["start"]))
@@ -80,7 +78,7 @@ def _timeline(people: Mapping[int, Sequence[Row]], cameras: Sequence[str]) -> st
     """SVG of who was in view when, in the page's colours, a colour a camera."""
     end = max((row["end"] for rows in people.values() for row in rows), default=0.0) or 1.0
     scale = (_WIDE - _LEFT - 8) / end
-    high = _HIGH * max(len(people), 1) + 22
+    high = _HIGH * max(len(people), 1) + 44
     bars = []
     for line, (number, rows) in enumerate(people.items()):
         top = line * _HIGH
@@ -94,11 +92,17 @@ def _timeline(people: Mapping[int, Sequence[Row]], cameras: Sequence[str]) -> st
                 f'fill="{colour}"><title>{title}</title></rect>'
             )
     ticks = [
-        f'<text x="{_LEFT + share * end * scale:.1f}" y="{high - 6}" text-anchor="{anchor}">'
+        f'<text x="{_LEFT + share * end * scale:.1f}" y="{high - 28}" text-anchor="{anchor}">'
         f"{clock(share * end).rsplit('.', 1)[0]}</text>"
         for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
     ]
-    body = "".join([*bars, *ticks])
+    names = [
+        f'<tspan dx="{14 if i else 0}" style="fill:var(--c{i % N_COLOURS})">■</tspan>'
+        f'<tspan dx="4">{escape(name)}</tspan>'
+        for i, name in enumerate(cameras)
+    ]
+    named = f'<text x="{_LEFT}" y="{high - 6}">{"".join(names)}</text>'
+    body = "".join([*bars, *ticks, named])
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDE} {high}" role="img" aria-label="who was in view when" '
         f'font-size="11" fill="var(--muted)">{body}</svg>'
