@@ -20,6 +20,7 @@ _NAMES = {
     "fit": "tracklearn.app.api:fit",
     "index": "tracklearn.app.search.index:index",
     "identities": "tracklearn.app.identities.link:identities",
+    "track": "tracklearn.app.retrack.track:track",
     "run": "tracklearn.app.api:run",
     "export": "tracklearn.app.model.export:export",
     "report": "tracklearn.app.report.of_run:report",

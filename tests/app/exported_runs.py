@@ -55,6 +55,7 @@ def write_run(path, set_path, name="tiny", *, height=64, width=32, pixels=None, 
     }
     writer = RunWriter(path, manifest)
     writer.write_start(network.arrays(), network.metadata())
+    writer.write_isolation({"part": np.zeros(tracklet_set.n_crops, np.int32)}, {})
     if finished:
         writer.finish([network.arrays()], network.metadata(), seconds={})
     writer.close()

@@ -15,6 +15,7 @@ COMMANDS = [
     "search",
     "identities",
     "calibrate",
+    "track",
     "report",
     "run",
     "demo",

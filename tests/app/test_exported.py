@@ -15,7 +15,7 @@ from tracklearn.app.model.onnx import ExportedModel
 from tracklearn.app.model.open import open_model
 from tracklearn.learn import backbone
 from tracklearn.store import benchmarks, weights
-from tracklearn.store.picture.crops import resize
+from tracklearn.store.picture.crops import bilinear, resize
 from tracklearn.types import ArrayCrops
 
 
@@ -32,10 +32,10 @@ def test_batches_of_any_size_give_the_same(onnx, market, tmp_path):
 def test_small_pictures_grow_linearly_and_large_ones_are_averaged():
     ramp = np.zeros((2, 4, 3), np.uint8)
     ramp[1] = 200
-    assert extract.bilinear(ramp, 4, 2)[:, 0, 0].tolist() == [0, 50, 150, 200]
+    assert bilinear(ramp, 4, 2)[:, 0, 0].tolist() == [0, 50, 150, 200]
     assert resize(ramp, 4, 2)[:, 0, 0].tolist() != [0, 50, 150, 200]
-    np.testing.assert_array_equal(extract.bilinear(ramp, 1, 2), np.full((1, 2, 3), 100))
-    np.testing.assert_array_equal(extract.bilinear(ramp, 2, 4), ramp)
+    np.testing.assert_array_equal(bilinear(ramp, 1, 2), np.full((1, 2, 3), 100))
+    np.testing.assert_array_equal(bilinear(ramp, 2, 4), ramp)
 
 
 def test_interpolation_is_bilinear_unless_told_otherwise(tmp_path):

@@ -102,6 +102,13 @@ def commands(work: Path) -> Iterator[tuple[str, list[str]]]:
     picture = pictures / "0000.jpg"
     yield "search", program("search", done / "run", picture, "--sheet", work / "sheet.png", "--device", "cpu")
     yield "report", program("report", done / "run", "--resume")
+    reid = ["--reid", done / "run", "--distance", "1", "--device", "cpu"]
+    yield (
+        "track",
+        program(
+            "track", f"a=video:{pictures}", *reid, "--detector", f"file:{work}/a.txt", "--out", work / "t.txt"
+        ),
+    )
     network = weights / "osnet_x0_25_msmt17.onnx"
     judged = ["--benchmark", "world", "--root", work / "demo", "--out", work / "evaluation"]
     yield "evaluate, an .onnx file", program("evaluate", network, *judged)

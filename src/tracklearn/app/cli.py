@@ -20,6 +20,7 @@ from tracklearn.app.commands.identities import calibrate, identities
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
+from tracklearn.app.commands.track import track
 from tracklearn.app.commands.train import train
 from tracklearn.app.refusals import defect, printable, refusal
 from tracklearn.core import threads
@@ -40,6 +41,7 @@ for command in (
     search,
     identities,
     calibrate,
+    track,
     report,
     run,
     demo,

@@ -130,10 +130,17 @@ class Calibration:
         """
         from scipy.stats import norm
 
+        middle, sigma = self.tail
+        return float(np.sqrt(np.clip(2 - 2 * (middle + norm.isf(false_merges) * sigma), 0, 4)))
+
+    @property
+    def tail(self) -> tuple[float, float]:
+        """Middle and deviation of the normal distribution that `rare` takes for the cosines of two people."""
+        from scipy.stats import norm
+
         cosine = 1 - np.asarray(self.different, np.float64) ** 2 / 2
         middle, high = np.quantile(cosine, [0.5, 0.95])
-        sigma = (high - middle) / norm.isf(0.05)
-        return float(np.sqrt(np.clip(2 - 2 * (middle + norm.isf(false_merges) * sigma), 0, 4)))
+        return float(middle), float((high - middle) / norm.isf(0.05))
 
     def moved(self, shift: float) -> Calibration:
         """The same with so much more in all squared distances; see `crossing`."""
@@ -362,6 +369,25 @@ def crossing(mean: Array, camid: Array, within: Calibration) -> Crossing | None:
     at = np.r_[moved[len(moved) // 2 :], across[len(across) // 2 :]]
     below = [np.searchsorted(kind, at, side="right") / len(kind) for kind in (moved, across)]
     return Crossing(max(0.0, difference), float(np.abs(below[0] - below[1]).max()), len(pair))
+
+
+def of_one_crop(pairs: FreePairs) -> FreePairs:
+    """The same pairs, but of the first crop alone of the first group of each, as a track that begins has.
+
+    Args:
+        pairs: of `free_pairs` or `chance_pairs`.
+    """
+    n = len(pairs.edge) - 1
+    kept, single = np.diff(pairs.edge), np.zeros(n, bool)
+    single[np.r_[pairs.same[:, 0], pairs.different[:, 0]]] = True
+    length = np.where(single, 1, kept)
+    row = [pairs.row[a : a + k] for a, k in zip(pairs.edge[:-1], length, strict=True)]
+    return FreePairs(
+        np.concatenate([np.zeros(0, np.int64), *row]),
+        np.r_[0, np.cumsum(length)],
+        pairs.same,
+        pairs.different,
+    )
 
 
 def equal_error(same: Array, different: Array) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tracklearn.app.formats import number, percent
 from tracklearn.app.identities.footage import Footage
+from tracklearn.core.appearance import Bounds, Limit
 from tracklearn.core.calibration import (
     FEWEST,
     Calibration,
@@ -18,7 +19,9 @@ from tracklearn.core.calibration import (
     chance_pairs,
     crossing,
     free_pairs,
+    of_one_crop,
 )
+from tracklearn.core.change_point import typical_penalty
 from tracklearn.core.features import unit_rows
 from tracklearn.core.identities import Limits
 from tracklearn.core.normalise import per_camera
@@ -43,6 +46,7 @@ class Calibrated:
         origin: "moments" (people seen at the same moment), or "chance" (tracks by chance; sets of crops).
         n_pairs: of one person, and of two.
         n_cameras: how many cameras there are.
+        crop: of one crop and a half, of one camera, as they are. penalty: of change points, as tracks change.
     """
 
     within: Calibration | None
@@ -52,6 +56,8 @@ class Calibrated:
     origin: str
     n_pairs: tuple[int, int]
     n_cameras: int
+    crop: Calibration | None = None
+    penalty: float | None = None
 
     @property
     def trusted(self) -> bool:
@@ -98,6 +104,17 @@ class Calibrated:
             return None
         return Limits.of(threshold(self.linking, false_merges, people), self.shift)
 
+    @property
+    def bounds(self) -> Bounds | None:
+        """Where one person ends for `relink`, within a camera; None where nothing was learned."""
+        if (
+            self.within is None
+            or self.crop is None
+            or not min(self.within.threshold, self.crop.threshold) > 0
+        ):
+            return None
+        return Bounds(Limit.of(self.within), Limit.of(self.crop), self.within.joins_below, self.penalty)
+
     def asked(self, false_merges: float) -> dict[str, float]:
         """Distances for a rate of false merges, within a camera and across cameras.
 
@@ -127,6 +144,7 @@ class Calibrated:
             "n_pairs": {"one_person": self.n_pairs[0], "two_people": self.n_pairs[1]},
             "trusted": self.trusted,
             "within_camera": None if self.within is None else _described(self.within),
+            "tracking": None if self.bounds is None else self.bounds.to_dict(),
             "across_cameras": None
             if self.linking is None or self.across is None
             else {
@@ -147,6 +165,11 @@ class Calibrated:
         if self.origin == "chance":
             lines.append("nobody is seen beside another: two people are two tracks taken by chance")
         lines += _lines("within a camera", self.within)
+        if self.crop is not None:
+            lines.append(
+                f"one crop of a track that begins, against a person: joined below {self.crop.threshold:.3f}, "
+                f"{percent(self.crop.error)} on the wrong side"
+            )
         if self.n_cameras > 1:
             if self.linking is not None and self.across is not None:
                 name = "across cameras, on features normalised by camera, as if within one"
@@ -185,7 +208,8 @@ def learn(footage: Footage, features: Array) -> Calibrated:
     if not len(pairs.different) and not _filmed(tracks):
         pairs, origin = chance_pairs(tracks), "chance"
     by_row = features[tracks.crop]
-    within = calibrate(by_row, pairs)
+    within, crop = calibrate(by_row, pairs), calibrate(by_row, of_one_crop(pairs))
+    penalty = typical_penalty(by_row, tracks.tracklet, time=tracks.time)
     n_cameras = len(np.unique(tracks.camid))
     linking, across, used = within, None, features
     if n_cameras > 1:
@@ -196,9 +220,8 @@ def learn(footage: Footage, features: Array) -> Calibrated:
     mean = means(used, parts)
     if n_cameras > 1 and linking is not None:
         across = crossing(mean, parts.camid, linking)
-    return Calibrated(
-        within, linking, across, mean, origin, (len(pairs.same), len(pairs.different)), n_cameras
-    )
+    n_pairs = len(pairs.same), len(pairs.different)
+    return Calibrated(within, linking, across, mean, origin, n_pairs, n_cameras, crop, penalty)
 
 
 def means(features: Array, tracklets: Tracklets) -> Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn.store.picture.crops import GREY, resize
+from tracklearn.store.picture.crops import ENLARGE, GREY
 from tracklearn.types import Array, Progress
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Pictures:
         told: Callable[[int], None] | None = None,
     ) -> None:
         self._part, self._height, self._width, self._told = part, height, width, told
-        self._resize = {"bicubic": resize, "bilinear": bilinear}[interpolation]
+        self._resize = ENLARGE[interpolation]
         self.unreadable: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -71,17 +71,6 @@ class Pictures:
         except ValueError:
             self.unreadable[row] = "cannot be decoded"
         return np.full((self._height, self._width, 3), GREY, np.uint8)
-
-
-def bilinear(image: Array, height: int, width: int) -> Array:
-    """`crops.resize`, but linear where an axis grows: what networks trained elsewhere mostly have seen."""
-    import cv2
-
-    h, w = image.shape[:2]
-    image = resize(image, min(h, height), min(w, width))
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return image
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class ExportedModel:
         height, width: size of the crops, pixels.
         mean, std, interpolation: as used.
         pixels_from: where mean and std come from, "options", "metadata" or "ImageNet".
+        distance: of unit features, where another person begins for one crop against a track, as an export of
+            `tracklearn export` notes it; None in other files.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,6 +80,8 @@ class ExportedModel:
         if self.interpolation not in INTERPOLATIONS:
             known = " or ".join(INTERPOLATIONS)
             raise Refusal(f"{self.path}: interpolation is {self.interpolation!r}, expected {known}")
+        said = _numbers(noted.get("threshold distance", ""))
+        self.distance = said[0] if len(said) == 1 and 0 < said[0] < 2 else None
 
     def extract(self, crops: Crops, rows: Array) -> Array:
         """(n, d) float32 unit feature of every row of `crops`.

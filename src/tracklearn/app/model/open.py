@@ -27,6 +27,7 @@ class Model:
         interpolation: how crops are enlarged to that size, as `extract.Pictures` takes it.
         trained_on: benchmark and split of its training set, and the set, where these are known.
         seen_before: likewise of the sets that its starting weights, those of a run, had seen.
+        distance: of unit features, where another person begins, as an exported file says.
     """
 
     height: int
@@ -38,6 +39,7 @@ class Model:
     interpolation: str = "bicubic"
     trained_on: TrainedOn | None = None
     seen_before: tuple[TrainedOn, ...] = ()
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,7 @@ def _exported(
         folder=path.parent,
         stem=f"{path.stem}-evaluation",
         interpolation=model.interpolation,
+        distance=model.distance,
     )
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -212,14 +213,22 @@ def write_results(path: str | os.PathLike[str], boxes: Boxes) -> Path:
         The path written.
     """
     path = Path(path)
-    size = boxes.box[:, 2:] - boxes.box[:, :2]
-    value = np.column_stack([boxes.box[:, :2], size, boxes.score]).tolist()
-    # Not as one array of floats: an id of more than 53 bits is written as it is.
-    numbers = zip((boxes.frame + 1).tolist(), boxes.track.tolist(), value, strict=True)
     with replacing(path) as file:
-        for frame, track, row in numbers:
-            file.write(b"%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1\n" % (frame, track, *row))
+        write_rows(file, boxes.frame, boxes.track, boxes.box, boxes.score)
     return path
+
+
+def write_rows(file: IO[bytes], frame: Array, track: Array, box: Array, score: Array) -> None:
+    """Rows of a result file, as `write_results` has them, to an open one.
+
+    Args:
+        file: open for bytes.
+        frame: (n,) from 0. track: (n,). box: (n, 4), (x1, y1, x2, y2) in pixels. score: (n,).
+    """
+    value = np.column_stack([box[:, :2], box[:, 2:] - box[:, :2], score]).tolist()
+    # Not as one array of floats: an id of more than 53 bits is written as it is.
+    for number, one, row in zip((np.asarray(frame) + 1).tolist(), track.tolist(), value, strict=True):
+        file.write(b"%d,%d,%.3f,%.3f,%.3f,%.3f,%.6g,-1,-1,-1\n" % (number, one, *row))
 
 
 def detection_f1(boxes: Boxes, truth: Boxes, *, min_iou: float = 0.5) -> dict[str, float]:

@@ -60,6 +60,26 @@ class Track:
         return Track(continues=number, seen=self.seen, opened=self.opened)
 
 
+def cut(image: Array, box: Sequence[float], *, margin: float, least: float) -> Array | None:
+    """The part of a picture inside a box and its margin; None if too little of it is in the picture.
+
+    Args:
+        image: (h, w, 3). box: (x1, y1, x2, y2) in pixels, of any size.
+        margin: added on each side, fraction of the box.
+        least: pixels of its height that must be in view.
+    """
+    if not all(map(math.isfinite, box)):
+        return None
+    x1, y1, x2, y2 = box
+    dx, dy = margin * (x2 - x1), margin * (y2 - y1)
+    height, width = image.shape[:2]
+    if min(y2, height) - max(y1, 0.0) < least:
+        return None
+    left, right = round(max(x1 - dx, 0)), round(min(x2 + dx, width))
+    top, bottom = round(max(y1 - dy, 0)), round(min(y2 + dy, height))
+    return image[top:bottom, left:right] if right - left >= 4 and bottom > top else None
+
+
 class Cutter:
     """Cuts the crops of tracks out of frames and hands finished tracks to the part.
 
@@ -108,7 +128,7 @@ class Cutter:
         here: set[int] = set()
         for i in np.argsort(-np.asarray(score), kind="stable"):  # of boxes with one id the best is kept
             identity = int(identities[i])
-            crop = self._cut(frame.image, boxes[i])
+            crop = cut(frame.image, boxes[i], margin=self.margin, least=self.min_box_height)
             if crop is None:
                 self.counts["small_boxes"] += 1
                 continue
@@ -126,19 +146,6 @@ class Cutter:
                 state = state.write(self.part, self.camera)
                 self.counts["split_tracks"] += 1
             self.open[identity] = state
-
-    def _cut(self, image: Array, box: Sequence[float]) -> Array | None:
-        """The part of the image inside the box and its margin; None if too little of it is in the image."""
-        if not all(map(math.isfinite, box)):
-            return None
-        x1, y1, x2, y2 = box
-        dx, dy = self.margin * (x2 - x1), self.margin * (y2 - y1)
-        height, width = image.shape[:2]
-        if min(y2, height) - max(y1, 0.0) < self.min_box_height:
-            return None
-        left, right = round(max(x1 - dx, 0)), round(min(x2 + dx, width))
-        top, bottom = round(max(y1 - dy, 0)), round(min(y2 + dy, height))
-        return image[top:bottom, left:right] if right - left >= 4 and bottom > top else None
 
     def _finish(self, over: Iterable[tuple[int, Track]]) -> None:
         """Write these open tracks, or drop short ones, in the order in which they began."""

@@ -107,12 +107,9 @@ class Reader:
         with self.job.open_frames(size) as frames:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
-            if source.results is not None:
-                boxes: ResultBoxes | _Tracking = ResultBoxes(source.results, source.path).pair(frames)
-            else:
-                detector = self.job.open_detector(self.device)
-                boxes = _Tracking(detector, config.tracker, frames, source.path)
-                record |= {"detector": detector.name, "tracker": config.tracker}
+            boxes = open_boxes(self.job, frames, self.device)
+            if isinstance(boxes, Tracking):
+                record |= {"detector": boxes.detector.name, "tracker": config.tracker}
             cutter = Cutter(
                 self.part,
                 source.camera,
@@ -130,7 +127,7 @@ class Reader:
                 self._report(n_frames, total if total is None else max(total, n_frames + 1))
             cutter.close()
             self._report(n_frames, n_frames)
-        if isinstance(boxes, _Tracking):
+        if isinstance(boxes, Tracking):
             record |= boxes.learned()
         counts = {"frames": n_frames, "broken_frames": frames.broken, "detections": boxes.n_boxes}
         self.counts = counts | cutter.counts
@@ -194,8 +191,30 @@ class Reader:
         return {"labels_used": True, "note": note}
 
 
-class _Tracking:
-    """Boxes from a detector and a tracker."""
+def open_boxes(job: Job, frames: Frames, device: str) -> ResultBoxes | Tracking:
+    """What says where people are in the frames of a video: a tracker's results, or a detector and a tracker.
+
+    Args:
+        job: the source. frames: its frames, from the first on. device: torch device of a hub: detector.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ResultBoxes`, `open_detector` and `Tracking`.
+    """
+    source = job.source
+    if source.results is not None:
+        return ResultBoxes(source.results, source.path).pair(frames)
+    return Tracking(job.open_detector(device), job.config.tracker, frames, source.path)
+
+
+class Tracking:
+    """Boxes from a detector and a tracker.
+
+    Args:
+        detector: of this source. tracker: by name. frames: of the source. folder: where they come from.
+
+    Raises:
+        ValueError: boxes of a file do not fit the frames (as `paired.paired`); as `open_tracker`.
+    """
 
     def __init__(self, detector: Detector, tracker: str, frames: Frames, folder: Path) -> None:
         self.detector = detector
@@ -205,19 +224,23 @@ class _Tracking:
         self.n_boxes = 0
 
     def at(self, frame: Frame) -> tuple[Array, Array, Array]:
+        """track (k,), box (k, 4), score (k,) of the next frame."""
         box, score = self.detector(frame.image, frame.number)
         self.n_boxes += len(box)
         return self.tracker.update(box, score, frame.time, frame.image)
 
     def unused(self, last: int, stride: int) -> list[dict[str, Any]]:
+        """What was left out, for the manifest."""
         if not isinstance(self.detector, FileDetector):
             return []
         return [skip("detections", why, n) for why, n in self.detector.left_out.items()]
 
     def learned(self) -> dict[str, Any]:
+        """What the detector learned of the place, for the manifest."""
         return self.detector.account() if isinstance(self.detector, MotionDetector) else {}
 
     def warning(self, info: VideoInfo) -> str:
+        """What is odd about the boxes as a whole; "" if nothing is."""
         if isinstance(self.detector, MotionDetector):
             return self.detector.warning()
         return self.detector.warning(info) if isinstance(self.detector, FileDetector) else ""

@@ -52,6 +52,18 @@ def resize(image: Array, height: int, width: int) -> Array:
     return image
 
 
+def bilinear(image: Array, height: int, width: int) -> Array:
+    """`resize`, but linear where an axis grows: what networks trained elsewhere mostly have seen."""
+    h, w = image.shape[:2]
+    image = resize(image, min(h, height), min(w, width))
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+ENLARGE = {"bicubic": resize, "bilinear": bilinear}  # by the name of how small pictures grow
+
+
 class StoredCrops:
     """The crops of a set at one size, decoded on demand: a `types.Crops`.
 

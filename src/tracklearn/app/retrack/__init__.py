@@ -1,0 +1,1 @@
+"""Tracking again with what was learned."""
