@@ -32,11 +32,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.real_video import cluster_purity, read_persons, visits
+from benchmarks.real_video import cluster_purity, visits
 from tracklearn import world
 from tracklearn.app.demo import run as demo
 from tracklearn.app.demo.films import cut, source_world, worlds, write_videos
 from tracklearn.app.judge.rates import match_truth, retrieval
+from tracklearn.app.judge.tracks import read_persons
 from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
 from tracklearn.app.pipeline.plan import plan_training, starting_networks
 from tracklearn.app.pipeline.training import train

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.real_video import read_persons
+from tracklearn.app.judge.tracks import read_persons
 
 Array = NDArray[Any]
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks import measure
 from tracklearn.app.judge.rates import colour_histogram, match_truth, noise_rates, retrieval
+from tracklearn.app.judge.tracks import read_persons
 from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
 from tracklearn.core import noise
 from tracklearn.core.noise import tracklet_pid
@@ -35,15 +36,6 @@ from tracklearn.store.ingest.sources import Source
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array
-
-
-def read_persons(path: Path) -> dict[int, int]:
-    """Visit -> person, from lines "NAME: visit visit …"."""
-    person: dict[int, int] = {}
-    for line in path.read_text().splitlines():
-        visits = [int(v) for v in line.split("#")[0].partition(":")[2].split()]
-        person |= {visit: min(visits) for visit in visits}
-    return person
 
 
 def visits(run: Run, set_path: Path, person: dict[int, int], device: str) -> dict[str, Any]:

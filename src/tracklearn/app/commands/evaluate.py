@@ -1,14 +1,15 @@
-"""Judging a network on a benchmark with its official protocol."""
+"""Judging a network on a benchmark with its official protocol, and tracks by ground truth."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Backbone, Device, Json, done, overridden
+from tracklearn.app.commands.options import Backbone, Device, Json, done, overridden, say
 from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
@@ -16,18 +17,35 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Run, written by train, or an .onnx file; none with weights. With --truth: tracks.",
+        ),
+    ] = None,
     benchmark: Annotated[
-        str, typer.Option("--benchmark", help="Data set, of those that tracklearn datasets lists.")
-    ],
+        str | None, typer.Option("--benchmark", help="Data set, of those that tracklearn datasets lists.")
+    ] = None,
     root: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--root", help="Folder that holds it; of the world, the demo's folder; of folder, also a table."
         ),
-    ],
-    run: Annotated[
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--truth",
+            help="Judge tracks instead (MOTChallenge file or folder, or a folder of identities) by this "
+            "ground truth of the same films, with one number for a person in all; may be repeated.",
+        ),
+    ] = None,
+    persons: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="Run, written by train, or an .onnx file; none with weights."),
+        typer.Option(
+            "--persons", help="With --truth: file of lines NAME: number …, the truth's of one person."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -89,7 +107,14 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Replace an evaluation that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Judge a trained network on a benchmark: mAP and CMC by protocol, ranked lists, CMC curve."""
+    """Judge a trained network on a benchmark by its protocol, or tracks by the truth of their films."""
+    if truth:
+        _judge_tracks(run, truth, persons, as_json, other=benchmark or root or out)
+        return
+    if benchmark is None or root is None or persons is not None:
+        raise Refusal(
+            "give --benchmark and --root to judge a network, or --truth (and --persons) to judge tracks"
+        )
     from tracklearn.app.judge import benchmark as app
 
     with Bars() as bars:
@@ -120,6 +145,29 @@ def evaluate(
             tell=bars.note,
         )
     done(result["out"], result, as_json, app.table(result))
+
+
+def _judge_tracks(
+    tracks: Path | None, truth: list[Path], persons: Path | None, as_json: bool, *, other: Any
+) -> None:
+    """Scores of tracks, to a person or a program."""
+    from tracklearn.app.judge import tracks as app
+
+    if tracks is None:
+        raise Refusal(
+            "--truth judges tracks: name their file or folder, or a folder of identities, before it"
+        )
+    if other is not None:
+        raise Refusal(
+            "--truth judges tracks and --benchmark a network: leave --benchmark, --root and --out out"
+        )
+    result = app.judge([tracks], truth, persons=persons)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        done(tracks, result, as_json)
+    else:
+        say(app.text(result))
 
 
 def _model(

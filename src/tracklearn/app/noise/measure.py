@@ -17,7 +17,7 @@ import numpy as np
 from tracklearn.types import Array, NoiseRates, Refusal
 
 if TYPE_CHECKING:
-    pass
+    from tracklearn.store.film.mot import Boxes
 
 _HEADER = (
     "sequence",
@@ -184,22 +184,13 @@ def measure(
     from tracklearn.app.noise import mismatch
     from tracklearn.app.noise.bars import stretches
     from tracklearn.core import noise
-    from tracklearn.store.film import mot
 
     rates, bars, rows, n_persons = {}, {}, [], 0
     warnings: list[str] = []
     for camid, (name, (tracks_file, truth_file)) in enumerate(pairs.items()):
         files = Path(tracks_file), Path(truth_file)
-        boxes, said = mismatch.once(mot.read_results(files[0]), files[0])
-        truth, of_truth = mismatch.once(mot.read_truth(files[1]), files[1])
-        left_out = [f"{files[0]}: {n:,} rows are left out: {why}" for why, n in boxes.left_out.items()]
-        warnings += [*left_out, *said, *of_truth]
-        if not np.isin(boxes.frame, truth.frame).any():
-            raise Refusal(
-                f"{tracks_file} and {truth_file} have no frame in common: are they of one sequence?"
-            )
-        pid = noise.match_boxes(boxes.frame, boxes.box, truth.frame, truth.track, truth.box, min_iou=min_iou)
-        mismatch.refuse_misread(boxes, truth, float(np.mean(pid >= 0)), min_iou, files)
+        boxes, truth, pid, said = read_pair(files, min_iou=min_iou)
+        warnings += said
         persons = len(np.unique(truth.track))
         rates[name] = noise.measure(boxes.track, pid, 0 * pid, min_run=min_run, truth_pairs=persons)
         warnings += mismatch.doubts(boxes, truth, rates[name], files)
@@ -209,6 +200,33 @@ def measure(
     track, pid, camid_ = (np.concatenate(column) for column in zip(*rows, strict=True))
     pooled = noise.measure(track, pid, camid_, min_run=min_run, truth_pairs=n_persons)
     return Measured(rates, pooled, bars, tuple(warnings))
+
+
+def read_pair(files: tuple[Path, Path], *, min_iou: float = 0.5) -> tuple[Boxes, Boxes, Array, list[str]]:
+    """A tracker's boxes, the true ones of the same film, and who is in each of the tracker's.
+
+    Args:
+        files: of tracks and truth. min_iou: least overlap of a match, in (0, 1].
+
+    Returns:
+        Tracks and truth, each box of a number once in a frame; (n,) int64 person in each box of a track, −1
+        for nobody; what was left out, a sentence each.
+
+    Raises:
+        FileNotFoundError, ValueError: as `measure`.
+    """
+    from tracklearn.app.noise import mismatch
+    from tracklearn.core import noise
+    from tracklearn.store.film import mot
+
+    boxes, said = mismatch.once(mot.read_results(files[0]), files[0])
+    truth, of_truth = mismatch.once(mot.read_truth(files[1]), files[1])
+    left_out = [f"{files[0]}: {n:,} rows are left out: {why}" for why, n in boxes.left_out.items()]
+    if not np.isin(boxes.frame, truth.frame).any():
+        raise Refusal(f"{files[0]} and {files[1]} have no frame in common: are they of one sequence?")
+    pid = noise.match_boxes(boxes.frame, boxes.box, truth.frame, truth.track, truth.box, min_iou=min_iou)
+    mismatch.refuse_misread(boxes, truth, float(np.mean(pid >= 0)), min_iou, files)
+    return boxes, truth, pid, [*left_out, *said, *of_truth]
 
 
 def _line(name: str, rates: NoiseRates) -> tuple[str, ...]:
