@@ -13,6 +13,7 @@ COMMANDS = [
     "train",
     "index",
     "search",
+    "serve",
     "identities",
     "calibrate",
     "report",

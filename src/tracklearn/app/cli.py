@@ -20,6 +20,7 @@ from tracklearn.app.commands.identities import calibrate, identities
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
+from tracklearn.app.commands.serve import serve
 from tracklearn.app.commands.train import train
 from tracklearn.app.refusals import defect, printable, refusal
 from tracklearn.core import threads
@@ -38,6 +39,7 @@ for command in (
     train,
     index,
     search,
+    serve,
     identities,
     calibrate,
     report,
