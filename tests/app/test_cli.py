@@ -21,6 +21,7 @@ COMMANDS = [
     "datasets",
     "evaluate",
     "export",
+    "forget",
     "experiment",
     "check",
     "settings",

@@ -67,6 +67,8 @@ RUNTIMES = {
     "huggingface_hub": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
     "ray": Runtime("ray", environment={"RAY_USAGE_STATS_ENABLED": "0"}),
     "fastapi": Runtime("fastapi"),
+    "psycopg": Runtime('"tracklearn[postgres]"', "psycopg (PostgreSQL)"),
+    "pgvector": Runtime('"tracklearn[postgres]"'),
 }
 
 _opened: set[str] = set()

@@ -178,6 +178,8 @@ def said(decisions: Sequence[Decision], names: Names, journal: Path) -> Said:
 
 
 def _where(decision: Decision, journal: Path) -> str:
+    if decision.step:
+        return f"step {decision.step} of the review"
     if decision.line:
         return f"line {decision.line} of {journal}"
     return "--same" if decision.same else "--different"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
 from tracklearn.app.identities.link import identities
+from tracklearn.app.people import decided
 from tracklearn.app.pipeline.plan import TrainPlan
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.app.pipeline.training import train
@@ -113,7 +114,8 @@ def run(
                 index(run_path, set_path, device=training.device, resume=True, progress=progress)
 
         people = out / "identities"
-        decisions = [decision.to_dict() for decision in read_journal(journal_path(run_path))]
+        said = [*read_journal(journal_path(run_path)), *decided(run_path)]
+        decisions = [decision.to_dict() for decision in said]
         known = settings_store.digest([trained, __version__, decisions])
         with stages.stage("identities", known, people) as needed:
             if needed:
