@@ -22,6 +22,7 @@ COMMANDS = [
     "datasets",
     "evaluate",
     "export",
+    "forget",
     "experiment",
     "check",
     "settings",

@@ -16,6 +16,7 @@ import typer
 from tracklearn import __version__
 from tracklearn.app.commands import check, datasets, evaluate, experiment, noise, settings
 from tracklearn.app.commands.export import export
+from tracklearn.app.commands.forget import forget
 from tracklearn.app.commands.identities import calibrate, identities
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
@@ -48,6 +49,7 @@ for command in (
     datasets.datasets,
     evaluate.evaluate,
     export,
+    forget,
     experiment.experiment,
     check.check,
     settings.settings,

@@ -72,6 +72,8 @@ RUNTIMES = {
     "fastapi": Runtime('"tracklearn[web]"', "FastAPI", environment=_OTEL),
     "starlette": Runtime('"tracklearn[web]"'),
     "uvicorn": Runtime('"tracklearn[web]"'),
+    "psycopg": Runtime('"tracklearn[postgres]"', "psycopg (PostgreSQL)"),
+    "pgvector": Runtime('"tracklearn[postgres]"'),
 }
 
 _opened: set[str] = set()

@@ -215,6 +215,8 @@ def latest(decisions: Sequence[Decision], names: Names) -> list[Decision]:
 
 
 def _where(decision: Decision, journal: Path) -> str:
+    if decision.step:
+        return f"step {decision.step} of the review"
     if decision.line:
         return f"line {decision.line} of {journal}"
     return "--same" if decision.same else "--different"

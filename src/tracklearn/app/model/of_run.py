@@ -35,7 +35,9 @@ def isolated(run: Run, tracklet_set: TrackletSet, index: int | None = None) -> T
     """
     tracklets = tracklet_set.tracklets
     if run.manifest["set"]["digest"] != tracklet_set.digest:
-        return tracklets
+        # Tracks that lost every crop (`tracklearn forget`) are parts of nothing.
+        whole = (tracklets.length > 0).all()
+        return tracklets if whole else tracklets.split(np.zeros(tracklets.n_crops, np.int64))
     return tracklets.split(run.isolation(index)[0]["part"])
 
 

@@ -45,12 +45,14 @@ class Decision:
         same: one person; else two.
         a, b: where they are.
         line: of the journal, from 1; 0 for one that is not written yet.
+        step: of the review in a gallery, from 1; 0 for one of a journal.
     """
 
     same: bool
     a: Place
     b: Place
     line: int = 0
+    step: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """What its line holds."""
