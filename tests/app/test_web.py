@@ -13,6 +13,7 @@ import pytest
 
 from tests.app.web_client import copied, opened
 from tests.optional import needs
+from tests.postgres_server import server, why_not
 from tracklearn.app.identities.footage import gather
 from tracklearn.app.identities.known import Names, latest, said
 from tracklearn.app.search.index import index
@@ -626,3 +627,29 @@ def test_serve_says_what_is_missing(call, done, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
         code, _, err = call("serve", run)
         assert (code, err) == (2, f'tracklearn: {title} is not installed: pip install "tracklearn[web]"\n')
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a server")
+def test_pages_of_a_gallery_in_postgresql_are_those_of_files(work, shown, tmp_path):
+    shutil.copytree(work, tmp_path / "work")
+    run = tmp_path / "work" / "run"
+    with server() as url:
+        index(run, tmp_path / "work" / "set", gallery=url, device="cpu", resume=True).gallery.close()
+        other = opened(tmp_path / "work")
+        with other.house.served.opened() as now:
+            assert now.gallery.where.startswith("postgresql://")
+        assert people_of(other) == people_of(shown)
+        ref = shown.house.finder.examples(1)[0]["ref"]
+        hits = [ask(each, "/api/search", part=ref, k=8)["results"] for each in (shown, other)]
+        assert [hit["ref"] for hit in hits[0]] == [hit["ref"] for hit in hits[1]]
+        assert [hit["distance"] for hit in hits[0]] == pytest.approx(
+            [hit["distance"] for hit in hits[1]], abs=1e-3
+        )
+        before = people_of(other)
+        ask(other, "/api/merge", people=[1, 2])
+        assert len(people_of(other)) == len(before) - 1
+        assert other.client.post("/api/undo").status_code == 200
+        assert people_of(other) == before
+        for path in ("/", f"/?part={ref}", "/people", "/people/1", "/review", "/history", "/forget/1"):
+            assert other.client.get(path).status_code == 200
+        other.house.close()
