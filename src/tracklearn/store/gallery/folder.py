@@ -21,28 +21,32 @@ from typing import Any
 import numpy as np
 
 from tracklearn.core.scan import Scan, merge
-from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder, sync_folder
+from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder
 from tracklearn.store.gallery.entries import (
     Content,
     Entries,
     Filter,
     GallerySet,
-    described,
-    joined_cameras,
     numbers,
     unit,
 )
+from tracklearn.store.gallery.records import (
+    REMEDY,
+    SCHEMA,
+    SCHEMAS,
+    manifest_of,
+    publish,
+    records_of,
+    rewritten,
+    written,
+)
 from tracklearn.store.gallery.rows import People, in_file
-from tracklearn.store.gallery.segment import Segment, names_of, write_segment
+from tracklearn.store.gallery.segment import Segment, names_of
 from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.types import Array, Matches, Refusal, Tracklets
 
-SCHEMA = "tracklearn.gallery/3"
-_SECOND = "tracklearn.gallery/2"  # of one set, which the manifest itself describes
-_FIRST = "tracklearn.gallery/1"  # files of fixed names, no sums of blocks
-REMEDY = "index the run again (tracklearn index RUN SET --resume)"
 _BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
 _CODED_ROWS = 2**16  # 8-bit rows looked at by one query at a time
 _QUERIES = 256  # queries scored at a time
@@ -82,12 +86,12 @@ class FolderGallery:
                 )
             self._mark = _mark(self.path)
             manifest = read_sealed(self.path / MANIFEST, remedy=REMEDY)
-            if manifest.get("schema") not in (SCHEMA, _SECOND, _FIRST):
+            if manifest.get("schema") not in SCHEMAS:
                 schema = manifest.get("schema")
                 raise Refusal(f"{self.path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
             manifest.require(entries=int, width=int, cameras=list, origin=dict)
             try:
-                records, width = _records(manifest), int(manifest["width"])
+                records, width = records_of(manifest), int(manifest["width"])
                 self.segments = tuple(Segment.open(self.path, each, width, remedy=REMEDY) for each in records)
                 break
             except FileNotFoundError as error:
@@ -382,10 +386,10 @@ class FolderGallery:
             self._load()
             records = [segment.record for segment in self.segments]
             for content in contents:
-                made = _written(self.path, content)
+                made = written(self.path, content)
                 at = [i for i, each in enumerate(records) if each["digest"] == content.digest]
                 records[at[0] if at else len(records) : at[0] + 1 if at else len(records)] = [made]
-            _publish(self.path, records, self.manifest["origin"])
+            publish(self.path, records, self.manifest["origin"])
         self._load()
 
     def delete(self, rows: Array) -> int:
@@ -407,7 +411,7 @@ class FolderGallery:
                 own = rows[(rows >= start) & (rows < start + len(segment))] - start
                 gone = np.union1d(segment.gone, own)
                 records.append({**segment.record, **({"gone": gone.tolist()} if len(gone) else {})})
-            _publish(self.path, records, self.manifest["origin"])
+            publish(self.path, records, self.manifest["origin"])
             self._load()
         return before - len(self)
 
@@ -418,10 +422,10 @@ class FolderGallery:
             before = sum(len(segment) for segment in self.segments)
             keeps = [np.setdiff1d(np.arange(len(s)), s.gone) for s in self.segments]
             records = [
-                _rewritten(self.path, segment, keep) if len(segment.gone) else segment.record
+                rewritten(self.path, segment, keep) if len(segment.gone) else segment.record
                 for segment, keep in zip(self.segments, keeps, strict=True)
             ]
-            _publish(self.path, [r for r in records if r["entries"]], self.manifest["origin"])
+            publish(self.path, [r for r in records if r["entries"]], self.manifest["origin"])
             self._load()
         return f"{before - len(self)} of {before} entries taken from the disk"
 
@@ -443,56 +447,10 @@ class FolderGallery:
             if segment.digest in changes:
                 keep, crop, now = changes[segment.digest]
             if len(keep):
-                records.append(_rewritten(folder, segment, keep, crop=crop, now=now))
+                records.append(rewritten(folder, segment, keep, crop=crop, now=now))
         if records:
-            write_sealed(folder / MANIFEST, _manifest(records, origin))
+            write_sealed(folder / MANIFEST, manifest_of(records, origin))
         return bool(records)
-
-
-def _rewritten(
-    folder: Path, segment: Segment, keep: Array, *, crop: Array | None = None, now: GallerySet | None = None
-) -> dict[str, Any]:
-    """Write some rows of a segment to a folder; their record."""
-    columns = {name: value[keep] for name, value in numbers(segment.columns, len(segment)).items()}
-    if crop is not None:
-        columns["crop"] = crop
-    camera = [segment.camera[i] for i in keep.tolist()]
-    place = now or GallerySet(segment.digest, segment.set_path, segment.cameras)
-    return (
-        write_segment(folder, segment.rows_at(keep), columns, camera, place) if len(keep) else {"entries": 0}
-    )
-
-
-def _written(folder: Path, content: Content) -> dict[str, Any]:
-    """Write the files of a set's content; their record."""
-    names = np.asarray(content.cameras, dtype=object)
-    place = GallerySet(content.digest, content.path, tuple(content.cameras))
-    camera = names[content.tracklets.camid].tolist()
-    return write_segment(folder, content.features, described(content.tracklets), camera, place)
-
-
-def _manifest(records: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "kind": "gallery",
-        "schema": SCHEMA,
-        "entries": sum(record["entries"] for record in records),
-        "width": records[0]["width"] if records else 1,
-        "cameras": list(joined_cameras([record["cameras"] for record in records])),
-        "sets": list(records),
-        "origin": dict(origin),
-    }
-
-
-def _publish(path: Path, records: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
-    """Let the manifest name these files, and remove all others."""
-    if not records:
-        raise Refusal(f"{path} would hold nothing: remove the folder instead")
-    write_sealed(path / MANIFEST, _manifest(records, origin))
-    kept = {MANIFEST, *(name for record in records for name in names_of(record))}
-    for other in path.iterdir():
-        if other.name not in kept:
-            other.unlink()
-    sync_folder(path)
 
 
 def create(
@@ -523,7 +481,7 @@ def create(
             remove_folder(beside(path, after=ending))
         make_folder(path)
         try:
-            _publish(path, [_written(path, content) for content in contents], origin)
+            publish(path, [written(path, content) for content in contents], origin)
         except BaseException:
             if new:
                 remove_folder(path)
@@ -548,41 +506,6 @@ def build(
     of = manifest.get("set", {})
     content = Content(features, tracklets, cameras, str(of.get("digest", "")), str(of.get("path", "")))
     return create(path, [content], origin=manifest, replace=replace)
-
-
-def _records(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records of the sets; of an older program's one set."""
-    try:
-        if manifest["schema"] == SCHEMA:
-            found = [dict(each) for each in manifest["sets"]]
-            for each in found:
-                names_of(each)
-                whole = isinstance(each["entries"], int) and isinstance(each["cameras"], list)
-                if not whole or not {"digest", "path"} <= each.keys():
-                    raise KeyError("sets")
-            if not found:
-                raise KeyError("sets")
-            return found
-        of = manifest["origin"].get("set", {})
-        record: dict[str, Any] = {
-            "digest": str(of.get("digest", "")),
-            "path": str(of.get("path", "")),
-            "cameras": manifest["cameras"],
-            "entries": manifest["entries"],
-            "width": manifest["width"],
-        }
-        if manifest["schema"] == _FIRST:
-            record["features"], record["table"] = (
-                {"name": name, "sha256": manifest["sha256"][name]}
-                for name in ("features.npy", "entries.parquet")
-            )
-        else:
-            record["features"] = {**manifest["features"], "crc32": manifest.get("crc32")}
-            record["table"] = manifest["table"]
-        names_of(record)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DamagedError(f"the gallery's manifest is damaged (it names no files): {REMEDY}") from error
-    return [record]
 
 
 def people_path(path: Path) -> Path:

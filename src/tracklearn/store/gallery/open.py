@@ -81,7 +81,7 @@ def note_gallery(run: str | Path, where: str | Path) -> None:
     """Remember where a run's gallery is; passwords are not kept."""
     note = Path(run) / _NOTE
     if is_url(where):
-        from tracklearn.store.gallery.postgres import without_password
+        from tracklearn.store.gallery.database import without_password
 
         write_sealed(note, {"url": without_password(str(where))})
     elif note.is_file():

@@ -13,71 +13,40 @@ Source: the graph is Malkov and Yashunin, TPAMI 2020, as pgvector has it.
 from __future__ import annotations
 
 import json
-import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from tracklearn.store.files import first_line, plain_json
+from tracklearn.store.files import plain_json
+from tracklearn.store.gallery.database import (
+    COLUMN,
+    SCHEMA,
+    TYPES,
+    build_graph,
+    changing,
+    connect,
+    insert,
+    split_url,
+    version_of,
+    without_password,
+)
 from tracklearn.store.gallery.entries import (
     NUMBERS,
     Content,
     Entries,
     Filter,
     GallerySet,
-    described,
     joined_cameras,
     unit,
 )
 from tracklearn.store.gallery.rows import TABLES, People, from_plain
-from tracklearn.store.runtimes import load
 from tracklearn.types import Array, Matches, Refusal
 
-SCHEMA = "tracklearn.gallery/3"
-LINKS, BUILT = 16, 100  # of each node in the graph; candidates while it is built [pgvector's, then chosen]
 SOUGHT = 200  # candidates of a search at least [chosen: recall 0.99 and more on 100,000 entries]
 _MOST_SOUGHT = 1000  # pgvector's own limit
-_INDEXED_WIDTH, _HALF_WIDTH = 2000, 4000  # of vectors that pgvector indexes as float32, as float16
-_TYPES = {
-    np.dtype(np.int64): "BIGINT",
-    np.dtype(np.float64): "DOUBLE PRECISION",
-    np.dtype(np.float32): "REAL",
-}
-_COLUMN = {"start": "start_time", "end": "end_time"}  # words of SQL
-_BINARY = {"BIGINT": "int8", "DOUBLE PRECISION": "float8", "REAL": "float4"}
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """The URL of the database, and the schema that is named behind "#".
-
-    Raises:
-        ValueError: no name for a schema.
-    """
-    parts = urlsplit(url)
-    schema = parts.fragment or "tracklearn"
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,47}", schema):
-        raise Refusal(
-            f"{schema!r} behind # is no name for a gallery: expected lower-case letters, digits and _, "
-            "48 at most"
-        )
-    return urlunsplit(parts._replace(fragment="")), schema
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown and kept.
-
-    >>> without_password("postgresql://me:secret@host/db#hall")
-    'postgresql://me@host/db#hall'
-    """
-    parts = urlsplit(url)
-    before, at, host = parts.netloc.rpartition("@")
-    query = "&".join(p for p in parts.query.split("&") if not p.startswith("password="))
-    return urlunsplit(parts._replace(netloc=f"{before.partition(':')[0]}{at}{host}", query=query))
 
 
 class PostgresGallery:
@@ -172,7 +141,7 @@ class PostgresGallery:
     def _connection(self) -> Any:
         found = getattr(self._own, "connection", None)
         if found is None or found.closed:
-            found = _connect(self._url, self.schema)
+            found = connect(self._url, self.schema)
             self._own.connection = found
             with self._guard:
                 self._every.append(found)
@@ -213,7 +182,7 @@ class PostgresGallery:
         return np.array([row for (row,) in found], np.int64)
 
     def _described(self, condition: str, *values: Any) -> Entries:
-        names = [_COLUMN.get(name, name) for name in NUMBERS]
+        names = [COLUMN.get(name, name) for name in NUMBERS]
         found = self._read(
             f"SELECT id, set_number, camera, {', '.join(names)} FROM entry {condition}", *values
         )
@@ -359,7 +328,7 @@ class PostgresGallery:
     def _iterates(self) -> bool:
         """Whether pgvector goes on searching until a filter has left enough (from 0.8)."""
         text = str(self._read("SELECT extversion FROM pg_extension WHERE extname = 'vector'")[0][0])
-        return _version(text) >= (0, 8)
+        return version_of(text) >= (0, 8)
 
     def _condition(self, asked: Filter, exclude: Array) -> tuple[str, list[Any]]:
         tests: list[str] = []
@@ -419,13 +388,13 @@ class PostgresGallery:
                     f"the features have {content.features.shape[1]} numbers, those of {self.where} "
                     f"{self.width}: another network made them"
                 )
-        with _change(self._connection()) as connection:
-            _insert(connection, contents)
+        with changing(self._connection()) as connection:
+            insert(connection, contents)
         self._load()
 
     def delete(self, rows: Array) -> int:
         """Take rows out; `compact` takes them from the disk. How many it were."""
-        with _change(self._connection()) as connection:
+        with changing(self._connection()) as connection:
             found = connection.execute("DELETE FROM entry WHERE id = ANY(%s)", [np.asarray(rows).tolist()])
             connection.execute(
                 "DELETE FROM gallery_set s WHERE NOT EXISTS "
@@ -462,7 +431,7 @@ def create(
         raise Refusal("a gallery holds features of one width, of one set at least")
     width = contents[0].features.shape[1]
     database, schema = split_url(url)
-    with _connect(database, schema, make=True) as connection:
+    with connect(database, schema, make=True) as connection:
         known = connection.execute("SELECT to_regclass(%s)", [f"{schema}.entry"]).fetchone()[0]
         if known is not None and not replace:
             raise FileExistsError(
@@ -470,7 +439,7 @@ def create(
             )
         with connection.transaction():
             columns = ", ".join(
-                f"{_COLUMN.get(n, n)} {_TYPES[np.dtype(t)]} NOT NULL" for n, t in NUMBERS.items()
+                f"{COLUMN.get(n, n)} {TYPES[np.dtype(t)]} NOT NULL" for n, t in NUMBERS.items()
             )
             for text in (
                 "DROP TABLE IF EXISTS entry",
@@ -483,9 +452,9 @@ def create(
                 "INSERT INTO meta VALUES ('version', '0'), ('changed', '0') ON CONFLICT DO NOTHING",
             ):
                 connection.execute(text)
-        with _change(connection):
-            _insert(connection, contents)
-            kind = _index(connection, width)
+        with changing(connection):
+            insert(connection, contents)
+            kind = build_graph(connection, width)
             for name, value in (
                 ("schema", SCHEMA),
                 ("width", str(width)),
@@ -511,7 +480,7 @@ def change(url: str, what: Mapping[str, Any]) -> None:
     """
     gallery = PostgresGallery(url)
     try:
-        with _change(gallery._connection()) as connection:
+        with changing(gallery._connection()) as connection:
             connection.execute("DELETE FROM entry WHERE id = ANY(%s)", [list(what["delete"])])
             ids, crops = [pair[0] for pair in what["crop"]], [pair[1] for pair in what["crop"]]
             connection.execute(
@@ -525,97 +494,3 @@ def change(url: str, what: Mapping[str, Any]) -> None:
         gallery.compact()
     finally:
         gallery.close()
-
-
-def _connect(url: str, schema: str, *, make: bool = False) -> Any:
-    """A connection that works in the gallery's schema, made where `make`; pgvector is there.
-
-    Raises:
-        ValueError: the database cannot be reached, or lacks pgvector.
-    """
-    psycopg = load("psycopg")
-    vectors = load("pgvector.psycopg")
-    shown = without_password(url)
-    try:
-        connection = psycopg.connect(url, autocommit=True, connect_timeout=20)
-    except psycopg.Error as error:
-        raise Refusal(
-            f"{shown} cannot be reached ({first_line(error)}): look at the address and the server; a "
-            "password comes from PGPASSWORD or ~/.pgpass"
-        ) from error
-    try:
-        if make:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
-            raise Refusal(f"{shown} has no pgvector: CREATE EXTENSION vector, or index into it first")
-        connection.execute(f'SET search_path TO "{schema}", public')
-        vectors.register_vector(connection)
-    except psycopg.Error as error:
-        connection.close()
-        raise Refusal(f"{shown} refuses ({first_line(error)}): it needs PostgreSQL with pgvector") from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _change(connection: Any) -> Iterator[Any]:
-    """One transaction that changes entries, noted so that others see it."""
-    with connection.transaction():
-        connection.execute("LOCK TABLE meta IN EXCLUSIVE MODE")
-        yield connection
-        connection.execute("UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'changed'")
-
-
-def _insert(connection: Any, contents: Sequence[Content]) -> None:
-    names = [_COLUMN.get(name, name) for name in NUMBERS]
-    kinds = [_BINARY[_TYPES[np.dtype(dtype)]] for dtype in NUMBERS.values()]
-    for content in contents:
-        known = connection.execute(
-            "SELECT number FROM gallery_set WHERE digest = %s", [content.digest]
-        ).fetchone()
-        if known is None:
-            text = "SELECT COALESCE(MAX(number), -1) + 1 FROM gallery_set"
-            number = connection.execute(text).fetchone()[0]
-        else:
-            number = known[0]
-            connection.execute("DELETE FROM entry WHERE set_number = %s", [number])
-            connection.execute("DELETE FROM gallery_set WHERE number = %s", [number])
-        cameras = plain_json(list(content.cameras))
-        connection.execute(
-            "INSERT INTO gallery_set VALUES (%s, %s, %s, %s)", [number, content.digest, content.path, cameras]
-        )
-        first = connection.execute("SELECT COALESCE(MAX(id), -1) + 1 FROM entry").fetchone()[0]
-        column = described(content.tracklets)
-        values = [column[name].tolist() for name in NUMBERS]
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                f"COPY entry (id, set_number, camera, {', '.join(names)}, feature) FROM STDIN (FORMAT BINARY)"
-            ) as copy,
-        ):
-            copy.set_types(["int8", "int8", "text", *kinds, "vector"])
-            camid = content.tracklets.camid.tolist()
-            for i, row in enumerate(zip(*values, strict=True)):
-                copy.write_row((first + i, number, content.cameras[camid[i]], *row, content.features[i]))
-
-
-def _index(connection: Any, width: int) -> str:
-    """Build the graph; "whole", "half" or "none", where vectors are too wide for this pgvector."""
-    text = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
-    options = f"WITH (m = {LINKS}, ef_construction = {BUILT})"
-    if width <= _INDEXED_WIDTH:
-        what, kind = "(feature vector_l2_ops)", "whole"
-    elif width <= _HALF_WIDTH and _version(text) >= (0, 7):
-        what, kind = f"((feature::halfvec({width})) halfvec_l2_ops)", "half"
-    else:
-        return "none"
-    connection.execute(f"CREATE INDEX entry_near ON entry USING hnsw {what} {options}")
-    connection.execute("CREATE INDEX entry_track ON entry (source, set_number)")
-    return kind
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
