@@ -360,7 +360,7 @@ def test_a_scrap_goes_with_its_track_unless_that_person_is_beside_it(opened, day
         part[30:40] = 1
         return one.tracklets.split(part)
 
-    monkeypatch.setattr(footage, "isolated", cut)
+    monkeypatch.setattr(footage, "parts_of", cut)
     rows = link.identities(opened, [day], tmp_path / "a").rows
     assert [(row["track"], row["part"], row["n_crops"]) for row in rows[:3]] == [
         (0, 1, 30),

@@ -99,7 +99,7 @@ def test_search_by_track_leaves_it_out_and_by_its_picture_finds_it(done, tmp_pat
     entries = searcher.gallery.entries
     assert 0 not in [hit.track for hit in searcher.search(0, k=5).hits]
     long = int(np.argmax(entries.n_crops))
-    picture = searcher.tracklet_set.image(int(entries.crop[long]))
+    picture = searcher.tracklet_set().image(int(entries.crop[long]))
     cv2.imwrite(str(tmp_path / "q.png"), picture[..., ::-1])
     found = searcher.search(tmp_path / "q.png", k=5)
     assert (entries.source[long], entries.part[long]) in [(hit.track, hit.part) for hit in found.hits]
@@ -166,10 +166,10 @@ def test_a_gallery_of_another_set_is_shown_as_such_and_not_taken_for_its_own(don
     with pytest.raises(FileExistsError, match="replace it with --resume"):
         index(out / "run", other, device="cpu")
     searcher = index(out / "run", other, device="cpu", resume=True)
-    assert searcher.tracklet_set.digest == open_set(other).digest
+    assert searcher.tracklet_set().digest == open_set(other).digest
     assert report(out / "run", resume=True).is_file()
     pipeline.run(sources, out, **done["arguments"], resume=True)
-    assert Searcher(out / "run").tracklet_set.digest == open_set(out / "set").digest
+    assert Searcher(out / "run").tracklet_set().digest == open_set(out / "set").digest
 
 
 def test_a_run_may_lie_behind_a_link_and_move_with_its_set(done, tmp_path):

@@ -32,7 +32,7 @@ def opened(tmp_path):
     )
     features = np.eye(t, 8, dtype=np.float32)
     gallery.build(tmp_path / "g", features, tracklets, ["hall", "stairs"], manifest={})
-    return gallery.open_gallery(tmp_path / "g")
+    return gallery.FolderGallery(tmp_path / "g")
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-def wall_of(track, seconds):
+def wall_of(_, track, seconds):
     """Tracks from the fifth on were filmed by a clock that somebody knows."""
     began = datetime(2026, 5, 1, 8, tzinfo=timezone(timedelta(hours=2)))
     return began + timedelta(seconds=seconds) if track >= 4 else None
 
 
-def nowhere(track, seconds):
+def nowhere(_, track, seconds):
     return None
 
 

@@ -77,7 +77,7 @@ def cut(done, tmp_path):
     """A copy of the run, its gallery of made-up features: tracks 0-2 in parts 1, 2 and 3, in this order."""
     shutil.copytree(done["out"], tmp_path / "cut")
     run = tmp_path / "cut" / "run"
-    made = gallery.open_gallery(run / "gallery")
+    made = gallery.FolderGallery(run / "gallery")
     n, track = 6, np.array([0, 1, 1, 2, 2, 2])
     frame = np.arange(2 * n)
     box = np.tile([0.0, 0, 9, 9], (2 * n, 1))

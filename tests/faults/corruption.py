@@ -148,7 +148,7 @@ def _times(folder: Path, found: Sum) -> None:
 
 
 def _gallery(folder: Path, found: Sum) -> None:
-    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.gallery.open import open_gallery
 
     gallery = open_gallery(folder / "whole/run/gallery")
     matches = gallery.search(gallery.rows(0, len(gallery)), 5)

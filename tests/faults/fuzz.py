@@ -86,7 +86,7 @@ def _weights(path: Path) -> object:
 
 
 def _manifest(path: Path) -> object:
-    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.gallery.open import open_gallery
     from tracklearn.store.runs import Run
     from tracklearn.store.sets.tracklets import open_set
 

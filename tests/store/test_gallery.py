@@ -9,6 +9,7 @@ import pytest
 from tracklearn.core.shown import representative
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery import folder as gallery
+from tracklearn.store.gallery import segment
 from tracklearn.store.sealed import write_sealed
 from tracklearn.types import Tracklets
 
@@ -32,7 +33,7 @@ def make(path, features, camid=None, cameras=("hall", "stairs"), track=None):
     camid = np.arange(t) % len(cameras) if camid is None else camid
     tracklets = tracklets_of([3] * t, camid, track=track)
     gallery.build(path, features, tracklets, cameras, manifest={"run": "abc"})
-    return gallery.open_gallery(path)
+    return gallery.FolderGallery(path)
 
 
 def brute(features, query, k, *, allowed=None):
@@ -65,7 +66,7 @@ def test_what_json_lacks_is_null_in_the_manifest(tmp_path):
     gallery.build(tmp_path / "g", unit(rng, 2, 4), tracklets_of([3, 3], [0, 1]), ["a", "b"], manifest=origin)
     text = (tmp_path / "g" / "manifest.json").read_text(encoding="utf-8")
     assert "NaN" not in text
-    found = gallery.open_gallery(tmp_path / "g").manifest["origin"]
+    found = gallery.FolderGallery(tmp_path / "g").manifest["origin"]
     assert (found["mAP"], found["path"], found["n"]) == (None, "caf?", 3)
 
 
@@ -211,7 +212,7 @@ def test_entries_say_where_and_when(tmp_path):
     tracklets = tracklets_of(lengths, camid)
     features = unit(np.random.default_rng(0), 3, 4)
     path = gallery.build(tmp_path / "g", features, tracklets, ["hall", "stairs"], manifest={"run": "abc"})
-    opened = gallery.open_gallery(path)
+    opened = gallery.FolderGallery(path)
     entries = opened.entries
     assert entries.camera == ("stairs", "hall", "stairs")
     assert entries.first_frame.tolist() == [0, 100, 200]
@@ -222,7 +223,7 @@ def test_entries_say_where_and_when(tmp_path):
     assert entries.crop.tolist() == [1001, 1004, 1009]
     assert len(entries) == len(opened) == 3
     assert opened.manifest["origin"] == {"run": "abc"}
-    assert isinstance(opened.mapped, np.memmap)
+    assert isinstance(opened.segments[0].mapped, np.memmap)
     assert np.array_equal(opened.rows(0, 3), features)
 
 
@@ -261,7 +262,7 @@ def test_replacing(tmp_path):
         make(tmp_path / "g", unit(rng, 5, 4))
     tracklets = tracklets_of([1] * 5, [0] * 5)
     gallery.build(tmp_path / "g", unit(rng, 5, 4), tracklets, ["hall"], manifest={}, replace=True)
-    assert len(gallery.open_gallery(tmp_path / "g")) == 5
+    assert len(gallery.FolderGallery(tmp_path / "g")) == 5
     assert [f.name for f in tmp_path.iterdir()] == ["g"]
 
 
@@ -315,33 +316,40 @@ def test_bad_contents(tmp_path):
 
 def test_bad_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="tracklearn index"):
-        gallery.open_gallery(tmp_path / "nowhere")
+        gallery.FolderGallery(tmp_path / "nowhere")
     opened = make(tmp_path / "g", unit(np.random.default_rng(0), 3, 4))
     file, manifest = tmp_path / "g" / "manifest.json", dict(opened.manifest)
+    (record,) = manifest["sets"]
     for change, message in (
-        ({"entries": 4}, r"3 entries, not \(4, 4\)"),
+        ({"sets": [record | {"entries": 4}]}, r"\(3, 4\) float32, not \(4, 4\)"),
         ({"schema": "tracklearn.gallery/9"}, "schema"),
-        ({"features": {"name": "features-0.npy", "sha256": "0"}}, r"features-0\.npy is missing"),
+        ({"sets": []}, "it names no files"),
+        ({"sets": [record | {"features": {"sha256": "0"}}]}, "it names no files"),
+        (
+            {"sets": [record | {"features": {"name": "features-0.npy", "sha256": "0"}}]},
+            r"features-0\.npy is missing",
+        ),
     ):
         write_sealed(file, manifest | change)
         with pytest.raises(ValueError, match=rf"{message}.*index the run again"):
-            gallery.open_gallery(tmp_path / "g")
+            gallery.FolderGallery(tmp_path / "g")
     for text in ("{", "[]", "null", file.read_text().replace('"width": 4', '"width": 5')):
         file.write_text(text)
         with pytest.raises(DamagedError, match=r"manifest\.json is damaged .*index the run again"):
-            gallery.open_gallery(tmp_path / "g")
+            gallery.FolderGallery(tmp_path / "g")
 
 
 def test_a_damaged_block_is_named_when_it_is_read_and_not_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "_SUMMED_BYTES", 8 * 4 * 10)  # ten rows
+    monkeypatch.setattr(segment, "SUMMED_BYTES", 8 * 4 * 10)  # ten rows
     features = unit(np.random.default_rng(0), 35, 8)
     opened = make(tmp_path / "g", features)
-    name = opened.manifest["features"]["name"]
-    assert len(opened.manifest["crc32"]) == 4
+    (record,) = opened.manifest["sets"]
+    name = record["features"]["name"]
+    assert len(record["features"]["crc32"]) == 4
     data = bytearray((tmp_path / "g" / name).read_bytes())
     data[-8 * 4 * 7] ^= 1  # in row 28
     (tmp_path / "g" / name).write_bytes(data)
-    opened = gallery.open_gallery(tmp_path / "g")
+    opened = gallery.FolderGallery(tmp_path / "g")
     assert np.array_equal(opened.rows(0, 20), features[:20])
     with pytest.raises(DamagedError, match=rf"{name} is damaged \(block 2 .*index the run again"):
         opened.search(features[:1], 3)
@@ -351,7 +359,7 @@ def test_a_damaged_block_is_named_when_it_is_read_and_not_before(tmp_path, monke
 @pytest.mark.filterwarnings("ignore")  # numpy warns of heads that it mistakes for its older ones
 def test_every_damage_to_the_head_of_the_features_is_named(tmp_path):
     opened = make(tmp_path / "g", unit(np.random.default_rng(0), 5, 4))
-    file = tmp_path / "g" / opened.manifest["features"]["name"]
+    file = tmp_path / "g" / opened.manifest["sets"][0]["features"]["name"]
     whole = file.read_bytes()
     said = []
     for place in range(128):
@@ -362,7 +370,7 @@ def test_every_damage_to_the_head_of_the_features_is_named(tmp_path):
             damaged[place] = value
             file.write_bytes(damaged)
             try:
-                gallery.open_gallery(tmp_path / "g")
+                gallery.FolderGallery(tmp_path / "g")
             except DamagedError as error:
                 said.append(str(error))
     assert len(said) > 800
@@ -373,19 +381,20 @@ def test_a_gallery_of_an_older_program_is_read(tmp_path):
     features = unit(np.random.default_rng(0), 6, 4)
     path = tmp_path / "g"
     opened = make(path, features, track=[0, 0, 0, 1, 1, 1])
+    (record,) = opened.manifest["sets"]
     names = {"features": "features.npy", "table": "entries.parquet"}
     for what, old in names.items():
-        (path / opened.manifest[what]["name"]).rename(path / old)
+        (path / record[what]["name"]).rename(path / old)
     manifest = {
         "schema": "tracklearn.gallery/1",
         "entries": 6,
         "width": 4,
         "cameras": ["hall", "stairs"],
-        "sha256": {old: opened.manifest[what]["sha256"] for what, old in names.items()},
+        "sha256": {old: record[what]["sha256"] for what, old in names.items()},
         "origin": {"run": "abc"},
     }
     (path / "manifest.json").write_text(json.dumps(manifest))
-    found = gallery.open_gallery(path)
+    found = gallery.FolderGallery(path)
     assert np.array_equal(found.search(features, 2).index, opened.search(features, 2).index)
     tracks = found.search(features, 3, one_a_track=True).index
     assert np.array_equal(tracks, opened.search(features, 3, one_a_track=True).index)
@@ -393,4 +402,4 @@ def test_a_gallery_of_an_older_program_is_read(tmp_path):
     assert found.damages() == []
     tracklets = tracklets_of([3] * 6, np.arange(6) % 2, track=[0, 0, 0, 1, 1, 1])
     gallery.build(path, features, tracklets, ["hall", "stairs"], manifest={"run": "abc"}, replace=True)
-    assert {p.name for p in path.iterdir()} == {"manifest.json", *(opened.manifest[w]["name"] for w in names)}
+    assert {p.name for p in path.iterdir()} == {"manifest.json", *(record[w]["name"] for w in names)}

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tracklearn.store.film.video import open_frames
+from tracklearn.store.film.video import between, open_frames
 from tracklearn.store.film.video_writer import VideoWriter
 from tracklearn.store.picture.listing import natural_key
 
@@ -43,6 +43,28 @@ def test_frames_come_back_with_numbers_times_and_colours(tmp_path):
 def test_stride_keeps_numbers_and_times(tmp_path):
     with open_frames(_video(tmp_path / "a.mp4"), stride=5) as frames:
         assert [(f.number, round(f.time, 6)) for f in frames] == [(0, 0), (5, 0.5), (10, 1.0)]
+
+
+@pytest.mark.parametrize("kind", ["video", "raw", "folder"])
+def test_a_moment_is_what_an_iteration_gives(tmp_path, kind):
+    """By seeking where there are stamps, and by reading on where there are none."""
+    if kind == "video":
+        path = _video(tmp_path / "a.mp4", n=28)
+    elif kind == "raw":
+        path = _raw(tmp_path / "a.h264", n=28)
+    else:
+        path = tmp_path / "frames"
+        path.mkdir()
+        for i in range(28):
+            cv2.imwrite(str(path / f"{i:03d}.png"), _picture(i))
+    fps = None if kind == "video" else 10.0
+    with open_frames(path, fps=fps) as frames:
+        whole = [(frame.time, frame.image) for frame in frames]
+    for begin, end in ((1.25, 2.05), (0.0, 0.25), (2.35, 99.0), (50.0, 60.0)):
+        found = list(between(path, begin, end, fps=fps, size=(64, 48) if kind != "raw" else None))
+        wanted = [(time, image) for time, image in whole if begin <= time <= end]
+        assert [time for time, _ in found] == pytest.approx([time for time, _ in wanted])
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, wanted, strict=True))
 
 
 def test_odd_sizes_survive(tmp_path):

@@ -60,12 +60,14 @@ def _found(path: Path) -> Iterator[Checked]:
         yield Checked(path, "output folder", tuple(dict.fromkeys([*told, *damages])))
     if (path / MANIFEST).is_file():
         yield _checked(path)
-    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink()):
+    # What begins with a dot is being written.
+    inner = (p for p in path.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
+    for folder in sorted(inner):
         yield from _found(folder)
 
 
 def _checked(path: Path) -> Checked:
-    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.gallery.open import open_gallery
     from tracklearn.store.identities.folder import Identities
     from tracklearn.store.runs import Run
     from tracklearn.store.sets.tracklets import open_set
@@ -77,7 +79,8 @@ def _checked(path: Path) -> Checked:
         if kind == "run":
             return Checked(path, kind, tuple(Run(path).damages()), "files" in manifest)
         if kind == "gallery":
-            return Checked(path, kind, tuple(open_gallery(path).damages()))
+            with open_gallery(path) as gallery:
+                return Checked(path, kind, tuple(gallery.damages()))
         if kind == "identities":
             return Checked(path, kind, tuple(Identities(path).damages()))
         return Checked(path, kind, tuple(open_set(path).damages()))

@@ -16,10 +16,12 @@ import typer
 from tracklearn import __version__
 from tracklearn.app.commands import check, datasets, evaluate, experiment, noise, settings
 from tracklearn.app.commands.export import export
+from tracklearn.app.commands.forget import forget
 from tracklearn.app.commands.identities import calibrate, identities
 from tracklearn.app.commands.ingest import ingest
 from tracklearn.app.commands.run import demo, report, run
 from tracklearn.app.commands.search import index, search
+from tracklearn.app.commands.serve import serve
 from tracklearn.app.commands.track import track
 from tracklearn.app.commands.train import train
 from tracklearn.app.refusals import defect, printable, refusal
@@ -39,6 +41,7 @@ for command in (
     train,
     index,
     search,
+    serve,
     identities,
     calibrate,
     track,
@@ -48,6 +51,7 @@ for command in (
     datasets.datasets,
     evaluate.evaluate,
     export,
+    forget,
     experiment.experiment,
     check.check,
     settings.settings,

@@ -1,6 +1,12 @@
-"""The nearest rows of a matrix that is read block by block: what a block adds to what was found before."""
+"""The nearest rows of a matrix that is read block by block: what a block adds to what was found before.
+
+Blocks of float32 rows are scored by products (`merge`), blocks of 8-bit rows by 8-bit ones (`Scan`); both
+find what brute force in float64 finds.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,11 +43,18 @@ def merge(
         squared = float(np.square(query, dtype=np.float64).sum())
         floor = max(floor, (squared - float(distance[-1]) ** 2) / 2)
     near = np.flatnonzero((score >= floor - slack(len(query))) & (score > -np.inf))
-    if not len(near):
-        return
-    exact = np.linalg.norm(rows[near].astype(np.float64) - query, axis=1)
+    if len(near):
+        _settle(query, rows[near], near + offset, index, distance, group)
+
+
+def _settle(
+    query: Array, rows: Array, number: Array, index: Array, distance: Array, group: Array | None
+) -> None:
+    """Measure some rows, (m, d) of these numbers (m,), in float64, and keep what is nearest, in place."""
+    k = len(index)
+    exact = np.linalg.norm(rows.astype(np.float64) - query, axis=1)
     kept = index >= 0
-    all_rows = np.concatenate([index[kept], near + offset])
+    all_rows = np.concatenate([index[kept], number])
     all_distances = np.concatenate([distance[kept], exact])
     order = np.lexsort((all_rows, all_distances))
     if group is not None:
@@ -73,3 +86,89 @@ def slack(width: int) -> float:
     both below 1.1 and rounded to float32. Lengths are 1 to 1e-3, which the factor covers.
     """
     return 2 * (1.01 * product_error(width) + 4 * 2.0**-24)
+
+
+def quantise(rows: Array) -> tuple[Array, Array]:
+    """Rows as 8-bit numbers, and how far off these are.
+
+    Args:
+        rows: (n, d) float32, of length 1 to 1e-3.
+
+    Returns:
+        code (n, d) int8 and bound (n, 3) float32: the scale s of each row, a bound of |r − s·code|, which is
+        rounded up, and |r|²/2.
+
+    Memory: a few float64 copies of `rows`: give it blocks.
+    """
+    exact = rows.astype(np.float64)
+    scale = (np.abs(exact).max(1) / 127).astype(np.float32)
+    scale = np.maximum(scale, np.float32(1e-30))
+    code = np.clip(np.rint(exact / scale[:, None]), -127, 127)
+    off = np.linalg.norm(exact - code * scale[:, None].astype(np.float64), axis=1)
+    half = np.square(exact).sum(1) / 2
+    error = np.nextafter((off * (1 + 1e-9)).astype(np.float32), np.float32(np.inf))
+    return code.astype(np.int8), np.stack([scale, error, half.astype(np.float32)], 1).astype(np.float32)
+
+
+class Scan:
+    """One query on its way through blocks of 8-bit rows; the answer is that of `merge` on the rows
+    themselves.
+
+    Every row's score is known to within a bound that no rounding exceeds (Cauchy-Schwarz on what was rounded
+    away); the rows that may be among the k nearest are measured in float64.
+
+    Args:
+        query: (d,) float32, of length 1 to 1e-3.
+        k: how many rows are wanted.
+        grouped: only the nearest row of each group counts.
+    """
+
+    def __init__(self, query: Array, k: int, *, grouped: bool = False) -> None:
+        exact = query.astype(np.float64)
+        # Of int32 sums of int8 × int16 none may run over: |code| ≤ 127, and the steps of the query are chosen
+        # so.
+        self.scale = max(np.abs(exact).max() / 32767, np.abs(exact).sum() / 1.6e7, 1e-30)
+        self.code = np.rint(exact / self.scale).astype(np.int16)
+        self.error = float(np.linalg.norm(exact - self.code * self.scale)) + 1e-12
+        self.query, self.length = query, float(np.linalg.norm(exact))
+        self.grouped = grouped
+        self.index = np.full(k, -1, np.int64)
+        self.distance = np.full(k, np.inf)
+        self._best = np.full(k, -np.inf)
+        self._whose = np.full(k, -1, np.int64)
+
+    def block(
+        self,
+        code: Array,
+        bound: Array,
+        rows: Callable[[Array], Array],
+        offset: int,
+        *,
+        allowed: Array | None = None,
+        group: Array | None = None,
+    ) -> None:
+        """Take in a block.
+
+        Args:
+            code: (n, d) int8, bound: (n, 3) float32, as of `quantise`.
+            rows: numbers in the block -> their rows, float32.
+            offset: number of the block's first row.
+            allowed: (n,) bool, the rows that may be found; None for all.
+            group: (t,) int64, the group of every row of all blocks.
+        """
+        from tracklearn.core.kernels.scan import nearby
+
+        n = len(code)
+        floor = -np.inf
+        if np.isfinite(self.distance[-1]):  # nothing farther than the worst kept so far can enter
+            floor = (self.length**2 - float(self.distance[-1]) ** 2) / 2 - 1e-9
+        upper, near = np.empty(n), np.empty(n, np.int64)
+        own = np.zeros(0, np.int64) if group is None else group[offset : offset + n]
+        mine = (np.zeros(0, bool) if allowed is None else allowed, np.ascontiguousarray(own))
+        count, _ = nearby(
+            code, bound, self.code, self.scale, self.error, self.length, *mine, floor,
+            self._best, self._whose, upper, near,
+        )  # fmt: skip
+        if count:
+            found = near[:count]
+            _settle(self.query, rows(found), found + offset, self.index, self.distance, group)

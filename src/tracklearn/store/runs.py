@@ -46,6 +46,7 @@ from tracklearn.store.files import (
     read_lines,
     write_atomic,
 )
+from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, SealedFolder, damage, read_sealed
 from tracklearn.types import Array, Refusal
@@ -347,6 +348,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        settle(self.path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"no such run: {self.path}")
         if not (self.path / "manifest.json").is_file():

@@ -57,6 +57,9 @@ def _quiet_hub(_: Any) -> None:
 # The last: the library would have a service of the hub convert weights that are not safetensors.
 _HUB = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"}
 
+# FastAPI tells of requests where somebody set an address for OpenTelemetry: people are looked for in them.
+_OTEL = {"OTEL_SDK_DISABLED": "true", "FASTAPI_OTEL_AUTO_CONFIGURE": "false"}
+
 RUNTIMES = {
     "onnxruntime": Runtime(
         '"tracklearn[onnx]"', environment={"ORT_DISABLE_TELEMETRY": "1"}, late=_quiet_onnxruntime
@@ -66,7 +69,11 @@ RUNTIMES = {
     "transformers": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
     "huggingface_hub": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
     "ray": Runtime("ray", environment={"RAY_USAGE_STATS_ENABLED": "0"}),
-    "fastapi": Runtime("fastapi"),
+    "fastapi": Runtime('"tracklearn[web]"', "FastAPI", environment=_OTEL),
+    "starlette": Runtime('"tracklearn[web]"'),
+    "uvicorn": Runtime('"tracklearn[web]"'),
+    "psycopg": Runtime('"tracklearn[postgres]"', "psycopg (PostgreSQL)"),
+    "pgvector": Runtime('"tracklearn[postgres]"'),
 }
 
 _opened: set[str] = set()

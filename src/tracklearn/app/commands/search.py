@@ -13,24 +13,43 @@ from tracklearn.app.commands.bars import Bars
 from tracklearn.app.commands.options import Device, Json, done
 from tracklearn.types import Refusal
 
+Gallery = Annotated[
+    str | None,
+    typer.Option("--gallery", help="Database that holds the gallery: postgresql://HOST/DB, #NAME behind it."),
+]
+
 
 def index(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train.")],
-    tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set to make searchable.")],
+    tracklets: Annotated[
+        list[Path], typer.Argument(metavar="SET...", help="Tracklet sets to make searchable.")
+    ],
+    gallery: Gallery = None,
+    add: Annotated[bool, typer.Option("--add", help="Take the sets into the gallery that is there.")] = False,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Replace a gallery that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Embed the parts of a tracklet set's tracks with a trained run, so that they can be searched."""
+    """Embed the parts of the tracks of tracklet sets with a trained run, so that they can be searched."""
     from tracklearn.app.pipeline.estimated import count
     from tracklearn.app.search import index
 
     with Bars() as bars:
-        searcher = index.index(run_path, tracklets, device=device, resume=resume, progress=bars)
-    n_parts, n_tracks = len(searcher.gallery), len(set(searcher.gallery.entries.source.tolist()))
-    result = {"gallery": str(searcher.path), "n_entries": n_parts, "n_tracks": n_tracks}
+        searcher = index.index(
+            run_path, tracklets, gallery=gallery, add=add, device=device, resume=resume, progress=bars
+        )
+    entries = searcher.gallery.entries
+    n_parts, n_tracks, n_sets = len(entries), len(set(entries.group.tolist())), len(searcher.gallery.sets)
+    result = {"gallery": str(searcher.path), "n_entries": n_parts, "n_tracks": n_tracks, "n_sets": n_sets}
     text = f"{count(n_tracks, 'track')} indexed, {count(n_parts, 'part')}"
-    done(searcher.path, result, as_json, text)
+    if n_sets > 1:
+        text += f", {n_sets} sets"
+    recall = index.recall_of(searcher)
+    if recall is not None:
+        result["recall"] = vars(recall)
+        text += f"\n{recall}"
+    searcher.gallery.close()
+    done(Path(str(searcher.path)), result, as_json, text)
 
 
 def search(
@@ -38,7 +57,9 @@ def search(
     query: Annotated[
         str,
         typer.Argument(
-            metavar="QUERY", help="Path of a person's image, or the number of a track (12) or a part (12.2)."
+            metavar="QUERY",
+            help="Path of a person's image, or the number of a track (12) or a part (12.2; of several "
+            "sets 2:12.2).",
         ),
     ],
     k: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of tracks, or of parts.")] = 10,
@@ -50,6 +71,13 @@ def search(
         str | None, typer.Option("--since", help="Only results in view from then on: H:MM:SS, or seconds.")
     ] = None,
     until: Annotated[str | None, typer.Option("--until", help="Only results in view until then.")] = None,
+    identity: Annotated[
+        int | None, typer.Option("--identity", help="Only results taken for this person of the identities.")
+    ] = None,
+    min_quality: Annotated[
+        float | None, typer.Option("--min-quality", help="Least mean detection score of a part, 0-1.")
+    ] = None,
+    gallery: Gallery = None,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Contact sheet to write (PNG).")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -58,14 +86,26 @@ def search(
     from tracklearn.app.model.device import pick_device
     from tracklearn.app.search.searcher import Searcher
 
-    searcher = Searcher(run_path, device=pick_device(device))
+    searcher = Searcher(run_path, device=pick_device(device), gallery=gallery)
+    if identity is not None:
+        from tracklearn.app.people import current
+
+        current(run_path, searcher.gallery)
     found = searcher.search(
-        query, k=k, camera=camera, since=clock_time(since), until=clock_time(until), parts=parts
+        query,
+        k=k,
+        camera=camera,
+        since=clock_time(since),
+        until=clock_time(until),
+        identity=identity,
+        min_quality=min_quality,
+        parts=parts,
     )
     path = found.save_sheet(sheet)
     if found.unreadable:
         which = ", ".join(found.unreadable)
         print(f"left out: the picture of track {which}, which cannot be read", file=sys.stderr)
+    searcher.gallery.close()
     result = {"sheet": str(path), "results": found.rows(), "unreadable": found.unreadable}
     done(path, result, as_json, found.table())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracklearn.app.model.of_run import isolated, load_network
+from tracklearn.app.model.of_run import load_network, parts_of
 from tracklearn.core.whereabouts import Whereabouts
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Progress, Refusal, Tracklets
@@ -29,7 +29,8 @@ class Footage:
         sets: the sets; paths: as they were given.
         cameras: names by camid; cameras of one name are one camera, in whatever set.
         tracks: of all sets; `source` is a track's own number here, `crop` its row of all crops.
-        parts: the tracks as the run's isolation left them where the set is the run's own, else the same.
+        parts: the tracks as the run's isolation left them where the set is the run's own, else the
+            same; cut where a person said so.
         first_track, first_crop: (s + 1,) int64, numbers of each set's first track and crop.
     """
 
@@ -105,7 +106,7 @@ def gather(run: str | Path, sets: Sequence[str | Path]) -> Footage:
         of_track = one.tracklets
         shift = (first_track[-1], first_crop[-1], clocks)
         tracks.append(_moved(of_track, number, *shift))
-        parts.append(_moved(isolated(opened, one), number, *shift))
+        parts.append(_moved(parts_of(opened, one), number, *shift))
         first_track.append(first_track[-1] + len(of_track))
         first_crop.append(first_crop[-1] + one.n_crops)
         clocks += int(of_track.clock.max(initial=-1)) + 1

@@ -177,7 +177,46 @@ def said(decisions: Sequence[Decision], names: Names, journal: Path) -> Said:
     return Said(together, apart, tuple(notes), reviewed)
 
 
+def latest(decisions: Sequence[Decision], names: Names) -> list[Decision]:
+    """Those decisions that contradict none that was made later: of what a review said, the last word holds.
+
+    Args:
+        decisions: in order.
+        names: the parts that there are.
+
+    Raises:
+        ValueError: one names a track that its set does not have.
+    """
+    above: dict[int, int] = {}
+    against: dict[int, set[int]] = {}
+
+    def group(part: int) -> int:
+        while part in above:
+            part = above[part]
+        return part
+
+    kept = []
+    for decision in reversed(decisions):
+        ends = [end for end in (names.part_at(decision.a), names.part_at(decision.b)) if end is not None]
+        if len(ends) == 2:
+            a, b = map(group, ends)
+            if (a == b) if not decision.same else (b in against.get(a, ())):
+                continue
+            if not decision.same:
+                against.setdefault(a, set()).add(b)
+                against.setdefault(b, set()).add(a)
+            elif a != b:
+                above[b] = a
+                for other in against.pop(b, set()):
+                    against[other] = (against[other] - {b}) | {a}
+                    against.setdefault(a, set()).add(other)
+        kept.append(decision)
+    return kept[::-1]
+
+
 def _where(decision: Decision, journal: Path) -> str:
+    if decision.step:
+        return f"step {decision.step} of the review"
     if decision.line:
         return f"line {decision.line} of {journal}"
     return "--same" if decision.same else "--different"

@@ -15,6 +15,7 @@ from tracklearn.app.identities import known
 from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn
 from tracklearn.app.identities.footage import Footage, frame_features, gather
 from tracklearn.app.model.device import pick_device
+from tracklearn.app.people import decided
 from tracklearn.app.refusals import printable
 from tracklearn.core.identities import (
     Evidence,
@@ -114,9 +115,10 @@ def identities(
         journal = Path(review) if review else journal_path(footage.run.path)
         new = [names.decision(text, same=True) for text in same]
         new += [names.decision(text, same=False) for text in different]
-        known.said([*read_journal(journal), *new], names, journal)  # refused before anything is kept
+        steps = known.latest(decided(footage.run.path), names)
+        known.said([*read_journal(journal), *steps, *new], names, journal)  # refused before anything is kept
         add_decisions(journal, new)
-        decisions = read_journal(journal)
+        decisions = [*read_journal(journal), *steps]
         word = known.said(decisions, names, journal)
 
         features = frame_features(footage, device=pick_device(device), progress=progress)

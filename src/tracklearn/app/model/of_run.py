@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tracklearn.app.pipeline.starts import load_weights
+from tracklearn.store.identities.journal import journal_path, read_cuts
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Progress, Tracklets
 
@@ -32,8 +35,30 @@ def isolated(run: Run, tracklet_set: TrackletSet, index: int | None = None) -> T
     """
     tracklets = tracklet_set.tracklets
     if run.manifest["set"]["digest"] != tracklet_set.digest:
-        return tracklets
+        # Tracks that lost every crop (`tracklearn forget`) are parts of nothing.
+        whole = (tracklets.length > 0).all()
+        return tracklets if whole else tracklets.split(np.zeros(tracklets.n_crops, np.int64))
     return tracklets.split(run.isolation(index)[0]["part"])
+
+
+def parts_of(run: Run, tracklet_set: TrackletSet) -> Tracklets:
+    """As `isolated`, and cut where a person said so; what is indexed and joined to people.
+
+    Labels of rounds are of the parts before, which training saw.
+    """
+    tracklets = isolated(run, tracklet_set)
+    cuts: dict[int, list[int]] = {}
+    for place in read_cuts(journal_path(run.path)):
+        if place.set == tracklet_set.digest:
+            cuts.setdefault(place.track, []).append(place.frame)
+    if not cuts:
+        return tracklets
+    piece = np.zeros(tracklets.n_crops, np.int64)
+    source = tracklets.source[tracklets.tracklet]
+    for track, frames in cuts.items():
+        own = np.flatnonzero(source == track)
+        piece[own] = np.searchsorted(np.sort(frames), tracklets.frame[own], side="right")
+    return tracklets.split(piece)
 
 
 def tracklet_features(

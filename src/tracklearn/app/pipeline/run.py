@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
 from tracklearn.app.identities.link import identities
+from tracklearn.app.people import decided
 from tracklearn.app.pipeline.plan import TrainPlan
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.app.pipeline.training import train
@@ -20,7 +21,7 @@ from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
 from tracklearn.store.files import beside
 from tracklearn.store.identities.folder import Identities
-from tracklearn.store.identities.journal import journal_path, read_journal
+from tracklearn.store.identities.journal import journal_path, read_cuts, read_journal
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress, Refusal
@@ -108,12 +109,15 @@ def run(
 
         if not gallery_is_of(Run(run_path), open_set(set_path).digest):
             stages.forget("index")
-        with stages.stage("index", trained, run_path / "gallery") as needed:
+        cuts = [vars(place) for place in read_cuts(journal_path(run_path))]
+        indexed = settings_store.digest([trained, cuts]) if cuts else trained
+        with stages.stage("index", indexed, run_path / "gallery") as needed:
             if needed:
                 index(run_path, set_path, device=training.device, resume=True, progress=progress)
 
         people = out / "identities"
-        decisions = [decision.to_dict() for decision in read_journal(journal_path(run_path))]
+        said = [*read_journal(journal_path(run_path)), *decided(run_path)]
+        decisions = [decision.to_dict() for decision in said]
         known = settings_store.digest([trained, __version__, decisions])
         with stages.stage("identities", known, people) as needed:
             if needed:

@@ -14,8 +14,19 @@ from tracklearn.types import Array
 
 
 def section(data: ReportData) -> list[dict[str, str]]:
-    """Charts over rounds, each with a heading and a caption; those without values left out."""
-    rounds = data.rounds
+    """Charts over rounds, then the sizes of the last clusters, each with a heading and a caption."""
+    panels = over_rounds(data.rounds)
+    if (data.label >= 0).any():
+        size, several = _cluster_sizes(data)
+        svg = charts.sizes(size, several, alt="parts of each person in the last round")
+        single = f"{int((~several).sum())} of {len(size)}"
+        caption = f"Each person of the last round; the faint ones met one camera only ({single})."
+        panels.append({"heading": "Parts of each person", "caption": caption, "svg": svg})
+    return panels
+
+
+def over_rounds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Charts over the records of rounds: heading, caption and svg; those without values left out."""
     x = np.array([r.get("index", i) for i, r in enumerate(rounds)], np.float64)
     panels: list[dict[str, str]] = []
 
@@ -77,12 +88,6 @@ def section(data: ReportData) -> list[dict[str, str]]:
         "Mean of each loss in a round; they start anew with every new labelling, so look at the trend.",
         {name: np.array([_float((r.get("losses") or {}).get(name)) for r in rounds]) for name in names},
     )
-    if (data.label >= 0).any():
-        size, several = _cluster_sizes(data)
-        svg = charts.sizes(size, several, alt="parts of each person in the last round")
-        single = f"{int((~several).sum())} of {len(size)}"
-        caption = f"Each person of the last round; the faint ones met one camera only ({single})."
-        panels.append({"heading": "Parts of each person", "caption": caption, "svg": svg})
     return panels
 
 

@@ -180,30 +180,39 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
     """
     from tracklearn.app.report.data import SearchExample
     from tracklearn.app.search.hits import hits
-    from tracklearn.store.gallery.folder import open_gallery
+    from tracklearn.store.gallery.open import gallery_of, is_url, open_gallery
     from tracklearn.store.sets.tracklets import open_set
 
-    path = run.path / "gallery"
-    if not path.is_dir():
+    path = gallery_of(run.path)
+    if not is_url(path) and not Path(path).is_dir():
         return {}
     gallery = open_gallery(path)
-    where = run.path / gallery.manifest["origin"]["set"]["path"]
-    if len(gallery) < 2 or not where.is_dir():
+    wheres = [run.path / each.path for each in gallery.sets]
+    # The report shows the pictures of one set.
+    number = next(
+        (i for i, each in enumerate(gallery.sets) if each.digest == run.manifest["set"]["digest"]), 0
+    )
+    entries = gallery.entries.take(np.flatnonzero(gallery.entries.set == number))
+    if len(entries) < 2 or not wheres[number].is_dir():
         return {}
-    entries, searched = gallery.entries, open_set(where)
+    searched = open_set(wheres[number])
     n_tracks = len(np.unique(entries.source))
     if n_tracks < 2:
         return {}
     # Long parts make the clearest queries; one in each n-th of the gallery keeps cameras mixed.
-    groups = np.array_split(np.arange(len(gallery)), n)
+    groups = np.array_split(np.arange(len(entries)), n)
     query = np.array([g[np.argmax(entries.n_crops[g])] for g in groups if len(g)])
     searches = []
     for q in query:
         own = np.flatnonzero(entries.source == entries.source[q])
         found = gallery.search(
-            gallery.feature(int(q)), min(k, n_tracks - 1), exclude=own[None], one_a_track=True
+            gallery.feature(int(entries.row[q])),
+            min(k, n_tracks - 1),
+            exclude=entries.row[own][None],
+            sets=[number],
+            one_a_track=True,
         )
-        results = hits(gallery, found, searched.moment)
+        results = hits(gallery, found, lambda _, track, seconds: searched.moment(track, seconds))
         query_name = called(int(entries.source[q]), int(entries.part[q]), int(entries.n_parts[q]))
         searches.append(
             SearchExample(
@@ -218,6 +227,7 @@ def example_searches(run: Run, *, n: int = 5, k: int = 10) -> dict[str, Any]:
                 captions=[_caption(hit.camera, hit.name, hit.at) for hit in results],
             )
         )
+    gallery.close()
     return {"searches": searches, "search_picture": searched.image}
 
 

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from tracklearn.app.formats import clock, wall
 from tracklearn.core.shown import called
-from tracklearn.store.gallery.folder import Gallery
+from tracklearn.store.gallery.entries import Gallery
 from tracklearn.types import Matches
 
 
@@ -27,7 +29,12 @@ class Hit:
         end: time of its last frame, seconds.
         at: when its first frame was by the clock on the wall; None where nobody knows when the film began.
         distance: Euclidean distance of the unit features, 0-2.
-        crop: row of its representative crop in the set's pictures.
+        crop: row of its representative crop in its set's pictures.
+        set: number of its set in the gallery, from 0.
+        n_sets: how many sets the gallery has.
+        quality: mean detection score of its crops, 0-1; nan where an older program kept none.
+        identity: the person that it is taken for; None where nobody tells.
+        row: of the gallery, as long as that is not written to.
     """
 
     rank: int
@@ -40,6 +47,11 @@ class Hit:
     at: datetime | None
     distance: float
     crop: int
+    set: int = 0
+    n_sets: int = 1
+    quality: float = float("nan")
+    identity: int | None = None
+    row: int = -1
 
     @property
     def span(self) -> str:
@@ -48,8 +60,9 @@ class Hit:
 
     @property
     def name(self) -> str:
-        """What a search takes for it: `12`, or `12.2` where its track has several parts."""
-        return called(self.track, self.part, self.n_parts)
+        """What a search takes for it: `12`, `12.2` of a track of several parts, `2:12.2` of several sets."""
+        name = called(self.track, self.part, self.n_parts)
+        return name if self.n_sets == 1 else f"{self.set + 1}:{name}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the field names, for JSON; `at` as ISO 8601."""
@@ -57,33 +70,41 @@ class Hit:
 
 
 def hits(
-    gallery: Gallery, matches: Matches, moment: Callable[[int, float], datetime | None], query: int = 0
+    gallery: Gallery,
+    matches: Matches,
+    moment: Callable[[int, int, float], datetime | None],
+    query: int = 0,
 ) -> list[Hit]:
     """The results of one query in order of rank, without the empty places at the end.
 
     Args:
         gallery: what was searched.
         matches: what was found.
-        moment: track, seconds into its film -> when that was by the clock on the wall.
+        moment: set, track, seconds into its film -> when that was by the clock on the wall.
         query: which of the queries.
     """
-    entries = gallery.entries
-    found = zip(matches.index[query].tolist(), matches.distance[query].tolist(), strict=True)
+    kept = np.flatnonzero(matches.index[query] >= 0)
+    rows, distance = matches.index[query][kept], matches.distance[query][kept].tolist()
+    entries, person = gallery.take(rows), gallery.persons(rows).tolist()
     return [
         Hit(
-            rank=rank,
-            track=int(entries.source[row]),
-            part=int(entries.part[row]),
-            n_parts=int(entries.n_parts[row]),
-            camera=entries.camera[row],
-            start=float(entries.start[row]),
-            end=float(entries.end[row]),
-            at=moment(int(entries.source[row]), float(entries.start[row])),
-            distance=float(distance),
-            crop=int(entries.crop[row]),
+            rank=i + 1,
+            track=int(entries.source[i]),
+            part=int(entries.part[i]),
+            n_parts=int(entries.n_parts[i]),
+            camera=entries.camera[i],
+            start=float(entries.start[i]),
+            end=float(entries.end[i]),
+            at=moment(int(entries.set[i]), int(entries.source[i]), float(entries.start[i])),
+            distance=float(distance[i]),
+            crop=int(entries.crop[i]),
+            set=int(entries.set[i]),
+            n_sets=len(gallery.sets),
+            quality=float(entries.quality[i]),
+            identity=person[i] if person[i] >= 0 else None,
+            row=int(rows[i]),
         )
-        for rank, (row, distance) in enumerate(found, start=1)
-        if row >= 0
+        for i in range(len(rows))
     ]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from tracklearn.app.search.hits import Hit, captions, hits, table
 from tracklearn.app.search.sheet import contact_sheet
-from tracklearn.store.gallery.folder import open_gallery
+from tracklearn.store.gallery.open import gallery_of, is_url, open_gallery
 from tracklearn.store.picture.listing import read_number
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import TrackletSet, open_set
@@ -32,45 +34,71 @@ class Searcher:
     Args:
         run: run folder with a gallery (written by `index`).
         device: where queries are embedded.
+        gallery: folder or URL of another gallery of this run than the one it was last indexed into.
+
+    Attributes:
+        path: the gallery's folder; of a database its address, without a password.
 
     Raises:
         FileNotFoundError: no such run, or no gallery in it yet.
+        ValueError: the gallery holds features of another run.
     """
 
-    def __init__(self, run: Path | str, *, device: str = "cpu") -> None:
+    def __init__(self, run: Path | str, *, device: str = "cpu", gallery: str | Path | None = None) -> None:
         self.run = Run(run)
-        self.path = self.run.path / "gallery"
-        if not self.path.is_dir():
+        where = str(gallery) if gallery is not None else gallery_of(self.run.path)
+        if not is_url(where) and not Path(where).is_dir():
             raise FileNotFoundError(
                 f"{self.run.path} has no gallery yet: make one with tracklearn index RUN SET"
             )
-        self.gallery = open_gallery(self.path)
+        self.gallery = open_gallery(where)
+        made = self.gallery.origin.get("run")
+        if gallery is not None and made != self.run.manifest["digest"]:
+            raise Refusal(
+                f"{self.gallery.where} holds features of another run than {self.run.path}: index this run "
+                "into it"
+            )
+        self.path: Path | str = self.gallery.where if is_url(where) else Path(where)
         self.device = device
         self._network: Network | None = None
-        self._set: TrackletSet | None = None
+        self._sets: dict[int, TrackletSet] = {}
+        self._loading = threading.Lock()
 
-    @property
-    def tracklet_set(self) -> TrackletSet:
-        """The set that was indexed; its place is kept relative to the run, so both may move together."""
-        if self._set is None:
-            origin = self.gallery.manifest["origin"]["set"]
-            opened = open_set(self.run.path / origin["path"])
-            if opened.digest != origin["digest"]:
+    def tracklet_set(self, number: int = 0) -> TrackletSet:
+        """A set that was indexed; its place is kept relative to the run, so both may move together.
+
+        Args:
+            number: its place in the gallery's `sets`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: another set is.
+        """
+        if number not in self._sets:
+            wanted = self.gallery.sets[number]
+            opened = open_set(self.run.path / wanted.path)
+            if opened.digest != wanted.digest:
                 raise Refusal(
                     f"{opened.path} is not the set that {self.path} was made from: put that back, or make "
                     "the gallery anew with tracklearn index RUN SET --resume"
                 )
-            self._set = opened
-        return self._set
+            self._sets[number] = opened
+        return self._sets[number]
+
+    def moment(self, number: int, track: int, seconds: float) -> datetime | None:
+        """When that was by the clock on the wall, so many seconds into the film of a set's track."""
+        return self.tracklet_set(number).moment(track, seconds)
 
     def search(
         self,
-        query: str | Path | int,
+        query: str | Path | int | Array,
         *,
         k: int = 10,
         camera: str | None = None,
         since: float | None = None,
         until: float | None = None,
+        identity: int | None = None,
+        min_quality: float | None = None,
         parts: bool = False,
     ) -> Found:
         """The k tracks nearest to a person's image, or to a track or a part of the gallery (itself left out).
@@ -78,11 +106,14 @@ class Searcher:
         Of each track its nearest part is shown.
 
         Args:
-            query: path of an image that shows one person, the number of a track (12 or "12": its longest part
-                is searched for), or that of a part ("12.2").
+            query: path of an image that shows one person, such an image (h, w, 3) uint8 RGB, the number of a
+                track (12 or "12": its longest part is searched for), or that of a part ("12.2"); of a gallery
+                of several sets with the set's number from 1 ("2:12.2").
             k: number of results.
             camera: only results of this camera.
             since, until: only results in view at some time between these, seconds into their film.
+            identity: only results that are taken for this person.
+            min_quality: only parts whose mean detection score is this at least.
             parts: every part counts as a result, whatever track it is of.
 
         Raises:
@@ -90,51 +121,79 @@ class Searcher:
             ValueError: not an image, no such track, part or camera, or another set lies where the indexed
                 one was.
         """
-        wanted = _number(query)
+        picture: Array | None
+        exclude = None
+        wanted = None if isinstance(query, np.ndarray) else _number(query)
         if wanted is not None:
             row, exclude, name = self._asked_for(*wanted)
-            feature, picture = self.gallery.feature(row), self.picture(int(self.gallery.entries.crop[row]))
+            shown = self.gallery.take(np.array([row]))
+            feature = self.gallery.feature(row)
+            picture = self.picture(int(shown.crop[0]), int(shown.set[0]))
+        elif isinstance(query, np.ndarray):
+            picture, name = query, "image"
+            feature = self.embed(picture)
         else:
             picture, name = _read_picture(Path(str(query))), readable(Path(str(query)).name)
-            feature, exclude = self._embed(picture), None
+            feature = self.embed(picture)
         matches = self.gallery.search(
-            feature, k, exclude=exclude, camera=camera, since=since, until=until, one_a_track=not parts
+            feature,
+            k,
+            exclude=exclude,
+            camera=camera,
+            since=since,
+            until=until,
+            identity=identity,
+            min_quality=min_quality,
+            one_a_track=not parts,
         )
-        found = hits(self.gallery, matches, self.tracklet_set.moment)
-        shown = [self.picture(hit.crop) for hit in found]
-        return Found(query=name, picture=picture, hits=found, pictures=shown, searcher=self)
+        found = hits(self.gallery, matches, self.moment)
+        pictures = [self.picture(hit.crop, hit.set) for hit in found]
+        return Found(query=name, picture=picture, hits=found, pictures=pictures, searcher=self)
 
-    def _asked_for(self, track: int, part: int | None) -> tuple[int, Array, str]:
+    def _asked_for(self, number: int | None, track: int, part: int | None) -> tuple[int, Array, str]:
         """The gallery's row that stands for a track or is that part, (1, e) rows to leave out, its name."""
-        entries = self.gallery.entries
-        own = np.flatnonzero(entries.source == track)
-        if not len(own):
-            known = f"{entries.source.min()} to {entries.source.max()}, but for those that were dropped"
-            raise Refusal(f"the gallery has no track {track}: its tracks are {known}")
+        n_sets = len(self.gallery.sets)
+        if number is None and n_sets > 1:
+            raise Refusal(
+                f"the gallery has {n_sets} sets: say which as SET:TRACK, from 1, for example 1:{track}"
+            )
+        if number is not None and not 1 <= number <= n_sets:
+            raise Refusal(f"the gallery has no set {number}: its sets are 1 to {n_sets}")
+        prefix = "" if number is None else f"{number}:"
+        rows = self.gallery.rows_of(track, (number or 1) - 1)
+        if not len(rows):
+            every = self.gallery.entries
+            source = every.source[every.set == (number or 1) - 1]
+            known = f"{source.min()} to {source.max()}, but for those that were dropped"
+            raise Refusal(f"the gallery has no track {prefix}{track}: its tracks are {known}")
+        own = self.gallery.take(rows)
         if part is None:
-            return int(own[np.argmax(entries.n_crops[own])]), own[None], f"track {track}"
-        row = own[entries.part[own] == part]
-        if not len(row):
-            known = f"{track}.1 to {track}.{len(own)}" if len(own) > 1 else f"{track}.1, the whole track"
+            return int(rows[np.argmax(own.n_crops)]), rows[None], f"track {prefix}{track}"
+        at = np.flatnonzero(own.part == part)
+        if not len(at):
+            last = int(own.part[-1])
+            known = f"{track}.1 to {track}.{last}" if last > 1 else f"{track}.1, the whole track"
             raise Refusal(f"track {track} has no part {part}: its parts are {known}")
-        return int(row[0]), row[None], f"part {track}.{part}"
+        return int(rows[at[0]]), rows[at][None], f"part {prefix}{track}.{part}"
 
-    def picture(self, crop: int) -> Array | None:
-        """A crop of the indexed set, uint8 RGB; None where it cannot be read."""
-        opened = self.tracklet_set
+    def picture(self, crop: int, set: int = 0) -> Array | None:
+        """A crop of an indexed set, uint8 RGB; None where it cannot be read."""
+        opened = self.tracklet_set(set)
         try:
             return opened.image(crop)
         except (ValueError, OSError):
             return None
 
-    def _embed(self, picture: Array) -> Array:
+    def embed(self, picture: Array) -> Array:
+        """(1, d) unit float32, the feature of an image of one person, (h, w, 3) uint8 RGB."""
         from tracklearn.app.model.of_run import load_network
         from tracklearn.learn import embed
         from tracklearn.store.picture.crops import resize
         from tracklearn.types import ArrayCrops
 
-        if self._network is None:
-            self._network = load_network(self.run)
+        with self._loading:
+            if self._network is None:
+                self._network = load_network(self.run)
         config = self._network.config
         crops = ArrayCrops(resize(picture, config.height, config.width)[None])
         return embed.extract(self._network, crops, np.zeros(1, np.int64), device=self.device)
@@ -192,12 +251,13 @@ class Found:
         return contact_sheet(query, results, where, query_caption=f"query\n{self.query}")
 
 
-def _number(query: str | Path | int) -> tuple[int, int | None] | None:
-    """The track, and the part of it, that `query` names, unless a file of that name is there."""
-    found = re.fullmatch(r"(\d+)(?:\.(\d+))?", text := str(query))
+def _number(query: str | Path | int) -> tuple[int | None, int, int | None] | None:
+    """The set, the track, and the part of it, that `query` names, unless a file of that name is there."""
+    found = re.fullmatch(r"(?:(\d+):)?(\d+)(?:\.(\d+))?", text := str(query))
     if found is None or (not isinstance(query, int) and os.path.exists(text)):
         return None
-    return read_number(found[1]), None if found[2] is None else read_number(found[2])
+    number, track, part = (None if text is None else read_number(text) for text in found.groups())
+    return number, int(track or 0), part
 
 
 def _read_picture(path: Path) -> Array:

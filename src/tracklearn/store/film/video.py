@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tracklearn.store.film.frames import DEFAULT_FPS, Frames
 from tracklearn.store.film.image_folder import ImageFolder
 from tracklearn.store.film.video_file import VideoFile
-from tracklearn.types import Refusal
+from tracklearn.types import Array, Refusal
 
 
 def open_frames(
@@ -56,3 +57,33 @@ def open_frames(
     if not path.is_file():
         raise Refusal(f"not a video that can be decoded: {path} (not a regular file)")
     return VideoFile(path, stride, fps, size)
+
+
+def between(
+    path: str | os.PathLike[str],
+    begin: float,
+    end: float,
+    *,
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
+) -> Iterator[tuple[float, Array]]:
+    """The pictures of a film from `begin` to `end` seconds, each with its time; (h, w, 3) uint8 RGB.
+
+    A video is entered where it is asked for, so that the time it takes does not grow with what lies before.
+
+    Args:
+        path, size, fps: as `open_frames`.
+        begin, end: seconds since the first frame.
+
+    Raises:
+        FileNotFoundError, ValueError, LargerPicture: as `open_frames`.
+    """
+    with open_frames(path, size=size, fps=fps) as frames:
+        if isinstance(frames, VideoFile):
+            yield from frames.between(begin, end)
+            return
+        for frame in frames:
+            if frame.time > end:
+                return
+            if frame.time >= begin:
+                yield frame.time, frame.image

@@ -93,6 +93,46 @@ class VideoFile(FrameSource):
         self._account()
         self._count_missing()
 
+    def between(self, begin: float, end: float) -> Iterator[tuple[float, Array]]:
+        """(seconds, picture) from `begin` to `end`, found by seeking where the stamps say when pictures are
+        shown, else by reading on from the first.
+
+        Seconds are those of the stamps, which differ from an iteration's where it has to mend them, and
+        interlaced pictures come as they are. It takes the place of an iteration.
+        """
+        zero = None if self._first is None else self._first.stamp
+        if not self._timed or self._survey.reordered or zero is None:
+            for frame in self:
+                if frame.time > end:
+                    return
+                if frame.time >= begin:
+                    yield frame.time, frame.image
+            return
+        self._decoded.close()
+        base = self._stream.time_base
+        self._container.seek(int((zero + begin) / base), stream=self._stream, backward=True)
+        errors, packets = 0, self._container.demux(self._stream)
+        while errors < MAX_ERRORS_IN_A_ROW:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except _DAMAGED:
+                errors += 1
+                continue
+            for frame in frames:
+                stamp = _seconds(frame.pts, frame.time_base or base)
+                if frame.is_corrupt or stamp is None:
+                    continue
+                errors = 0
+                if stamp - zero > end:
+                    return
+                if stamp - zero >= begin:
+                    yield stamp - zero, self._image(frame, self._turns.of(frame))
+
     def _whole(self, numbered: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for frame, note in numbered:
             yield from self._films.feed(frame, note)

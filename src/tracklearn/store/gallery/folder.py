@@ -1,127 +1,210 @@
-"""The gallery on disk: one unit feature per part of a track, searched exactly from a memory map.
+"""The gallery on disk: one unit feature per part of a track, searched exactly from memory maps.
 
-A gallery is a folder: `features-SUM.npy` (t, d) float32, `entries-SUM.parquet` (one row per part) and a
-sealed `manifest.json` that names them, with the sums of their content and whatever the caller says about the
-origin. The two files are named by what is in them, so another gallery takes the place of an old one with the
-manifest alone, at once.
+    GALLERY/manifest.json          sealed: the sets, and the names and sums of their files
+    GALLERY/features-SUM.npy       (t, d) float32, of one set
+    GALLERY/entries-SUM.parquet    a row for each of them (`entries.NUMBERS`)
+    GALLERY/int8-SUM.npy           (t, d) int8, of a large set: read first, a quarter of the bytes
+    GALLERY/bounds-SUM.npy         (t, 3) float32, how far off these are
+    GALLERY.people.sqlite          who is who, and what a person decided (`rows.py`); outlives a new index
+
+The files of the folder are named by what is in them and never change: what is new takes its place with the
+manifest alone, at once. Galleries of earlier versions (of one set, without 8-bit rows) are read as they are.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tracklearn.core.scan import merge
-from tracklearn.core.shown import part_numbers, representative
-from tracklearn.store.files import (
-    DamagedError,
-    beside,
-    cannot_map,
-    first_line,
-    hash_file,
-    make_folder,
-    remove_folder,
-    replacing,
-    sync_folder,
-    write_atomic,
+from tracklearn.core.scan import Scan, merge
+from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder
+from tracklearn.store.gallery.entries import (
+    Content,
+    Entries,
+    Filter,
+    GallerySet,
+    numbers,
+    unit,
 )
+from tracklearn.store.gallery.records import (
+    REMEDY,
+    SCHEMA,
+    SCHEMAS,
+    manifest_of,
+    publish,
+    records_of,
+    rewritten,
+    written,
+)
+from tracklearn.store.gallery.rows import People, in_file
+from tracklearn.store.gallery.segment import Segment, names_of
+from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
-from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed, write_sealed
-from tracklearn.store.sets.shards import plain
+from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.types import Array, Matches, Refusal, Tracklets
 
-SCHEMA = "tracklearn.gallery/2"
-_OLD = "tracklearn.gallery/1"  # files of fixed names, no sums of blocks
-REMEDY = "index the run again (tracklearn index RUN SET --resume)"
-_SUMMED_BYTES = 1 << 22  # features are compared with their sums in blocks of about this much
 _BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
+_CODED_ROWS = 2**16  # 8-bit rows looked at by one query at a time
 _QUERIES = 256  # queries scored at a time
-_COLUMNS = ("tracklet", "source", "camid", "first_frame", "last_frame", "start", "end", "n_crops", "crop")
+_FEW = 4  # queries that read 8-bit rows; more are faster in one float32 product
 
 
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """What the gallery knows of each part; row i belongs to feature i.
-
-    Args:
-        tracklet: (t,) int64, number of the part among all that were indexed.
-        source: (t,) int64, its track: the tracklet of the original set from which it was cut.
-        camid: (t,) int64, camera from 0.
-        camera: (t,) names of the cameras.
-        first_frame: (t,) int64, first frame, from 0.
-        last_frame: (t,) int64, last frame, inclusive.
-        start: (t,) float64, time of the first frame in seconds.
-        end: (t,) float64, time of the last frame in seconds.
-        n_crops: (t,) int64, number of crops.
-        crop: (t,) int64, row of the representative crop in the set's pictures.
-    """
-
-    tracklet: Array
-    source: Array
-    camid: Array
-    camera: tuple[str, ...]
-    first_frame: Array
-    last_frame: Array
-    start: Array
-    end: Array
-    n_crops: Array
-    crop: Array
-
-    def __len__(self) -> int:
-        return len(self.tracklet)
-
-    @cached_property
-    def part(self) -> Array:
-        """(t,) int64, the number of each part in its track, from 1."""
-        return part_numbers(self.source)
-
-    @cached_property
-    def n_parts(self) -> Array:
-        """(t,) int64, how many parts its track has here."""
-        return np.bincount(self.source)[self.source]
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
+class FolderGallery:
     """An opened gallery; features stay on disk until a search reads them.
 
     A block of features is compared with its sum when it is read for the first time.
 
-    Args:
+    Attributes:
         path: its folder.
-        mapped: (t, d) float32 unit rows, memory-mapped; `rows` hands out what has been compared.
-        entries: what is known of each row.
-        cameras: names by camid.
-        manifest: the parsed manifest; what `build` was told is under "origin".
+        manifest: the parsed manifest; what is said of its origin is under "origin".
+        segments: one for each set.
+
+    Raises:
+        FileNotFoundError: `path` is not a gallery.
+        DamagedError: its files are not what was written.
+        ValueError: another version wrote it.
     """
 
     path: Path
-    mapped: Array
-    entries: Entries
-    cameras: tuple[str, ...]
     manifest: dict[str, Any]
+    segments: tuple[Segment, ...]
 
-    compared: set[int] = field(default_factory=set)  # blocks that were
-    halves: dict[tuple[int, int], Array] = field(default_factory=dict)  # of the rows from one on, so many
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._load()
+
+    def _load(self) -> None:
+        settle(self.path)
+        for attempt in range(3):
+            if not (self.path / MANIFEST).is_file():
+                raise FileNotFoundError(
+                    f"{self.path} is not a gallery (no manifest.json): make one with `tracklearn index`"
+                )
+            self._mark = _mark(self.path)
+            manifest = read_sealed(self.path / MANIFEST, remedy=REMEDY)
+            if manifest.get("schema") not in SCHEMAS:
+                schema = manifest.get("schema")
+                raise Refusal(f"{self.path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
+            manifest.require(entries=int, width=int, cameras=list, origin=dict)
+            try:
+                records, width = records_of(manifest), int(manifest["width"])
+                self.segments = tuple(Segment.open(self.path, each, width, remedy=REMEDY) for each in records)
+                break
+            except FileNotFoundError as error:
+                # Another one may have taken its place since the manifest was read.
+                if attempt == 2 or read_sealed(self.path / MANIFEST, remedy=REMEDY) == manifest:
+                    raise DamagedError(
+                        f"{self.path} is damaged ({error.filename} is missing): {REMEDY}"
+                    ) from error
+        self.manifest = manifest
+        self.__dict__.pop("all_entries", None)
+        self.__dict__.pop("entries", None)
+        self._start = np.cumsum([0, *(len(segment) for segment in self.segments)])
+        self._halves: dict[tuple[int, int, int], Array] = {}
+
+    def __enter__(self) -> FolderGallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file of people; the rest are maps that go with the object."""
+        if "people" in self.__dict__:
+            self.people.close()
 
     def __len__(self) -> int:
-        return len(self.mapped)
+        return sum(len(segment) - len(segment.gone) for segment in self.segments)
+
+    @property
+    def where(self) -> str:
+        """Its folder, for messages."""
+        return str(self.path)
+
+    @property
+    def stale(self) -> bool:
+        """Whether another one has taken its place since it was opened."""
+        return _mark(self.path) != self._mark
 
     @property
     def width(self) -> int:
         """Length of a feature, d."""
-        return int(self.mapped.shape[1])
+        return int(self.manifest["width"])
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras of all sets; those of one name are one camera."""
+        return tuple(self.manifest["cameras"])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What made it: version of the program, digest of the run."""
+        return dict(self.manifest["origin"])
+
+    @property
+    def sets(self) -> tuple[GallerySet, ...]:
+        """The sets whose parts are here."""
+        return tuple(GallerySet(s.digest, s.set_path, s.cameras, len(s) - len(s.gone)) for s in self.segments)
+
+    @cached_property
+    def people(self) -> People:
+        """Who is who here, and what a person decided."""
+        return in_file(people_path(self.path))
+
+    @cached_property
+    def all_entries(self) -> Entries:
+        """What is known of each row, of deleted ones too."""
+        columns = [numbers(segment.columns, len(segment)) for segment in self.segments]
+        joined = {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+        names = [segment.camera for segment in self.segments]
+        camid = {name: number for number, name in reversed(list(enumerate(self.cameras)))}
+        for own, lo, hi in zip(names[1:], self._start[1:], self._start[2:], strict=False):
+            joined["camid"][lo:hi] = [camid[name] for name in own]
+        of = np.repeat(np.arange(len(self.segments)), np.diff(self._start))
+        return Entries(
+            row=np.arange(self._start[-1]),
+            set=of,
+            camera=tuple(name for own in names for name in own),
+            digests=tuple(segment.digest for segment in self.segments),
+            **joined,
+        )
+
+    @cached_property
+    def entries(self) -> Entries:
+        """All entries, in the order of their rows."""
+        gone = self._gone()
+        return self.all_entries if gone is None else self.all_entries.take(np.flatnonzero(~gone))
+
+    def _gone(self) -> Array | None:
+        """(t,) bool, the rows that were deleted; None where none was."""
+        if not any(len(segment.gone) for segment in self.segments):
+            return None
+        mask = np.zeros(self._start[-1], bool)
+        for segment, start in zip(self.segments, self._start[:-1], strict=True):
+            mask[start + segment.gone] = True
+        return mask
+
+    def take(self, rows: Array) -> Entries:
+        """The entries of some rows, in that order."""
+        return self.all_entries.take(rows)
+
+    def persons(self, rows: Array) -> Array:
+        """(n,) int64, who some rows are; −1 for nobody."""
+        return self.people.assigned(self.all_entries).person[np.asarray(rows, np.int64)]
+
+    def rows_of(self, track: int, set: int = 0) -> Array:
+        """(n,) int64 rows of a track's parts, in their order; empty where it has none."""
+        known = self.entries
+        own = np.flatnonzero((known.source == track) & (known.set == set))
+        return known.row[own[np.argsort(known.part[own], kind="stable")]]
+
+    def start_of(self, number: int) -> int:
+        """The first row of a set."""
+        return int(self._start[number])
 
     def rows(self, first: int, end: int) -> Array:
         """(end − first, d) float32: features of rows first..end−1.
@@ -129,18 +212,14 @@ class Gallery:
         Raises:
             DamagedError: they are not what was written.
         """
-        sums = self.manifest.get("crc32")
-        if sums is not None and end > first:
-            size = _rows_a_block(self.width)
-            for block in range(first // size, (end - 1) // size + 1):
-                if block not in self.compared:
-                    if _crc32(self.mapped[block * size : (block + 1) * size]) != sums[block]:
-                        file = self.path / self.manifest["features"]["name"]
-                        raise DamagedError(
-                            f"{file} is damaged (block {block} is not what was written): {REMEDY}"
-                        )
-                    self.compared.add(block)
-        return np.asarray(self.mapped[first:end])
+        found = [
+            segment.rows(max(first - start, 0), min(end - start, len(segment)))
+            for segment, start in zip(self.segments, self._start[:-1].tolist(), strict=True)
+            if first < start + len(segment) and end > start
+        ]
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate([np.zeros((0, self.width), np.float32), *found])
 
     def feature(self, row: int) -> Array:
         """(d,) float32: one row's feature.
@@ -153,10 +232,11 @@ class Gallery:
     def damages(self) -> list[str]:
         """What is wrong with its files by the sums in the manifest, one line each; reads all of them."""
         found = []
-        for name, sha256 in _sums(self.manifest).items():
-            if hash_file(self.path / name) != sha256:
-                found.append(f"{self.path / name} is damaged (its content is not what was written)")
-        return found
+        for segment in self.segments:
+            for name, sha256 in names_of(segment.record).items():
+                if hash_file(self.path / name) != sha256:
+                    found.append(f"{self.path / name} is damaged (its content is not what was written)")
+        return found + self.people.damages()
 
     def search(
         self,
@@ -167,12 +247,16 @@ class Gallery:
         camera: int | str | None = None,
         since: float | None = None,
         until: float | None = None,
+        identity: int | None = None,
+        min_quality: float | None = None,
+        sets: Sequence[int] | None = None,
         one_a_track: bool = False,
     ) -> Matches:
         """The k nearest gallery rows of each query, nearest first; equal distances by the lower row.
 
-        The scan is exact: float32 products, less half of each row's squared length, choose the candidates,
-        with a margin above their rounding error, and the distances of the candidates are computed in float64.
+        The scan is exact, whatever it reads: products choose the candidates, with a margin above what their
+        rounding can do, and the distances of the candidates are computed in float64. One query or a few read
+        8-bit rows where there are some, many the float32 rows.
 
         Args:
             query: (q, d) or (d,) unit float32.
@@ -180,67 +264,229 @@ class Gallery:
             exclude: (q,) or (q, e) int, gallery rows left out for each query (its own, say); −1 is no row.
             camera: only entries of this camera, by name or camid.
             since, until: only entries that are in view at some time between these seconds, on their clock.
+            identity: only entries of this person, as `people` has it.
+            min_quality: only entries of this quality or better.
+            sets: only entries of these sets, by number.
             one_a_track: of each track only its nearest row, so that k tracks are found.
 
         Returns:
             Matches of shape (q, k); −1 and inf fill up where fewer than k rows are left.
 
         Raises:
-            ValueError: a width, a length, k, a camera or a time does not fit, or a query is not a unit row.
+            ValueError: a width, a length, k or a filter does not fit, or a query is not a unit row.
 
         Memory: one block of scores and features (about 100 MB at most) whatever the gallery's size.
         """
-        query = _unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.width)
+        query = unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.width)
         if k < 1:
             raise Refusal(f"k is {k}, expected 1 or more")
-        q, t = len(query), len(self)
-        left_out = _exclusions(exclude, q, t)
-        wanted = self._wanted(camera, since, until)
-        track = self.entries.source if one_a_track else None
-        index = np.full((q, k), -1, np.int64)
-        distance = np.full((q, k), np.inf, np.float64)
+        left_out = _exclusions(exclude, len(query), int(self._start[-1]))
+        wanted = Filter.checked(
+            self.cameras,
+            len(self.segments),
+            camera=camera,
+            since=since,
+            until=until,
+            identity=identity,
+            min_quality=min_quality,
+            sets=sets,
+        ).mask(self.all_entries, lambda: self.people.assigned(self.all_entries).person)
+        gone = self._gone()
+        if gone is not None:
+            wanted = ~gone if wanted is None else wanted & ~gone
+        track = self.all_entries.group if one_a_track else None
+        scans = [Scan(each, k) for each in query]
+        for segment, start in zip(self.segments, self._start[:-1].tolist(), strict=True):
+            if segment.code is not None and len(query) <= _FEW:
+                self._scan_coded(segment, start, scans, wanted, left_out, track)
+            else:
+                self._scan_rows(segment, start, query, scans, wanted, left_out, track)
+        index = np.array([scan.index for scan in scans], np.int64).reshape(len(query), k)
+        distance = np.array([scan.distance for scan in scans]).reshape(len(query), k)
+        return Matches(index, distance.astype(np.float32))
+
+    def _scan_rows(
+        self,
+        segment: Segment,
+        start: int,
+        query: Array,
+        scans: Sequence[Scan],
+        wanted: Array | None,
+        left_out: Array,
+        track: Array | None,
+    ) -> None:
+        """Score a set's float32 rows against all queries, block by block."""
         block = max(1, _BLOCK_VALUES // self.width)
-        for g0 in range(0, t, block):
-            rows = self.rows(g0, min(g0 + block, t))
+        for lo in range(0, len(segment), block):
+            rows = segment.rows(lo, min(lo + block, len(segment)))
+            g0 = start + lo
             half = self._half_squared_lengths(g0, rows)
-            for q0 in range(0, q, _QUERIES):
+            for q0 in range(0, len(query), _QUERIES):
                 # The order of the distances: |q − r|² = |q|² − 2 (q·r − |r|²/2). Rows are unit to 1e-3 only.
                 score = query[q0 : q0 + _QUERIES] @ rows.T - half
                 if wanted is not None:
-                    score[:, ~wanted[g0 : g0 + block]] = -np.inf
+                    score[:, ~wanted[g0 : g0 + len(rows)]] = -np.inf
                 for i, line in enumerate(score, start=q0):
                     here = left_out[i] - g0
                     line[here[(here >= 0) & (here < len(rows))]] = -np.inf
-                    merge(query[i], rows, line, g0, index[i], distance[i], group=track)
-        return Matches(index, distance.astype(np.float32))
+                    merge(query[i], rows, line, g0, scans[i].index, scans[i].distance, group=track)
+
+    def _scan_coded(
+        self,
+        segment: Segment,
+        start: int,
+        scans: Sequence[Scan],
+        wanted: Array | None,
+        left_out: Array,
+        track: Array | None,
+    ) -> None:
+        """Score a set's 8-bit rows, block by block; what may be near is looked at as float32."""
+        for lo in range(0, len(segment), _CODED_ROWS):
+            code, bound = segment.coded(lo, min(lo + _CODED_ROWS, len(segment)))
+            g0, n = start + lo, len(code)
+            for scan, gone in zip(scans, left_out, strict=True):
+                allowed = None if wanted is None else wanted[g0 : g0 + n]
+                here = gone - g0
+                here = here[(here >= 0) & (here < n)]
+                if len(here):
+                    allowed = np.ones(n, bool) if allowed is None else allowed.copy()
+                    allowed[here] = False
+                scan.block(
+                    code,
+                    bound,
+                    partial(_rows_at, segment, lo),
+                    g0,
+                    allowed=allowed,
+                    group=track,
+                )
 
     def _half_squared_lengths(self, first: int, rows: Array) -> Array:
         """(n,) float32, |r|²/2 of these rows, the first of which is row `first`; computed once."""
-        if (first, len(rows)) not in self.halves:
+        key = (first, len(rows), self.width)
+        if key not in self._halves:
             squared = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-            self.halves[first, len(rows)] = (squared / 2).astype(np.float32)
-        return self.halves[first, len(rows)]
+            self._halves[key] = (squared / 2).astype(np.float32)
+        return self._halves[key]
 
-    def _wanted(self, camera: int | str | None, since: float | None, until: float | None) -> Array | None:
-        """(t,) bool, which rows may be found; None for all."""
-        if since is not None and until is not None and since > until:
-            raise Refusal(f"since {since:g} s is after until {until:g} s: nothing lies between")
-        tests = [
-            *([self.entries.camid == self._camid(camera)] if camera is not None else []),
-            *([self.entries.end >= since] if since is not None else []),
-            *([self.entries.start <= until] if until is not None else []),
-        ]
-        return np.logical_and.reduce(tests) if tests else None
+    def add(self, contents: Sequence[Content]) -> None:
+        """Take in sets, each in the place of one of the same digest, or behind the others.
 
-    def _camid(self, camera: int | str) -> int:
-        if isinstance(camera, str):
-            if camera not in self.cameras:
-                known = ", ".join(self.cameras)
-                raise Refusal(f"no camera named {camera!r} in the gallery, expected one of: {known}")
-            return self.cameras.index(camera)
-        if not 0 <= camera < len(self.cameras):
-            raise Refusal(f"camera is {camera}, expected a camid in 0..{len(self.cameras) - 1}")
-        return int(camera)
+        Raises:
+            ValueError: as `check_content`; features of another width.
+            OSError: the disk is full or failing; the gallery is as it was.
+        """
+        contents = [content.checked() for content in contents]
+        for content in contents:
+            if content.features.shape[1] != self.width:
+                raise Refusal(
+                    f"the features have {content.features.shape[1]} numbers, those of {self.path} "
+                    f"{self.width}: another network made them"
+                )
+        with locked(self.path):
+            self._load()
+            records = [segment.record for segment in self.segments]
+            for content in contents:
+                made = written(self.path, content)
+                at = [i for i, each in enumerate(records) if each["digest"] == content.digest]
+                records[at[0] if at else len(records) : at[0] + 1 if at else len(records)] = [made]
+            publish(self.path, records, self.manifest["origin"])
+        self._load()
+
+    def delete(self, rows: Array) -> int:
+        """Let no search find these rows again; `compact` takes them from the disk. How many it were.
+
+        Raises:
+            ValueError: there is no such row.
+        """
+        rows = np.unique(np.asarray(rows, np.int64))
+        if len(rows) and (rows[0] < 0 or rows[-1] >= self._start[-1]):
+            raise Refusal(
+                f"rows holds {rows[0]}..{rows[-1]}, expected gallery rows in 0..{self._start[-1] - 1}"
+            )
+        with locked(self.path):
+            if self.stale:
+                raise Refusal(f"{self.path} has changed since it was opened: open it again")
+            before, records = len(self), []
+            for segment, start in zip(self.segments, self._start[:-1], strict=True):
+                own = rows[(rows >= start) & (rows < start + len(segment))] - start
+                gone = np.union1d(segment.gone, own)
+                records.append({**segment.record, **({"gone": gone.tolist()} if len(gone) else {})})
+            publish(self.path, records, self.manifest["origin"])
+            self._load()
+        return before - len(self)
+
+    def compact(self) -> str:
+        """Write files without the deleted rows in the place of those with some; what was done, in words."""
+        with locked(self.path):
+            self._load()
+            before = sum(len(segment) for segment in self.segments)
+            keeps = [np.setdiff1d(np.arange(len(s)), s.gone) for s in self.segments]
+            records = [
+                rewritten(self.path, segment, keep) if len(segment.gone) else segment.record
+                for segment, keep in zip(self.segments, keeps, strict=True)
+            ]
+            publish(self.path, [r for r in records if r["entries"]], self.manifest["origin"])
+            self._load()
+        return f"{before - len(self)} of {before} entries taken from the disk"
+
+    def write_without(
+        self, folder: Path, changes: Mapping[str, tuple[Array, Array, GallerySet]], origin: Mapping[str, Any]
+    ) -> bool:
+        """Write what this gallery is to become to another folder; False where nothing of it is left.
+
+        Args:
+            folder: an empty one.
+            changes: by a set's digest its rows that stay (by number in its segment), a new crop for each of
+                these, and what the set is now.
+            origin: of the new gallery.
+        """
+        records = []
+        for segment in self.segments:
+            keep = np.setdiff1d(np.arange(len(segment)), segment.gone)
+            crop, now = None, None
+            if segment.digest in changes:
+                keep, crop, now = changes[segment.digest]
+            if len(keep):
+                records.append(rewritten(folder, segment, keep, crop=crop, now=now))
+        if records:
+            write_sealed(folder / MANIFEST, manifest_of(records, origin))
+        return bool(records)
+
+
+def create(
+    path: Path | str, contents: Sequence[Content], *, origin: Mapping[str, Any], replace: bool = False
+) -> Path:
+    """The folder `path`, a gallery of some sets; complete or not there at all.
+
+    Args:
+        path: folder to write.
+        contents: what is indexed of each set.
+        origin: JSON values about what made it.
+        replace: put it in the place of an existing one, whose people and decisions stay; else that is
+            refused.
+
+    Raises:
+        FileExistsError: `path` exists and `replace` is off.
+        ValueError: as `entries.check_content`; no set, or features of several widths.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already: choose another name or replace it")
+    contents = [content.checked() for content in contents]
+    if len({content.features.shape[1] for content in contents}) != 1:
+        raise Refusal("a gallery holds features of one width, of one set at least")
+    new = not path.exists()
+    with locked(path):
+        for ending in (".partial", ".old.partial"):  # of older programs that were killed
+            remove_folder(beside(path, after=ending))
+        make_folder(path)
+        try:
+            publish(path, [written(path, content) for content in contents], origin)
+        except BaseException:
+            if new:
+                remove_folder(path)
+            raise
+    return path
 
 
 def build(
@@ -252,194 +498,32 @@ def build(
     manifest: Mapping[str, Any],
     replace: bool = False,
 ) -> Path:
-    """The folder `path`, holding one entry per tracklet; complete or not there at all.
+    """A gallery of one set; see `create`.
 
     Args:
-        path: folder to write.
-        features: (t, d) unit float32, one row per tracklet.
-        tracklets: the tracklets they belong to.
-        cameras: names by camid.
-        manifest: JSON values about the origin (run, set, weights digests); stored under "origin".
-        replace: put the new gallery in the place of an existing one; otherwise that is refused.
-
-    Raises:
-        FileExistsError: `path` exists and `replace` is off.
-        ValueError: no tracklets, a shape that does not fit, or features that are not unit rows.
+        manifest: the origin; where it has a "set" with `digest` and `path`, that is the set's.
     """
-    path = Path(path)
-    if path.exists() and not replace:
-        raise FileExistsError(f"{path} exists already: choose another name or replace it")
-    if not len(tracklets):
-        raise Refusal("the set holds no tracklets: there is nothing to index")
-    features = np.asarray(features)
-    if features.ndim != 2 or len(features) != len(tracklets):
-        raise Refusal(
-            f"features has shape {features.shape}, expected ({len(tracklets)}, d): one row per tracklet"
-        )
-    features = _unit("features", features.astype(np.float32, copy=False), features.shape[1])
-    if tracklets.n_cameras > len(cameras):
-        raise Refusal(f"cameras has {len(cameras)} names, expected {tracklets.n_cameras}: one per camid")
-    if (tracklets.length == 0).any():
-        empty = int(np.flatnonzero(tracklets.length == 0)[0])
-        raise Refusal(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
-
-    with locked(path):
-        return _put(path, features, _entries_table(tracklets, cameras), cameras, manifest)
+    of = manifest.get("set", {})
+    content = Content(features, tracklets, cameras, str(of.get("digest", "")), str(of.get("path", "")))
+    return create(path, [content], origin=manifest, replace=replace)
 
 
-def _put(
-    path: Path, features: Array, table: pa.Table, cameras: Sequence[str], origin: Mapping[str, Any]
-) -> Path:
-    """Write the two files under names of their own, then the manifest, then remove what it does not name."""
-    entries = io.BytesIO()
-    pq.write_table(table, entries)
-    for ending in (".partial", ".old.partial"):  # of older programs that were killed
-        remove_folder(beside(path, after=ending))
-    make_folder(path)
-    features = np.ascontiguousarray(features)
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(features))
-    size = _rows_a_block(features.shape[1])
-    blocks = [features[i : i + size] for i in range(0, len(features), size)]
-    sha256 = hashlib.sha256(head.getvalue())
-    for block in blocks:
-        sha256.update(block.data)
-    name = f"features-{sha256.hexdigest()[:12]}.npy"
-    with replacing(path / name) as file:
-        file.write(head.getvalue())
-        for block in blocks:
-            file.write(block.data)
-    entries_sha256 = hashlib.sha256(entries.getvalue()).hexdigest()
-    entries_name = f"entries-{entries_sha256[:12]}.parquet"
-    write_atomic(path / entries_name, entries.getvalue())
-    content = {
-        "kind": "gallery",
-        "schema": SCHEMA,
-        "entries": len(features),
-        "width": features.shape[1],
-        "cameras": list(cameras),
-        "features": {"name": name, "sha256": sha256.hexdigest()},
-        "table": {"name": entries_name, "sha256": entries_sha256},
-        "crc32": [_crc32(block) for block in blocks],
-        "origin": dict(origin),
-    }
-    write_sealed(path / MANIFEST, content)
-    for other in path.iterdir():
-        if other.name not in (name, entries_name, MANIFEST):
-            other.unlink()
-    sync_folder(path)
-    return path
+def people_path(path: Path) -> Path:
+    """Where it is kept who is who in the gallery at `path`: beside it."""
+    return beside(path, after=".people.sqlite")
 
 
-def open_gallery(path: Path | str) -> Gallery:
-    """The gallery in the folder `path`, its features memory-mapped.
-
-    Raises:
-        FileNotFoundError: `path` is not a gallery.
-        DamagedError: its files are not what was written.
-        ValueError: another version wrote it.
-    """
-    path = Path(path)
-    for attempt in range(3):
-        if not (path / MANIFEST).is_file():
-            raise FileNotFoundError(
-                f"{path} is not a gallery (no manifest.json): make one with `tracklearn index`"
-            )
-        manifest = read_sealed(path / MANIFEST, remedy=REMEDY)
-        if manifest.get("schema") not in (SCHEMA, _OLD):
-            schema = manifest.get("schema")
-            raise Refusal(f"{path} has schema {schema!r}, expected {SCHEMA!r}: {REMEDY}")
-        manifest.require(entries=int, width=int, cameras=list, origin=dict)
-        try:
-            return _opened(path, manifest)
-        except FileNotFoundError as error:
-            # Another one may have taken its place since the manifest was read.
-            if attempt == 2 or read_sealed(path / MANIFEST, remedy=REMEDY) == manifest:
-                raise DamagedError(f"{path} is damaged ({error.filename} is missing): {REMEDY}") from error
-    raise AssertionError("not reached")
-
-
-# What numpy lets through of a damaged head beside ValueError; it reads it as Python.
-_HEADS = (SyntaxError, TypeError, TokenError)
-
-
-def _opened(path: Path, manifest: Manifest) -> Gallery:
-    names = list(_sums(manifest))
-    features_file, table_file = (path / name for name in names)
-    if hash_file(table_file) != _sums(manifest)[names[1]]:
-        raise DamagedError(f"{table_file} is damaged (its content is not what was written): {REMEDY}")
-    expected = (manifest["entries"], manifest["width"])
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What tells one manifest from the next."""
     try:
-        try:
-            features = np.load(features_file, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            if not cannot_map(error):
-                raise
-            features = np.load(features_file, allow_pickle=False)
-        table = pq.read_table(plain(table_file))
+        found = (path / MANIFEST).stat()
     except FileNotFoundError:
-        raise
-    except pa.ArrowMemoryError:
-        raise
-    except (ValueError, pa.ArrowInvalid, EOFError, *_HEADS) as error:
-        # The table's sum has been compared: what cannot be read are the features.
-        raise DamagedError(f"{features_file} is damaged ({first_line(error)}): {REMEDY}") from error
-    if features.dtype != np.float32 or features.shape != expected or table.num_rows != expected[0]:
-        raise DamagedError(
-            f"{features_file} is damaged (it holds {features.shape} {features.dtype} features for "
-            f"{table.num_rows} entries, not {expected} as its manifest says): {REMEDY}"
-        )
-    columns = {name: table[name].to_numpy() for name in _COLUMNS}
-    entries = Entries(camera=tuple(table["camera"].to_pylist()), **columns)
-    return Gallery(path, features, entries, tuple(manifest["cameras"]), manifest)
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
-def _sums(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Names of the features and of the table, with their sha256."""
-    try:
-        if manifest["schema"] == _OLD:
-            return {name: manifest["sha256"][name] for name in ("features.npy", "entries.parquet")}
-        return {str(manifest[what]["name"]): manifest[what]["sha256"] for what in ("features", "table")}
-    except (KeyError, TypeError) as error:
-        raise DamagedError(f"the gallery's manifest is damaged (it names no files): {REMEDY}") from error
-
-
-def _rows_a_block(width: int) -> int:
-    return max(1, _SUMMED_BYTES // (4 * width))
-
-
-def _crc32(block: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(block).data.cast("B"))
-
-
-def _entries_table(tracklets: Tracklets, cameras: Sequence[str]) -> pa.Table:
-    first, last = tracklets.start[:-1], tracklets.start[1:] - 1
-    names = np.asarray(cameras, dtype=object)
-    columns = {
-        "tracklet": np.arange(len(tracklets)),
-        "source": tracklets.source,
-        "camid": tracklets.camid,
-        "first_frame": tracklets.frame[first],
-        "last_frame": tracklets.frame[last],
-        "start": tracklets.time[first],
-        "end": tracklets.time[last],
-        "n_crops": tracklets.length,
-        "crop": tracklets.crop[representative(tracklets)],
-        "camera": pa.array(names[tracklets.camid].tolist(), pa.string()),
-    }
-    order = [f.name for f in fields(Entries)]
-    return pa.table({name: columns[name] for name in order})
-
-
-def _unit(name: str, rows: Array, width: int) -> Array:
-    if rows.ndim != 2 or rows.shape[1] != width or width == 0:
-        raise Refusal(f"{name} has shape {rows.shape}, expected (any, {width}): one feature per row")
-    off = np.abs(np.linalg.norm(rows, axis=1) - 1)
-    bad = np.flatnonzero(~(off <= 1e-3))  # also catches NaN
-    if len(bad):
-        norm = np.linalg.norm(rows[bad[0]])
-        raise Refusal(f"{name} row {bad[0]} has length {norm:.4g}, expected 1: normalise the rows first")
-    return rows
+def _rows_at(segment: Segment, first: int, near: Array) -> Array:
+    return segment.rows_at(near + first)
 
 
 def _exclusions(exclude: Array | None, q: int, t: int) -> Array:

@@ -30,6 +30,7 @@ from tracklearn.store.files import (
     sync_file,
     write_atomic,
 )
+from tracklearn.store.intents import settle
 from tracklearn.store.sealed import MANIFEST, damage, read_sealed, write_sealed
 from tracklearn.store.sets.shards import plain, reading
 from tracklearn.types import Refusal
@@ -68,6 +69,7 @@ class Identities:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        settle(self.path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"no such folder of identities: {self.path}")
         if not (self.path / MANIFEST).is_file():

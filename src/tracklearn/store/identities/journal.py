@@ -2,14 +2,16 @@
 
     {"decision": "same", "a": {"set": "5f0c…", "track": 12, "frame": 310}, "b": {…}}
 
-`decision` is "same" or "different". A tracklet is named by what stays when it is cut anew: the digest of its
-set, its track in it, and one of its frames, counted from 0. Other keys are kept and not read.
+`decision` is "same" or "different", or "cut": `a` and `b` are successive frames of one track, which is cut
+between them because they are two people; "uncut" takes such a line back. A tracklet is named by what stays
+when it is cut anew: the digest of its set, its track in it, and one of its frames, counted from 0. Other keys
+are kept and not read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tracklearn.store.lock import locked
 from tracklearn.types import Refusal
 
 DECISIONS = ("same", "different")
+CUTS = ("cut", "uncut")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Decision:
         same: one person; else two.
         a, b: where they are.
         line: of the journal, from 1; 0 for one that is not written yet.
+        step: of the review in a gallery, from 1; 0 for one of a journal.
     """
 
     same: bool
     a: Place
     b: Place
     line: int = 0
+    step: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """What its line holds."""
@@ -60,21 +65,53 @@ def journal_path(run: Path) -> Path:
 
 
 def read_journal(path: Path) -> list[Decision]:
-    """The decisions of a journal in order; none where there is no file.
+    """The decisions of a journal in order; none where there is no file. A cut is one: two people.
 
     Raises:
         ValueError: a line is not a decision; the message names it.
     """
+    lines = _lines(path)
+    standing = _standing(lines)
+    return [
+        decision
+        for kind, decision in lines
+        if kind in DECISIONS or (kind == "cut" and standing.get((decision.a, decision.b)) is decision)
+    ]
+
+
+def read_cuts(path: Path) -> list[Place]:
+    """Where tracks are cut by hand, each by the first frame of its second piece; in order of track and frame.
+
+    Raises:
+        ValueError: as `read_journal`.
+    """
+    cuts = {decision.b for decision in _standing(_lines(path)).values()}
+    return sorted(cuts, key=lambda place: (place.set, place.track, place.frame))
+
+
+def _standing(lines: Sequence[tuple[str, Decision]]) -> dict[tuple[Place, Place], Decision]:
+    """The cuts that were not taken back."""
+    found: dict[tuple[Place, Place], Decision] = {}
+    for kind, decision in lines:
+        if kind == "cut":
+            found[decision.a, decision.b] = decision
+        elif kind == "uncut":
+            found.pop((decision.a, decision.b), None)
+    return found
+
+
+def _lines(path: Path) -> list[tuple[str, Decision]]:
+    """What each line says, and of which two places."""
     if not path.is_file():
         return []
     lines = path.read_bytes().decode("utf-8", "replace").splitlines()
     return [_decision(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _decision(path: Path, number: int, line: str) -> Decision:
+def _decision(path: Path, number: int, line: str) -> tuple[str, Decision]:
     try:
         value = json.loads(line)
-        same = (value["decision"] == "same") if value["decision"] in DECISIONS else None
+        kind = value["decision"] if value["decision"] in (*DECISIONS, *CUTS) else None
         a, b = (
             Place(str(end["set"]), _whole(end["track"]), _whole(end["frame"]))
             for end in (value["a"], value["b"])
@@ -84,11 +121,11 @@ def _decision(path: Path, number: int, line: str) -> Decision:
             f"{path}, line {number}, is no decision ({type(error).__name__}: {error}): expected decision "
             "(same or different), and a and b with set, track and frame; mend or remove the line"
         ) from error
-    if same is None:
+    if kind is None:
         raise Refusal(
             f'{path}, line {number}: decision is {value["decision"]!r}, expected "same" or "different"'
         )
-    return Decision(same, a, b, line=number)
+    return kind, Decision(kind == "same", a, b, line=number)
 
 
 def _whole(value: Any) -> int:
@@ -106,8 +143,23 @@ def add_decisions(path: Path, decisions: Sequence[Decision]) -> None:
     """
     with locked(path):
         known = {(d.same, d.a, d.b) for d in read_journal(path)}
-        new = [d for d in decisions if (d.same, d.a, d.b) not in known]
-        if new:
-            before = path.read_bytes() if path.is_file() else b""
-            before += b"" if not before or before.endswith(b"\n") else b"\n"
-            write_atomic(path, before + b"".join(plain_json(d.to_dict()).encode() + b"\n" for d in new))
+        _append(path, [d.to_dict() for d in decisions if (d.same, d.a, d.b) not in known])
+
+
+def add_cut(path: Path, a: Place, b: Place, *, cut: bool) -> None:
+    """Write that a track is cut between two successive frames, or is no longer.
+
+    Raises:
+        ValueError: the journal has a line that is none, or another process writes to it.
+        OSError: the disk is full or failing; the journal is as it was.
+    """
+    with locked(path):
+        _lines(path)
+        _append(path, [{"decision": CUTS[not cut], "a": vars(a), "b": vars(b)}])
+
+
+def _append(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    if values:
+        before = path.read_bytes() if path.is_file() else b""
+        before += b"" if not before or before.endswith(b"\n") else b"\n"
+        write_atomic(path, before + b"".join(plain_json(value).encode() + b"\n" for value in values))

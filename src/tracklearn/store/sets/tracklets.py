@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 import tracklearn
 from tracklearn.store.files import DamagedError, beside, hash_file, sync_folder
 from tracklearn.store.film.clocks import clock_columns, moment
+from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
 from tracklearn.store.picture.crops import StoredCrops
 from tracklearn.store.picture.images import ImageFiles
@@ -244,6 +245,7 @@ def open_set(path: str | Path) -> TrackletSet:
         ValueError: the folder is no tracklet set, an unfinished, damaged or newer one.
     """
     path = Path(path)
+    settle(path)
     if not path.is_dir():
         partial = beside(path, after=".partial")
         hint = f" (it is unfinished: {partial}; finish it with --resume)" if partial.is_dir() else ""

@@ -1,0 +1,1 @@
+"""What is to be forgotten, where it lies, and how it goes."""

@@ -1,0 +1,1 @@
+"""The page: search people, review who is who, look at tracks and at a training, forget somebody."""

@@ -1,0 +1,1 @@
+"""Sets, runs, tables and journals written anew without some of their crops."""

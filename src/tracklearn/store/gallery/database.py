@@ -1,0 +1,153 @@
+"""A database that holds galleries: its address, its tables, and what goes into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+
+from tracklearn.store.files import first_line, plain_json
+from tracklearn.store.gallery.entries import (
+    NUMBERS,
+    Content,
+    described,
+)
+from tracklearn.store.runtimes import load
+from tracklearn.types import Refusal
+
+SCHEMA = "tracklearn.gallery/3"
+LINKS, BUILT = 16, 100  # of each node in the graph; candidates while it is built [pgvector's, then chosen]
+_INDEXED_WIDTH, _HALF_WIDTH = 2000, 4000  # of vectors that pgvector indexes as float32, as float16
+TYPES = {
+    np.dtype(np.int64): "BIGINT",
+    np.dtype(np.float64): "DOUBLE PRECISION",
+    np.dtype(np.float32): "REAL",
+}
+COLUMN = {"start": "start_time", "end": "end_time"}  # words of SQL
+_BINARY = {"BIGINT": "int8", "DOUBLE PRECISION": "float8", "REAL": "float4"}
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The URL of the database, and the schema that is named behind "#".
+
+    Raises:
+        ValueError: no name for a schema.
+    """
+    parts = urlsplit(url)
+    schema = parts.fragment or "tracklearn"
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,47}", schema):
+        raise Refusal(
+            f"{schema!r} behind # is no name for a gallery: expected lower-case letters, digits and _, "
+            "48 at most"
+        )
+    return urlunsplit(parts._replace(fragment="")), schema
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and kept.
+
+    >>> without_password("postgresql://me:secret@host/db#hall")
+    'postgresql://me@host/db#hall'
+    """
+    parts = urlsplit(url)
+    before, at, host = parts.netloc.rpartition("@")
+    query = "&".join(p for p in parts.query.split("&") if not p.startswith("password="))
+    return urlunsplit(parts._replace(netloc=f"{before.partition(':')[0]}{at}{host}", query=query))
+
+
+def connect(url: str, schema: str, *, make: bool = False) -> Any:
+    """A connection that works in the gallery's schema, made where `make`; pgvector is there.
+
+    Raises:
+        ValueError: the database cannot be reached, or lacks pgvector.
+    """
+    psycopg = load("psycopg")
+    vectors = load("pgvector.psycopg")
+    shown = without_password(url)
+    try:
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=20)
+    except psycopg.Error as error:
+        raise Refusal(
+            f"{shown} cannot be reached ({first_line(error)}): look at the address and the server; a "
+            "password comes from PGPASSWORD or ~/.pgpass"
+        ) from error
+    try:
+        if make:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+            raise Refusal(f"{shown} has no pgvector: CREATE EXTENSION vector, or index into it first")
+        connection.execute(f'SET search_path TO "{schema}", public')
+        vectors.register_vector(connection)
+    except psycopg.Error as error:
+        connection.close()
+        raise Refusal(f"{shown} refuses ({first_line(error)}): it needs PostgreSQL with pgvector") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def changing(connection: Any) -> Iterator[Any]:
+    """One transaction that changes entries, noted so that others see it."""
+    with connection.transaction():
+        connection.execute("LOCK TABLE meta IN EXCLUSIVE MODE")
+        yield connection
+        connection.execute("UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'changed'")
+
+
+def insert(connection: Any, contents: Sequence[Content]) -> None:
+    names = [COLUMN.get(name, name) for name in NUMBERS]
+    kinds = [_BINARY[TYPES[np.dtype(dtype)]] for dtype in NUMBERS.values()]
+    for content in contents:
+        known = connection.execute(
+            "SELECT number FROM gallery_set WHERE digest = %s", [content.digest]
+        ).fetchone()
+        if known is None:
+            text = "SELECT COALESCE(MAX(number), -1) + 1 FROM gallery_set"
+            number = connection.execute(text).fetchone()[0]
+        else:
+            number = known[0]
+            connection.execute("DELETE FROM entry WHERE set_number = %s", [number])
+            connection.execute("DELETE FROM gallery_set WHERE number = %s", [number])
+        cameras = plain_json(list(content.cameras))
+        connection.execute(
+            "INSERT INTO gallery_set VALUES (%s, %s, %s, %s)", [number, content.digest, content.path, cameras]
+        )
+        first = connection.execute("SELECT COALESCE(MAX(id), -1) + 1 FROM entry").fetchone()[0]
+        column = described(content.tracklets)
+        values = [column[name].tolist() for name in NUMBERS]
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                f"COPY entry (id, set_number, camera, {', '.join(names)}, feature) FROM STDIN (FORMAT BINARY)"
+            ) as copy,
+        ):
+            copy.set_types(["int8", "int8", "text", *kinds, "vector"])
+            camid = content.tracklets.camid.tolist()
+            for i, row in enumerate(zip(*values, strict=True)):
+                copy.write_row((first + i, number, content.cameras[camid[i]], *row, content.features[i]))
+
+
+def build_graph(connection: Any, width: int) -> str:
+    """Build the graph; "whole", "half" or "none", where vectors are too wide for this pgvector."""
+    text = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
+    options = f"WITH (m = {LINKS}, ef_construction = {BUILT})"
+    if width <= _INDEXED_WIDTH:
+        what, kind = "(feature vector_l2_ops)", "whole"
+    elif width <= _HALF_WIDTH and version_of(text) >= (0, 7):
+        what, kind = f"((feature::halfvec({width})) halfvec_l2_ops)", "half"
+    else:
+        return "none"
+    connection.execute(f"CREATE INDEX entry_near ON entry USING hnsw {what} {options}")
+    connection.execute("CREATE INDEX entry_track ON entry (source, set_number)")
+    return kind
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])

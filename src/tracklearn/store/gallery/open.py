@@ -1,0 +1,89 @@
+"""A gallery by its place: a folder, or the URL of a database; and where a run's gallery is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracklearn.store.files import sync_folder
+from tracklearn.store.gallery import folder
+from tracklearn.store.gallery.entries import Content
+from tracklearn.store.sealed import read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from tracklearn.store.gallery.postgres import PostgresGallery
+
+_NOTE = "gallery.json"  # of a run whose gallery is not in its folder
+_REMEDY = "index the run again (tracklearn index RUN SET --gallery URL --resume)"
+
+
+def is_url(where: str | Path) -> bool:
+    """Whether a gallery's place is a database.
+
+    >>> is_url("postgresql://host/db"), is_url("run/gallery")
+    (True, False)
+    """
+    return str(where).startswith(("postgresql://", "postgres://"))
+
+
+def open_gallery(where: str | Path) -> folder.FolderGallery | PostgresGallery:
+    """The gallery in a folder or a database.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, of another version, or the database cannot be reached.
+    """
+    if is_url(where):
+        from tracklearn.store.gallery.postgres import PostgresGallery
+
+        return PostgresGallery(str(where))
+    return folder.FolderGallery(where)
+
+
+def create_gallery(
+    where: str | Path, contents: Sequence[Content], *, origin: Mapping[str, Any], replace: bool = False
+) -> folder.FolderGallery | PostgresGallery:
+    """A new gallery of some sets; complete or not there at all.
+
+    Args:
+        where: folder or URL.
+        contents: what is indexed of each set.
+        origin: JSON values about what made it.
+        replace: put it in the place of an existing one, whose people and decisions stay; else that is
+            refused.
+
+    Raises:
+        FileExistsError: there is one and `replace` is off.
+        ValueError: features that do not fit, or a database that cannot be reached.
+    """
+    if is_url(where):
+        from tracklearn.store.gallery import postgres
+
+        return postgres.create(str(where), contents, origin=origin, replace=replace)
+    return folder.FolderGallery(folder.create(where, contents, origin=origin, replace=replace))
+
+
+def gallery_of(run: str | Path) -> str:
+    """Where a run's gallery is: the URL that `index --gallery` noted, else the folder RUN/gallery, if there
+    or not.
+
+    Raises:
+        ValueError: the note is damaged.
+    """
+    note = Path(run) / _NOTE
+    if note.is_file():
+        return str(read_sealed(note, remedy=_REMEDY)["url"])
+    return str(Path(run) / "gallery")
+
+
+def note_gallery(run: str | Path, where: str | Path) -> None:
+    """Remember where a run's gallery is; passwords are not kept."""
+    note = Path(run) / _NOTE
+    if is_url(where):
+        from tracklearn.store.gallery.database import without_password
+
+        write_sealed(note, {"url": without_password(str(where))})
+    elif note.is_file():
+        note.unlink()
+        sync_folder(note.parent)

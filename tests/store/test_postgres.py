@@ -1,0 +1,199 @@
+"""The gallery in a real PostgreSQL with pgvector: as the folder does, its graph measured."""
+
+import numpy as np
+import pytest
+from tests.postgres_server import server, why_not
+from tests.store.test_gallery import brute, nearest_of_each, unit
+from tests.store.test_gallery_sets import content
+from tests.store.test_people import A, B, row
+
+from tracklearn.store.gallery import folder, postgres
+from tracklearn.store.gallery.entries import PartKey
+from tracklearn.store.gallery.open import create_gallery, open_gallery
+from tracklearn.store.gallery.rows import Move, Naming, Step, to_plain
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "none"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture(scope="module")
+def database():
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def place(database, request):
+    """A gallery of the test's own."""
+    return f"{database}#t{abs(hash(request.node.name)) % 10**9}"
+
+
+def both(tmp_path, place, *contents):
+    """The same gallery in a folder and in the database."""
+    made = [create_gallery(where, contents, origin={"run": "abc"}) for where in (tmp_path / "g", place)]
+    assert isinstance(made[1], postgres.PostgresGallery)
+    return made
+
+
+def test_searches_find_what_the_folder_finds(tmp_path, place):
+    rng = np.random.default_rng(0)
+    a, b = unit(rng, 120, 16), unit(rng, 90, 16)
+    track = rng.integers(0, 30, 120)
+    here, there = both(
+        tmp_path,
+        place,
+        content(a, digest="a", track=track, score=rng.uniform(0.3, 1, 120)),
+        content(b, digest="b", cameras=("yard", "hall")),
+    )
+    assert (there.width, len(there), there.cameras, there.sets) == (16, 210, here.cameras, here.sets)
+    for name in ("row", "set", "source", "part", "n_parts", "camid", "start", "end", "crop", "quality"):
+        assert np.array_equal(getattr(here.entries, name), getattr(there.entries, name)), name
+    assert here.entries.camera == there.entries.camera
+    assert here.entries.keys() == there.entries.keys()
+    assert there.rows_of(3).tolist() == here.rows_of(3).tolist()
+    assert np.array_equal(there.feature(7), a[7])
+    rows = np.array([150, 3, 77])
+    assert there.take(rows).keys() == here.take(rows).keys()
+    query = unit(rng, 5, 16)
+    own = rng.integers(-1, 210, (5, 6))
+    for options in (
+        {},
+        {"one_a_track": True},
+        {"exclude": own},
+        {"camera": "hall", "one_a_track": True},
+        {"since": 300.0, "until": 700.0},
+        {"min_quality": 0.6},
+        {"sets": [1], "exclude": own},
+    ):
+        want = here.search(query, 8, **options)
+        for exact in (True, False):  # a graph of 210 entries leads to all of them
+            found = there.search(query, 8, exact=exact, **options)
+            assert np.array_equal(found.index, want.index), options
+            assert np.allclose(found.distance, want.distance, atol=1e-6)
+    with pytest.raises(ValueError, match="no camera named 'none'"):
+        there.search(query, 1, camera="none")
+    there.close()
+
+
+def test_the_graph_is_measured_against_all(place):
+    rng = np.random.default_rng(1)
+    features = unit(rng, 1200, 12)
+    made = create_gallery(place, [content(features)], origin={})
+    text = "EXPLAIN SELECT id FROM entry ORDER BY feature <-> %s LIMIT 10"
+    assert "entry_near" in "\n".join(line for (line,) in made._read(text, features[0]))
+    assert made.recall(queries=12) >= 0.99
+    index, _ = brute(features, features[:3], 5)
+    assert np.array_equal(made.search(features[:3], 5, exact=True).index, index)
+    # A filter that leaves one in a thousand: the graph alone would find none of them.
+    rare = content(unit(rng, 3, 12), digest="rare", cameras=("attic",), camid=[0, 0, 0])
+    made.add([rare])
+    assert set(made.search(features[:1], 3, camera="attic").index[0].tolist()) == {1200, 1201, 1202}
+    many = made.search(features[0], 1100, sets=[0])  # more than the graph may lead to
+    assert np.array_equal(many.index[0][:5], brute(features, features[:1], 5)[0][0])
+    assert (many.index >= 0).all()
+    made.close()
+
+
+def test_tracks_are_counted_however_many_parts_one_has(place):
+    rng = np.random.default_rng(3)
+    query = unit(rng, 1, 8)
+    near = query + 0.01 * rng.normal(size=(400, 8))
+    near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    features = np.concatenate([near, unit(rng, 60, 8)])
+    track = np.r_[np.zeros(400, int), 1 + np.arange(60) % 20]
+    made = create_gallery(place, [content(features, track=track)], origin={})
+    found = made.search(query, 6, one_a_track=True).index
+    assert np.array_equal(found, nearest_of_each(features, query, 6, track, np.ones((1, 460), bool)))
+    made.close()
+
+
+def test_people_and_steps_are_kept_in_the_database(place):
+    made = create_gallery(place, [content(unit(np.random.default_rng(0), 3, 4))], origin={})
+    people = made.people
+    rows = [row(PartKey("a", t, 100 * t, 100 * t + 2), person) for t, person in enumerate((4, 5, 5))]
+    people.adopt(rows, source="s")
+    assert made.persons(np.array([2, 0])).tolist() == [5, 4]
+    assert made.search(made.feature(0), 3, identity=5).index[0].tolist()[2] == -1
+    part = PartKey("a", 2, 200, 202)
+    people.apply(Step("move", moves=(Move(part, 5, 4),), names=(Naming(4, "", "Anna"),)))
+    other = open_gallery(place)
+    assert set(other.search(made.feature(0), 3, identity=4).index[0].tolist()) == {0, 2, -1}
+    with pytest.raises(ValueError, match="is person 4 by now, not person 5"):
+        other.people.apply(Step("move", moves=(Move(part, 5, 6),)))
+    assert other.people.undo().kind == "move"
+    assert people.names() == {}
+    assert people.redo().kind == "move"
+    assert people.names() == {4: "Anna"}
+    made.close()
+    other.close()
+
+
+def test_a_gallery_is_replaced_added_to_and_cut(place):
+    rng = np.random.default_rng(0)
+    a, b = unit(rng, 5, 8), unit(rng, 4, 8)
+    made = create_gallery(place, [content(a, digest="a")], origin={"run": "abc"})
+    made.people.adopt([row(A, 1), row(B, 2)], source="s")
+    with pytest.raises(FileExistsError, match="holds a gallery already: replace it with --resume"):
+        create_gallery(place, [content(b)], origin={})
+    other = open_gallery(place)
+    made.add([content(b, digest="b")])
+    assert other.stale
+    assert not made.stale
+    assert [s.n_entries for s in made.sets] == [5, 4]
+    assert made.delete([0, 8]) == 2
+    assert set(made.search(a[0], 9).index[0].tolist()) == {1, 2, 3, 4, 5, 6, 7, -1}
+    assert made.compact().startswith("VACUUM FULL done")
+    again = create_gallery(place, [content(b, digest="b")], origin={"run": "new"}, replace=True)
+    assert (len(again), again.origin) == (4, {"run": "new"})
+    assert len(again.people.identities()) == 2  # what people decided outlives a new index
+    for each in (made, other, again):
+        each.close()
+
+
+def test_what_is_forgotten_twice_is_forgotten_once(place):
+    rng = np.random.default_rng(0)
+    made = create_gallery(place, [content(unit(rng, 5, 8), digest="old")], origin={})
+    gone = made.feature(1).tobytes()
+    made.people.adopt([row(A, 1)], source="s")
+    what = {"delete": [1], "crop": [[0, 70], [2, 71]], "sets": {"old": "new"}}
+    what["people"] = to_plain(made.people.kept()) | {"identities": []}
+    for _ in range(2):
+        postgres.change(place, what)
+        found = open_gallery(place)
+        assert found.entries.row.tolist() == [0, 2, 3, 4]
+        assert found.entries.crop[:2].tolist() == [70, 71]
+        assert found.sets[0].digest == "new"
+        assert found.people.identities() == []
+        # pgvector keeps float32 as it is: in the table's own file there is nothing left of the row.
+        (data,) = found._read("SELECT setting FROM pg_settings WHERE name = 'data_directory'")
+        (file,) = found._read("SELECT pg_relation_filepath(%s)", f"{found.schema}.entry")
+        (toast,) = found._read(
+            "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = %s::regclass",
+            f"{found.schema}.entry",
+        )
+        found._read("SELECT 1 FROM entry LIMIT 1")
+        found._connection().execute("CHECKPOINT")
+        for name in {file[0], toast[0]} - {None}:
+            with open(f"{data[0]}/{name}", "rb") as held:
+                assert gone not in held.read()
+        found.close()
+    made.close()
+
+
+def test_what_is_refused(database, place, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="holds no gallery"):
+        open_gallery(f"{database}#nothing")
+    with pytest.raises(ValueError, match="'No!' behind # is no name for a gallery"):
+        open_gallery(f"{database}#No!")
+    with pytest.raises(ValueError, match=r"postgresql://me@127\.0\.0\.1:1/x cannot be reached") as said:
+        open_gallery("postgresql://me:secret@127.0.0.1:1/x")
+    assert "secret" not in str(said.value)
+    made = create_gallery(place, [content(unit(np.random.default_rng(0), 3, 4))], origin={})
+    with pytest.raises(ValueError, match=r"features have 5 numbers, those of .* 4"):
+        made.add([content(unit(np.random.default_rng(0), 3, 5))])
+    with pytest.raises(ValueError, match="query has shape"):
+        made.search(np.ones((1, 5), np.float32), 1)
+    assert not folder.people_path(tmp_path / "g").exists()
+    made.close()
