@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.films import film, walk
 from tracklearn.app import health
-from tracklearn.app.health import of_boxes, of_clusters, of_isolation
+from tracklearn.app.health import of_boxes, of_clusters, of_isolation, of_learning
 
 
 def signs(found):
@@ -28,6 +28,25 @@ def street(n=30, *, tile=None, order=True, speed=2.0):
             box[:, 2] = box[:, 0] + tile / 2
         tracks.append((frames, box + rng.normal(0, 0.5, box.shape)))
     return film(tracks)
+
+
+def test_an_earlier_epoch_that_was_better_is_named():
+    def rounds(views, noise):
+        return [
+            {"index": i, "stage": "tmc", "noise_fraction": n, "record": {"two_views": v, "same_track": v}}
+            for i, (v, n) in enumerate(zip(views, noise, strict=True))
+        ]
+
+    assert of_learning(rounds([0.5, 0.7, 0.9], [0.5, 0.3, 0.2])) == []
+    assert of_learning([]) == []
+    (found,) = of_learning(rounds([0.5, 0.9, 0.6], [0.5, 0.3, 0.4]))
+    assert found.sign == "earlier"
+    assert found.text.startswith(
+        "epoch 2 was better than the last by crops known again in another augmentation"
+    )
+    assert "(0.90, now 0.60)" in found.text
+    other = [{**r, "stage": "source"} for r in rounds([0.9, 0.9], [0.1, 0.1])]
+    assert of_learning([*other, *rounds([0.5], [0.4])]) == []  # another stage is no measure
 
 
 def test_good_boxes_say_nothing():

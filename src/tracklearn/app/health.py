@@ -7,12 +7,13 @@ The limits lie between what good and bad runs on real films and generated worlds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracklearn.core import signs
 from tracklearn.core.calibration import OVERLAP
 from tracklearn.core.labels import one_track
 from tracklearn.types import Array, Tracklets
@@ -31,6 +32,13 @@ DROPPED = 0.24  # share of crops; the median step drops a fifth where all is wel
 OF_ONE_TRACK = 0.3  # share of the clusters
 LINKED = 0.1  # share of the clusters that several cameras see
 FEWEST_CLUSTERS = 8  # below which shares of them tell nothing
+FALLEN = 0.03  # how far signs of learning have fallen since an epoch that was better
+SIGNS = {
+    "two_views": "crops known again in another augmentation",
+    "same_track": "halves of one track that find each other",
+    "two_people": "people seen side by side told apart",
+    "kept": "parts that are somebody's",
+}
 
 HEADLINE = "learned, but do not trust the groups before you have looked at this:"
 
@@ -40,7 +48,7 @@ class Finding:
     """Something that does not look right.
 
     Args:
-        sign: its name: sizes, tiles, still, parts, dropped, one-track, links, separation.
+        sign: its name: sizes, tiles, still, parts, dropped, one-track, links, separation, earlier.
         text: what was seen, with its numbers.
         advice: what to do.
     """
@@ -67,6 +75,7 @@ def of_run(run: Run, tracklet_set: TrackletSet) -> list[Finding]:
         *of_boxes(tracklet_set.tracklets, tracklet_set.cameras),
         *of_isolation(run.manifest.get("isolation", {})),
         *(of_clusters(np.asarray(labels[-1]), parts) if labels else []),
+        *of_learning(run.rounds),
     ]
 
 
@@ -181,6 +190,25 @@ def of_clusters(label: Array, parts: Tracklets) -> list[Finding]:
                 )
             )
     return found
+
+
+def of_learning(rounds: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Whether an earlier epoch was better than the last, by signs that need no label (`core.signs`)."""
+    own = [r for r in rounds if r.get("stage") == rounds[-1].get("stage")]
+    records = [{**(r.get("record") or {}), "kept": 1 - float(r.get("noise_fraction") or 0)} for r in own]
+    place, why = signs.better_before(records, tuple(SIGNS), by=FALLEN)
+    if place < 0:
+        return []
+    said = ", ".join(
+        f"{SIGNS[name]} ({records[place][name]:.2f}, now {records[-1][name]:.2f})" for name in why
+    )
+    return [
+        Finding(
+            "earlier",
+            f"epoch {own[place]['index'] + 1} was better than the last by {said}",
+            "train fewer epochs or at a lower rate (--set METHOD.epochs=…, METHOD.learning_rate=…)",
+        )
+    ]
 
 
 def _order(height: Array, foot: Array) -> float | None:

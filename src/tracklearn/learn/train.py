@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ import torch
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 from torch import Tensor, nn
 
-from tracklearn.core import isolate
+from tracklearn.core import isolate, signs
 from tracklearn.core.labels import agreement as agreement_of
-from tracklearn.learn import allocator, deterministic, embed, sample, teacher
+from tracklearn.core.moments import moments
+from tracklearn.learn import allocator, augment, deterministic, embed, sample, teacher
 from tracklearn.learn.events import (
     Prepared,
     Round,
@@ -37,6 +39,7 @@ from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Trac
 # Version of the arrays and meta in a State; a state of another version is refused.
 STATE_FORMAT = 3
 SAMPLED = 4096  # crops behind the similarities on record where a method does not look at features first
+VIEWS = 256  # crops that are looked at twice, to tell whether learning helps
 
 __all__ = [
     "Config",
@@ -183,6 +186,7 @@ class _Training:
         self.isolated = 0  # the round before which `part` was made
         self.place = 0  # in the list of all rounds there could be; some stages end early
         self.fit: Fit | None = None
+        self.beside: tuple[Tracklets, Array] | None = None
         self.optimisers: dict[str, Array] = {}  # what they remember from one assignment to the next
 
     def events(self, resume: State | None) -> Iterator[Prepared | Round | State]:
@@ -279,8 +283,11 @@ class _Training:
         """What a stage learns from."""
         return stage.material or Material(self.tracklets, self.crops)
 
-    def _features(self, stage: Stage) -> Array:
-        """(t, d) unit features of the tracklets: the mean over the teachers; the same on every rank."""
+    def _features(self, stage: Stage) -> tuple[Array, dict[str, float]]:
+        """(t, d) unit features of the tracklets: the mean over the teachers; the same on every rank.
+
+        And what the clips of this process's share tell of whether learning helps (`core.signs`).
+        """
         ranks = self.pairs.ranks
         tracklets, crops = self._material(stage).tracklets, self._material(stage).crops
         row, group = sample.clips(tracklets, stage.frames_cluster, self.rng)
@@ -289,24 +296,72 @@ class _Training:
         own = slice(*np.searchsorted(group, [share.start, share.stop]).tolist())
         post_bn = stage.cluster_feature == "post_bn"
         pooled = []
+        told: dict[str, float] = {}
         for network in self.pairs.teachers:
             features = self._extract("features", network, rows, crops, post_bn=post_bn, own=own)
+            if ranks.rank == 0 and not told:
+                apart = self._apart(tracklets)
+                inside = apart[((apart >= share.start) & (apart < share.stop)).all(1)]
+                told = signs.of_clips(features, group[own], inside)
             pooled.append(embed.pool(features, group[own] - share.start, share.stop - share.start))
         if len(pooled) > 1:
             mean = np.mean(pooled, 0)
             pooled = [mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)]
-        return ranks.collect_everywhere(pooled[0], len(tracklets))
+        return ranks.collect_everywhere(pooled[0], len(tracklets)), told
+
+    def _apart(self, tracklets: Tracklets) -> Array:
+        """(p, 2) tracklets that one camera saw at the same moment; once for each set of tracklets."""
+        if self.beside is None or self.beside[0] is not tracklets:
+            self.beside = (tracklets, moments(tracklets).pair)
+        return self.beside[1]
+
+    def _seen_twice(self, stage: Stage) -> dict[str, float]:
+        """Whether the first teacher knows crops again that are augmented as in training: `two_views`, 0-1.
+
+        The same crops, augmented in the same way, every time: rounds compare.
+        """
+        crops, network = self._material(stage).crops, self.pairs.teachers[0]
+        tracklets = self._material(stage).tracklets if stage.material else self.original
+        middle = (tracklets.start[:-1] + tracklets.start[1:]) // 2
+        rows = signs.spread(tracklets.crop[middle], VIEWS)
+        images = torch.from_numpy(np.require(crops.read(rows), requirements=["C", "W"])).to(self.pairs.device)
+        generator = torch.Generator().manual_seed(0)
+        drawn = augment.draw(len(rows), images.shape[1], images.shape[2], stage.augment, generator)
+        seen = []
+        was = network.training
+        network.eval()
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                self.pairs.device.type,
+                dtype=self.pairs.precision,
+                enabled=self.pairs.precision != torch.float32,
+            ),
+        ):
+            for pixels in (
+                network.normalise(images),
+                augment.apply(images, drawn, normalise=network.normalise),
+            ):
+                seen.append(nn.functional.normalize(network.neck(network(pixels)).float()).cpu().numpy())
+        network.train(was)
+        value = signs.twins(*seen)
+        return {"two_views": value} if np.isfinite(value) else {}
 
     def _assigned(self, stage: Stage, seconds: dict[str, float]) -> Fit:
         """Features, labels, and what is to be trained on them."""
         began = time.perf_counter()
         tracklets = self._material(stage).tracklets
-        features = self._features(stage)
+        features, told = self._features(stage)
+        if self.pairs.ranks.rank == 0:
+            told |= self._seen_twice(stage)
         seconds["extract"] = time.perf_counter() - began
         began = time.perf_counter()
         assigned: Assignment | None = None
         if self.pairs.ranks.rank == 0:
             assigned = stage.assign(self._given(features), tracklets, self.memory)
+            told["silhouette"] = signs.silhouette(features, assigned.people.label)
+            told = {name: value for name, value in told.items() if np.isfinite(value)}
+            assigned = replace(assigned, record={**assigned.record, **told})
         assigned = self.pairs.ranks.from_first(assigned)
         assert assigned is not None
         labels = assigned.labels

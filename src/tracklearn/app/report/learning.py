@@ -71,6 +71,21 @@ def over_rounds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         whole=True,
     )
     add(
+        "Does learning help?",
+        "Without a label: shares of crops known again in another augmentation and of halves of a track that "
+        "find each other, how surely people seen side by side are told from one, and how separate persons "
+        "are. Where they fall, an earlier epoch may have been better.",
+        {
+            name: _recorded(rounds, key)
+            for name, key in (
+                ("views", "two_views"),
+                ("halves", "same_track"),
+                ("people", "two_people"),
+                ("separate", "silhouette"),
+            )
+        },
+    )
+    add(
         "Proxies",
         "Persons split by camera: all of them, and those of each camera.",
         {

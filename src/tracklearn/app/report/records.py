@@ -8,7 +8,14 @@ from typing import Any
 from tracklearn.app.formats import plain
 
 # What methods call otherwise than people: their names are those of the records' files.
-_SHOWN = {"one_track": "persons of one track", "apart": "seen at one moment", "splits": "persons split"}
+_SHOWN = {
+    "one_track": "persons of one track",
+    "apart": "seen at one moment",
+    "splits": "persons split",
+    "two_views": "two views known",
+    "same_track": "halves known",
+    "two_people": "two people told apart",
+}
 
 
 def table(rounds: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
