@@ -28,10 +28,10 @@ PARTS: list[tuple[str, Callable[[], list[Row]]]] = [
     ("corruption: flipped bits, cut files", corruption.main),
     (f"{_CRASH}: other commands", partial(crash.whole, _REST)),
     ("degenerate sets", degenerate.main),
+    ("hostile inputs", inputs.main),
     (f"{_CRASH}: run", partial(crash.whole, _RUN)),
     (f"{_CRASH}: train", partial(crash.whole, _TRAIN)),
     ("bounds of time and memory", bounds.main),
-    ("hostile inputs", inputs.main),
 ]
 
 

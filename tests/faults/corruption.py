@@ -23,7 +23,7 @@ from tests.faults.children import Children, Outcome
 from tests.faults.table import Row, table
 
 OTHER = "READ AS OTHER DATA"
-PLACES = {True: 3, False: 100}  # positions of each file, through the reading function
+PLACES = {True: 3, False: 75}  # positions of each file, through the reading function
 WHOLE = {True: 0, False: 5}  # of them through a whole command
 UNFINISHED = ["tmc.epochs=3", "tmc.iterations=4", "train.checkpoint_every=2"]
 

@@ -33,7 +33,8 @@ from tests.faults.crash_server import FAIL_FROM, FAIL_ONCE, KILL, SHORT, Outcome
 from tests.faults.table import Row, table
 
 N_KILLS = 200
-WHOLE_EVERY = 20  # of the points, in the suite's half hour; `--every 1` takes hours
+WHOLE_EVERY = 24  # of the points, in the suite's half hour; `--every 1` takes hours
+FEWEST = 8  # points of a short command all the same
 _TIMES = "times.jsonl"  # of a run: seconds of every round, which a resumed one does not all know
 _FAILURES = (
     ("fails once (EIO)", FAIL_ONCE, errno.EIO),
@@ -260,13 +261,13 @@ def try_command(
     """All rows of one command.
 
     Args:
-        every: of the points, every so many, but a dozen at least.
+        every: of the points, every so many, but `FEWEST` at least.
         every_call: each call is a point, and fails in every way (hours for all commands).
     """
     trial = Trial(lab, CASES[name](lab))
     chosen = list(range(1, len(trial.calls) + 1)) if every_call else points(trial.calls)
     step = every * (1 if every_call else trial.case.sparse)
-    chosen = chosen[:: max(1, min(step, len(chosen) // 12))]  # of a short command a dozen all the same
+    chosen = chosen[:: max(1, min(step, len(chosen) // FEWEST))]
     rows = list(crash_points(trial, chosen))
     rows += failing_calls(trial, chosen, every_way=every_call)
     if name == "run":

@@ -661,7 +661,7 @@ def test_without_a_source_the_steps_begin_at_once(worlds, whole):
 def test_it_ends_early_when_steps_agree(worlds):
     events = run(worlds, max_steps=6, stop_kept=1, stop_agreement=2, stop_steps=1)
     # the third step is the first whose change of agreement is known
-    assert [e.record["step"] for e in events if isinstance(e, train.Round) and e.record][-1] == 3
+    assert [e.record["step"] for e in events if isinstance(e, train.Round) and e.stage == "steps"][-1] == 3
     assert sum(isinstance(e, train.Round) for e in events) == 6 + 3 * 3
 
 

@@ -197,7 +197,8 @@ def test_what_stands_for_one_person_may_differ_from_the_labels(easy):
     assert found.largest_cluster == 3
     assert found.noise_fraction == pytest.approx(1 - 6 / len(easy[0]))
     assert found.labels.label.tolist() == group.tolist()
-    assert found.record == {"links": 2.0}
+    assert found.record["links"] == 2.0
+    assert set(found.record) == {"links", "same_track", "two_views", "silhouette"}  # those of core.signs
     assert found.keep["edge"].tolist() == [0, 1, 2]
 
 

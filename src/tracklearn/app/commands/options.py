@@ -59,7 +59,8 @@ LabelledSource = Annotated[
 Isolate = Annotated[
     bool | None,
     typer.Option(
-        "--isolate/--no-isolate", help="Cut tracklets at switches first; on by default in tmc, else off."
+        "--isolate/--no-isolate",
+        help="Cut tracklets at switches first; on by default, but with preset paper only in tmc and cap.",
     ),
 ]
 Detector = Annotated[

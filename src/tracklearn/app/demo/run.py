@@ -38,9 +38,9 @@ _PAPERS: dict[str, Any] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "tmc": {**_PAPERS, "epochs": 12, "augment": {"colour": 0.5}},
-    "mmt": {**_PAPERS, "epochs": 12, "augment": {"colour": 0.5}},
+    "mmt": {**_PAPERS, "isolate": False, "epochs": 12, "augment": {"colour": 0.5}},
     "cap": {**_PAPERS, "epochs": 12, "augment": {"colour": 0.5}},
-    "uga": {"augment": {"colour": 0.5}},
+    "uga": {"isolate": False, "augment": {"colour": 0.5}},
     # No colour jitter: what cameras do to colours is what MSPLR is to adapt to.
     "msplr": {**_PAPERS, "isolate": True},
 }
