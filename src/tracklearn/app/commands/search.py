@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Device, Json, done
+from tracklearn.app.commands.options import Device, Json, On, Workers, done
 from tracklearn.types import Refusal
 
 
@@ -18,6 +18,8 @@ def index(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Run, written by train.")],
     tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set to make searchable.")],
     device: Device = "auto",
+    workers: Workers = None,
+    on: On = None,
     resume: Annotated[bool, typer.Option("--resume", help="Replace a gallery that is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -26,7 +28,9 @@ def index(
     from tracklearn.app.search import index
 
     with Bars() as bars:
-        searcher = index.index(run_path, tracklets, device=device, resume=resume, progress=bars)
+        searcher = index.index(
+            run_path, tracklets, device=device, workers=workers, on=on, resume=resume, progress=bars
+        )
     n_parts, n_tracks = len(searcher.gallery), len(set(searcher.gallery.entries.source.tolist()))
     result = {"gallery": str(searcher.path), "n_entries": n_parts, "n_tracks": n_tracks}
     text = f"{count(n_tracks, 'track')} indexed, {count(n_parts, 'part')}"

@@ -31,6 +31,7 @@ from tracklearn.store.identities.cameras import CameraRules, read_cameras
 from tracklearn.store.identities.folder import Identities, IdentityWriter, counts
 from tracklearn.store.identities.journal import add_decisions, journal_path, read_journal
 from tracklearn.store.lock import locked
+from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def identities(
     different: Sequence[str] = (),
     earlier: str | Path | None = None,
     device: str | None = None,
+    workers: int | None = None,
+    on: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Identities:
@@ -92,6 +95,7 @@ def identities(
         same, different: further decisions, "A=B"; they are added to the journal.
         earlier: folder of an earlier table, whose people keep their numbers.
         device: where crops are embedded.
+        workers, on: who embeds them, as for `ingest`.
         resume: replace a table that is there.
 
     Raises:
@@ -104,6 +108,7 @@ def identities(
     from tracklearn.app.identities.tracks import write_tracks
 
     out = Path(out)
+    engine = engine_of(on, workers)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
         writer = IdentityWriter(out, replace=resume)
@@ -119,7 +124,7 @@ def identities(
         decisions = read_journal(journal)
         word = known.said(decisions, names, journal)
 
-        features = frame_features(footage, device=pick_device(device), progress=progress)
+        features = frame_features(footage, device=pick_device(device), engine=engine, progress=progress)
         found = learn(footage, features)
         linked, limits = _linked(
             footage,

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracklearn import __version__
+from tracklearn.app.model import shards
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.model.of_run import isolated, load_network, tracklet_features
 from tracklearn.store.files import relative
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
+from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Progress
 
 if TYPE_CHECKING:
@@ -22,16 +24,19 @@ def index(
     tracklets: str | Path,
     *,
     device: str | None = None,
+    workers: int | None = None,
+    on: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Searcher:
     """Embed every part of a set's tracks with a trained run and write the gallery to RUN/gallery.
 
     The set that the run was trained on is indexed as isolation left it; in any other set each track is one
-    part.
+    part. `workers` and `on` say who embeds, as for `ingest`; the gallery is the same.
 
     Raises:
         FileExistsError: there is a gallery already and `resume` is off.
+        ValueError: there are no such workers.
     """
     from tracklearn.app.search.searcher import Searcher
     from tracklearn.store.gallery import folder as gallery
@@ -39,13 +44,19 @@ def index(
 
     opened, tracklet_set = Run(run), open_set(tracklets)
     path = opened.path / "gallery"
+    engine = engine_of(on, workers)
     with locked(path):
         if path.exists() and not resume:
             raise FileExistsError(f"{path} exists: replace it with --resume")
         parts = isolated(opened, tracklet_set)
         device = pick_device(device)
-        network = load_network(opened)
-        features = tracklet_features(network, tracklet_set, parts, device=device, progress=progress)
+        if engine.apart:
+            features = shards.tracklet_features(
+                opened, tracklet_set, parts, device=device, engine=engine, progress=progress
+            )
+        else:
+            network = load_network(opened)
+            features = tracklet_features(network, tracklet_set, parts, device=device, progress=progress)
         manifest = {
             "tracklearn": __version__,
             "run": opened.manifest["digest"],
