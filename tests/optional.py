@@ -8,9 +8,13 @@ import pytest
 from tracklearn.store import runtimes
 
 
+def has(name: str) -> None:
+    """Skip the test without the library `name`, and leave its import to the program."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+
+
 def needs(name: str) -> Any:
     """The module `name`, its telemetry off; the test is skipped without it."""
-    root = name.partition(".")[0]
-    if importlib.util.find_spec(root) is None:
-        pytest.skip(f"{root} is not installed")
+    has(name.partition(".")[0])
     return runtimes.load(name)

@@ -12,7 +12,7 @@ import pytest
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.picture.pictures import BrokenPicture, decode
 from tracklearn.store.sealed import write_sealed
-from tracklearn.store.sets import setwriter, shards
+from tracklearn.store.sets import setwriter, shards, tables
 from tracklearn.store.sets.shards import HashedFile, ShardReader, ShardWriter
 from tracklearn.store.sets.tracklets import (
     SetWriter,
@@ -148,7 +148,8 @@ def test_an_empty_part_is_fine(tmp_path):
 
 
 def test_rows_beyond_one_row_group_and_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(setwriter, "ROW_GROUP", 10)
+    for module in (setwriter, tables):
+        monkeypatch.setattr(module, "ROW_GROUP", 10)
     monkeypatch.setattr(shards, "BATCH_BYTES", 2000)
     with SetWriter(tmp_path / "set", shard_bytes=9000) as writer:
         for key in "ab":
@@ -184,11 +185,11 @@ def test_many_short_pieces_make_the_same_table_and_take_little_memory(tmp_path):
     schema = pa.schema({"number": pa.int64(), "height": pa.float32(), "name": pa.string()})
     n = 20_000
     number, height = np.arange(n), np.linspace(0, 1, n)
-    whole = setwriter.TableWriter(tmp_path / "whole.parquet", schema)
+    whole = tables.TableWriter(tmp_path / "whole.parquet", schema)
     whole.add({"number": number, "height": height, "name": [f"c{k % 3}" for k in range(n)]})
     whole.close()
     before = pa.total_allocated_bytes()
-    short = setwriter.TableWriter(tmp_path / "short.parquet", schema)
+    short = tables.TableWriter(tmp_path / "short.parquet", schema)
     k = 0
     while k < n:  # pieces of one row, of several, and longer ones between them
         m = min((1, 1, 1, 3, 80)[k % 5], n - k)

@@ -125,13 +125,15 @@ def run(
     seed: int = 0,
     resume: bool = False,
     strict: bool = False,
+    workers: int | None = None,
+    on: str | None = None,
     live: Live | None = None,
     start: Start | None = None,
     progress: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> dict[str, Any]:
     """Ingest, train, index and report in one; see `train` for the arguments, `store.ingest` for `strict`,
-    `live` and `start`.
+    `workers`, `on`, `live` and `start`.
 
     Returns:
         Paths of `set`, `run` and `report`, and `seconds` per stage.
@@ -161,6 +163,8 @@ def run(
         plan=plan,
         resume=resume,
         strict=strict,
+        workers=workers,
+        on=on,
         live=live,
         start=start,
         progress=progress,

@@ -68,7 +68,7 @@ RUNTIMES = {
     "openvino": Runtime('"tracklearn[openvino]"', "OpenVINO", hidden=("openvino_telemetry",)),
     "transformers": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
     "huggingface_hub": Runtime('"tracklearn[hub]"', environment=_HUB, late=_quiet_hub),
-    "ray": Runtime("ray", environment={"RAY_USAGE_STATS_ENABLED": "0"}),
+    "ray": Runtime('"tracklearn[ray]"', "Ray", environment={"RAY_USAGE_STATS_ENABLED": "0"}),
     "fastapi": Runtime('"tracklearn[web]"', "FastAPI", environment=_OTEL),
     "starlette": Runtime('"tracklearn[web]"'),
     "uvicorn": Runtime('"tracklearn[web]"'),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Device, Json, done
+from tracklearn.app.commands.options import Device, Json, On, Workers, done
 from tracklearn.types import Refusal
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Finished run, written by train.")]
@@ -59,6 +59,8 @@ def identities(
         Path | None, typer.Option("--from", help="Earlier table, whose people keep their numbers.")
     ] = None,
     device: Device = "auto",
+    workers: Workers = None,
+    on: On = None,
     resume: Annotated[bool, typer.Option("--resume", help="Replace a table that is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +87,8 @@ def identities(
             different=different or (),
             earlier=earlier,
             device=device,
+            workers=workers,
+            on=on,
             resume=resume,
             progress=bars,
         )

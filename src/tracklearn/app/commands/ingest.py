@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tracklearn.app.commands import pace
 from tracklearn.app.commands.bars import Bars
 from tracklearn.app.commands.options import (
     ConfigFile,
     Detector,
     Device,
     Json,
+    On,
     Resume,
     Settings,
     Sources,
@@ -20,6 +22,7 @@ from tracklearn.app.commands.options import (
     Stride,
     Threshold,
     TrackerName,
+    Workers,
     done,
     ingest_config,
     ingest_options,
@@ -40,6 +43,8 @@ def ingest(
     start: Start = None,
     strict: Strict = False,
     device: Device = "auto",
+    workers: Workers = None,
+    on: On = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -68,9 +73,13 @@ def ingest(
                 device=pick_device(device),
                 progress=bars,
                 tell=bars.note,
+                workers=workers,
+                on=on,
             )
         tracklet_set = open_set(path)
         losses = tell_losses(bars, tracklet_set.manifest)
+        if workers or on:
+            bars.note(pace.table(tracklet_set.manifest["sources"]))
     result = {
         "set": str(path),
         "cameras": list(tracklet_set.cameras),

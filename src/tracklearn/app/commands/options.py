@@ -81,6 +81,23 @@ Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Use every n
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse all when a source cannot be read, instead of leaving it out.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that work at the same time; this one alone unless given.",
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray[:ADDRESS]",
+        help="Work on a Ray cluster: one on this machine, or the one at ADDRESS, whose machines all see the "
+        "same folders (extra ray).",
+    ),
+]
 Sources = Annotated[
     list[str],
     typer.Argument(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Device, Json, done
+from tracklearn.app.commands.options import Device, Json, On, Workers, done
 from tracklearn.types import Refusal
 
 Gallery = Annotated[
@@ -27,6 +27,8 @@ def index(
     gallery: Gallery = None,
     add: Annotated[bool, typer.Option("--add", help="Take the sets into the gallery that is there.")] = False,
     device: Device = "auto",
+    workers: Workers = None,
+    on: On = None,
     resume: Annotated[bool, typer.Option("--resume", help="Replace a gallery that is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +38,15 @@ def index(
 
     with Bars() as bars:
         searcher = index.index(
-            run_path, tracklets, gallery=gallery, add=add, device=device, resume=resume, progress=bars
+            run_path,
+            tracklets,
+            gallery=gallery,
+            add=add,
+            device=device,
+            workers=workers,
+            on=on,
+            resume=resume,
+            progress=bars,
         )
     entries = searcher.gallery.entries
     n_parts, n_tracks, n_sets = len(entries), len(set(entries.group.tolist())), len(searcher.gallery.sets)

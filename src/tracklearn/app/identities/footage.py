@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import load_network, parts_of
 from tracklearn.core.whereabouts import Whereabouts
 from tracklearn.store.runs import Run
+from tracklearn.store.workers.engine import Engine
 from tracklearn.types import Array, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
@@ -180,10 +182,20 @@ def _joined(several: Sequence[Tracklets]) -> Tracklets:
     return Tracklets(tracklet=np.concatenate(numbers), **joined)
 
 
-def frame_features(footage: Footage, *, device: str, progress: Progress | None = None) -> Array:
-    """(n, d) float32 unit features of all crops of all sets, by row."""
+def frame_features(
+    footage: Footage, *, device: str, engine: Engine | None = None, progress: Progress | None = None
+) -> Array:
+    """(n, d) float32 unit features of all crops of all sets, by row; `engine`: by its workers."""
     from tracklearn.learn import embed
 
+    if engine is not None and engine.apart:
+        by_set = [
+            shards.features(
+                footage.run, one, np.arange(one.n_crops), device=device, engine=engine, progress=progress
+            )
+            for one in footage.sets
+        ]
+        return np.concatenate(by_set)
     network = load_network(footage.run)
     size = network.config.height, network.config.width
     made = [

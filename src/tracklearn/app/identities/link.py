@@ -32,6 +32,7 @@ from tracklearn.store.identities.cameras import CameraRules, read_cameras
 from tracklearn.store.identities.folder import Identities, IdentityWriter, counts
 from tracklearn.store.identities.journal import add_decisions, journal_path, read_journal
 from tracklearn.store.lock import locked
+from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def identities(
     different: Sequence[str] = (),
     earlier: str | Path | None = None,
     device: str | None = None,
+    workers: int | None = None,
+    on: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Identities:
@@ -93,6 +96,7 @@ def identities(
         same, different: further decisions, "A=B"; they are added to the journal.
         earlier: folder of an earlier table, whose people keep their numbers.
         device: where crops are embedded.
+        workers, on: who embeds them, as for `ingest`.
         resume: replace a table that is there.
 
     Raises:
@@ -105,6 +109,7 @@ def identities(
     from tracklearn.app.identities.tracks import write_tracks
 
     out = Path(out)
+    engine = engine_of(on, workers)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
         writer = IdentityWriter(out, replace=resume)
@@ -121,7 +126,7 @@ def identities(
         decisions = [*read_journal(journal), *steps]
         word = known.said(decisions, names, journal)
 
-        features = frame_features(footage, device=pick_device(device), progress=progress)
+        features = frame_features(footage, device=pick_device(device), engine=engine, progress=progress)
         found = learn(footage, features)
         linked, limits = _linked(
             footage,

@@ -41,6 +41,8 @@ def run(
     plan: Callable[[Path], TrainPlan],
     resume: bool = False,
     strict: bool = False,
+    workers: int | None = None,
+    on: str | None = None,
     live: Live | None = None,
     start: Start | None = None,
     progress: Progress | None = None,
@@ -60,6 +62,7 @@ def run(
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         strict: refuse all when any source cannot be read, instead of leaving it out.
+        workers, on: who reads the sources, as for `ingest`.
         live: how cameras are recorded.
         start: when the films of a camera began.
         on_round: told of every round.
@@ -79,6 +82,7 @@ def run(
     from tracklearn.store.ingest import ingest as ingest_store
     from tracklearn.store.ingest.request import Request
     from tracklearn.store.sets.tracklets import open_set
+    from tracklearn.store.workers.chosen import engine_of
 
     out = Path(out)
     with locked(out):
@@ -87,6 +91,7 @@ def run(
         set_path, run_path, report_path = out / "set", out / "run", out / "report.html"
         # Everything that can be refused is refused before hours of video are read or an old result is moved.
         # Sources come first: a mistyped file name should not wait for weights to be downloaded.
+        engine_of(on, workers)  # asked now whether there is such a one
         asked = Request(sources, ingest_config, start=start, live=live)
         asked.check(strict=strict)
         training = plan(set_path)
@@ -97,7 +102,14 @@ def run(
         with stages.stage("ingest", settings_store.digest([asked.digest, salt]), set_path) as needed:
             if needed:
                 ingest_store.ingest(
-                    asked, set_path, resume=True, device=training.device, progress=progress, tell=tell
+                    asked,
+                    set_path,
+                    resume=True,
+                    device=training.device,
+                    progress=progress,
+                    tell=tell,
+                    workers=workers,
+                    on=on,
                 )
 
         trained = settings_store.digest([training.digest, salt])

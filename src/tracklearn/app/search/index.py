@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracklearn import __version__
+from tracklearn.app.model import shards
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.model.of_run import load_network, parts_of, tracklet_features
 from tracklearn.store.files import relative
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
+from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
@@ -46,13 +48,16 @@ def index(
     gallery: str | None = None,
     add: bool = False,
     device: str | None = None,
+    workers: int | None = None,
+    on: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Searcher:
     """Embed every part of the tracks of some sets with a trained run and write the gallery.
 
     The set that the run was trained on is indexed as isolation left it; in any other set each track is one
-    part. Either is cut where a person said so.
+    part. Either is cut where a person said so. `workers` and `on` say who embeds, as for `ingest`; the
+    gallery is the same.
 
     Args:
         run: finished run.
@@ -65,7 +70,7 @@ def index(
     Raises:
         FileExistsError: there is a gallery already, and neither `resume` nor `add` is on.
         ValueError: no set, or one that is given twice; a database that cannot be reached; `add` to a gallery
-            of another run.
+            of another run; there are no such workers.
     """
     from tracklearn.app.search.searcher import Searcher
     from tracklearn.store.gallery.entries import Content
@@ -73,6 +78,7 @@ def index(
     from tracklearn.store.sets.tracklets import open_set
 
     opened = Run(run)
+    engine = engine_of(on, workers)
     paths = [tracklets] if isinstance(tracklets, (str, Path)) else list(tracklets)
     sets = [open_set(path) for path in paths]
     if len({one.digest for one in sets}) < len(paths) or not paths:
@@ -97,11 +103,16 @@ def index(
         elif is_url(where) and not resume:
             _require_free(where)
         device = pick_device(device)
-        network = load_network(opened)
+        network = None if engine.apart else load_network(opened)
         contents = []
         for path, one in zip(paths, sets, strict=True):
             parts = parts_of(opened, one)
-            features = tracklet_features(network, one, parts, device=device, progress=progress)
+            if network is None:
+                features = shards.tracklet_features(
+                    opened, one, parts, device=device, engine=engine, progress=progress
+                )
+            else:
+                features = tracklet_features(network, one, parts, device=device, progress=progress)
             place = relative(path, opened.path)
             contents.append(Content(features, parts, one.cameras, digest=one.digest, path=place))
         if add:

@@ -7,7 +7,6 @@ loops would need trust in the rest, and plain operations can ask for any time an
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.store import memory, runtimes
+from tracklearn.store import child, memory, runtimes
 from tracklearn.store.detect import model_files
 from tracklearn.types import Array, Refusal
 
@@ -50,23 +49,21 @@ def try_out(runtime: str, path: str | Path) -> None:
     if key in _passed:
         return
     seconds = model_files.seconds_allowed()
-    # -P: modules lie where this process has them, and never in the current folder.
-    command = [sys.executable, "-P", "-m", __name__, runtime, str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    command, environment = child.own(__name__, [runtime, str(path)])
     try:
-        child = subprocess.run(
+        tried = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=seconds
         )
     except subprocess.TimeoutExpired:
         raise Refusal(f"{path}: {model_files.too_slow(seconds)}") from None
-    if child.returncode == 0:
+    if tried.returncode == 0:
         _passed.add(key)
         return
-    said = child.stdout if child.returncode == _REFUSED else child.stderr
+    said = tried.stdout if tried.returncode == _REFUSED else tried.stderr
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
-    if child.returncode == _REFUSED:
+    if tried.returncode == _REFUSED:
         raise Refusal(last)
-    end = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    end = f"signal {-tried.returncode}" if tried.returncode < 0 else f"exit code {tried.returncode}"
     raise Refusal(
         f"{path}: {runtime} ended in the middle of a first run ({', '.join(filter(None, (end, last)))}): the "
         "file is damaged, made to do so, or needs more memory than there is"

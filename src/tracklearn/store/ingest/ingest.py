@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 from tracklearn.store.files import beside, remove_folder
@@ -17,11 +18,14 @@ from tracklearn.store.ingest.jobs import Config, Job
 from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.ingest.request import Request
 from tracklearn.store.ingest.sources import Source
+from tracklearn.store.ingest.work import Work
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.sets.setwriter import PartWriter, SetWriter
 from tracklearn.store.sets.shards import REMEDY
 from tracklearn.store.skipped import readable
+from tracklearn.store.workers.chosen import engine_of
+from tracklearn.store.workers.engine import ATTEMPTS, Engine
 from tracklearn.types import Progress, Refusal
 
 
@@ -37,6 +41,8 @@ def ingest(
     progress: Progress | None = None,
     start: Start | None = None,
     tell: Callable[[str], None] | None = None,
+    workers: int | None = None,
+    on: str | None = None,
 ) -> Path:
     """Turn sources into the tracklet set `out`.
 
@@ -59,10 +65,16 @@ def ingest(
         live: how cameras are recorded, and what ends it; all at the same time, before files are read.
         progress: called as progress(what, done, total) with frames or crops; total None where unknown, an
             estimate elsewhere until the last call of a source. Cameras call it from threads of their own.
+            With workers it is told of all sources together.
         start: camera -> when its first video began, or one such moment for each of its videos; of later
             videos, where only the first is given, the creation times in the files tell how much later.
             Without it the creation times are taken, where there are any.
         tell: told, before the work, which detector "auto" stands for.
+        workers: processes that read sources, each one at a time; in this process, in order, if None. The set
+            is the same. A source whose worker dies is tried once more and then left out, with the reason.
+            Cameras are recorded here in any case.
+        on: "ray" for workers of a Ray cluster on this machine, "ray:ADDRESS" of one that is there, whose
+            machines must all see sources and `out` under the same names.
 
     Returns:
         `out`.
@@ -70,12 +82,13 @@ def ingest(
     Raises:
         FileNotFoundError: a source or model does not exist.
         FileExistsError: `out`, or without `resume` `out.partial`, exists.
-        ValueError: another process is writing to `out`, no source can be read (with `strict`: one cannot), or
-            nobody is in any of them. If somebody is in at least one, the others are listed as skipped in the
-            manifest.
+        ValueError: another process is writing to `out`, no source can be read (with `strict`: one cannot),
+            nobody is in any of them, or there are no such workers. If somebody is in at least one, the others
+            are listed as skipped in the manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
     out = Path(out)
+    engine = engine_of(on, workers)
     with locked(out):
         asked = sources if isinstance(sources, Request) else Request(sources, config, start=start, live=live)
         if out.exists() and not resume:
@@ -91,11 +104,8 @@ def ingest(
         with SetWriter(out, resume=resume) as writer:
             todo = list(zip(jobs, asked.part_keys, refused, strict=True))
             _record([item for item in todo if item[0].source.address], writer, out, device, progress)
-            for job, key, why in (item for item in todo if not item[0].source.address):
-                part = writer.part(key, truth=job.plan is not None and job.plan.labelled)
-                if part is not None:
-                    record = job.unread(out, why) if why else Reader(job, part, out, device, progress).read()
-                    part.finish(record)
+            files = [item for item in todo if not item[0].source.address]
+            _read(files, writer, out, device, engine, strict, progress)
             records = writer.records
             empty = [record for record in records if not record["n_tracklets"]]
             if len(empty) == len(records):
@@ -106,6 +116,44 @@ def ingest(
                 raise Refusal(f"no people found in {which}{shown}: {empty[0]['reason']}")
             extra = {"request": asked.digest, "clocks": clocks_of(records)}
             return writer.finish(asked.config.model_dump(), camid=asked.camid, extra=extra)
+
+
+def _read(
+    todo: Sequence[tuple[Job, str, str | None]],
+    writer: SetWriter,
+    out: Path,
+    device: str,
+    engine: Engine,
+    strict: bool,
+    progress: Progress | None,
+) -> None:
+    """Have all files and folders read by workers, each into its part."""
+    tasks: list[Work] = []
+    for job, key, why in todo:
+        place = writer.place(key, truth=job.plan is not None and job.plan.labelled)
+        if place is not None and why is not None:
+            place.open().finish(job.unread(out, why))
+        elif place is not None:
+            tasks.append(Work(job, place, out, device, engine.apart))
+    if engine.apart:  # a long film that is begun last would be waited for alone
+        tasks.sort(key=_size, reverse=True)
+    with closing(engine.run(tasks, f"ingest {len(tasks)} sources", progress)) as outcomes:
+        for outcome in outcomes:
+            if outcome.lost is None:
+                continue
+            task = tasks[outcome.number]
+            why = (
+                f"{ATTEMPTS} workers that read it came to grief ({outcome.lost}): ingest it alone, with more "
+                "memory to spare"
+            )
+            if strict:
+                raise Refusal(f"{task.job.source}: {why}")
+            task.place.open().finish(task.job.unread(out, why))
+
+
+def _size(task: Work) -> int:
+    """Bytes of its files; folders count nothing."""
+    return sum(file.stat().st_size for file in task.job.files if file.is_file())
 
 
 def _record(

@@ -95,6 +95,13 @@ class Job:
     after: tuple[datetime, Path] | None = None
     live: Live = field(default_factory=Live)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, with what was found out before; cameras are recorded where they were asked for."""
+        return {name: value for name, value in self.__dict__.items() if name != "live"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, live=Live())
+
     @cached_property
     def files(self) -> list[Path]:
         """The files and folders that its content comes from; none of a camera."""

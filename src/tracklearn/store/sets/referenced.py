@@ -25,13 +25,12 @@ from tracklearn.store.sealed import MANIFEST, write_sealed
 from tracklearn.store.sets.setwriter import (
     CROPS,
     KIND,
-    ROW_GROUP,
     TRACKLETS,
     TRUTH,
-    TableWriter,
     truth_path,
     without_blocks,
 )
+from tracklearn.store.sets.tables import ROW_GROUP, TableWriter
 from tracklearn.store.sets.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.store.skipped import readable, shorten, skip
 from tracklearn.types import Array, Refusal, Tracklets

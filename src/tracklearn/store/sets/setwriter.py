@@ -7,8 +7,10 @@ described in `tracklearn.store.sets.tracklets`.
 from __future__ import annotations
 
 import os
-import zlib
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,17 +21,24 @@ import pyarrow.parquet as pq
 
 import tracklearn
 from tracklearn.store.config import digest
-from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, put_folder, remove_folder
+from tracklearn.store.files import (
+    DamagedError,
+    beside,
+    hash_file,
+    make_folder,
+    put_folder,
+    remove_folder,
+    sync_folder,
+)
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
-from tracklearn.store.sets.shards import HashedFile, ShardWriter, plain
+from tracklearn.store.sets.shards import ShardWriter, plain
+from tracklearn.store.sets.tables import ROW_GROUP, TableWriter
 from tracklearn.types import Array, Refusal
 
 SCHEMA = 1
 KIND = "tracklet set"
-ROW_GROUP = 1 << 16  # crop rows held back before they are written
 
-# A batch of one row takes kilobytes and a while: short pieces are joined before they become one.
-_SHORT, _PIECES = 64, 512
+_ATTEMPT = ".attempt-"  # between the name of a part and the mark of one attempt at it
 
 CROPS = pa.schema(
     {"tracklet": pa.int64(), "frame": pa.int64(), "time": pa.float64()}
@@ -44,99 +53,35 @@ _PART_TRACKLETS = pa.schema({"camera": pa.string(), "continues": pa.int64()})
 TRUTH = pa.schema({"pid": pa.int64()})
 
 
-class TableWriter:
-    """A parquet file written in row groups of about `ROW_GROUP` rows from pieces of any length."""
+@dataclass(frozen=True)
+class Place:
+    """Where the part of one source goes: all that whoever writes it must know, in this process or another.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.rows = 0
-        self._schema = schema
-        self._file = HashedFile(path)
-        self._writer: pq.ParquetWriter | None = None
-        self._pieces: list[list[Any]] = []  # short ones, not yet a batch
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0  # those of the pieces too
-        self._crc32 = 0
+    Args:
+        folder: of the part, which is not there yet.
+        key: digest of everything the part depends on.
+        truth: the part carries pids.
+        shard_bytes: size of a shard, about.
+    """
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Append rows: a value sequence for every field of the schema, not changed afterwards."""
-        values = [columns[f.name] for f in self._schema]
-        rows = len(values[0])
-        if rows < _SHORT and all(isinstance(v, (np.ndarray, list)) for v in values):
-            self._pieces.append(values)
-            if len(self._pieces) >= _PIECES:
-                self._join()
-        else:
-            self._join()
-            self._hold(values)
-        self._held_rows += rows
-        self.rows += rows
-        if self._held_rows >= ROW_GROUP:
-            self._flush()
+    folder: Path
+    key: str
+    truth: bool
+    shard_bytes: int
 
-    def _join(self) -> None:
-        """Make one batch of the pieces."""
-        if self._pieces:
-            columns = list(zip(*self._pieces, strict=True))
-            self._pieces = []
-            self._hold([_joined(pieces) for pieces in columns])
-
-    def _hold(self, values: Sequence[Any]) -> None:
-        arrays = [pa.array(v, f.type) for v, f in zip(values, self._schema, strict=True)]
-        batch = pa.record_batch(arrays, schema=self._schema)
-        self._crc32 = column_crc32(batch.column(0), self._crc32)
-        self._held.append(batch)
-
-    def _flush(self) -> pq.ParquetWriter:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
-        self._join()
-        if self._held:
-            self._writer.write_table(pa.Table.from_batches(self._held, self._schema).combine_chunks())
-        self._held, self._held_rows = [], 0
-        return self._writer
-
-    def close(self, metadata: Mapping[str, str] | None = None) -> str:
-        """Finish the file, with `metadata` and the sum of its first column in its footer; its sha256.
-
-        Without `metadata` there is neither: the manifest of a set sums the tables that it names.
-        """
-        writer = self._flush()
-        writer.add_key_value_metadata({**metadata, "crc32": str(self._crc32)} if metadata else {})
-        writer.close()
-        self._file.sync()
-        self._file.close()
-        return self._file.sha256.hexdigest()
-
-    def abandon(self) -> None:
-        """Let go of the file without finishing it."""
-        if not self._file.closed:
-            self._file.abandoned = True
-            if self._writer is not None:
-                self._writer.close()
-            self._file.close()
-
-
-def _joined(pieces: Sequence[Any]) -> Any:
-    """Value sequences one after the other."""
-    if all(isinstance(piece, np.ndarray) for piece in pieces):
-        return np.concatenate(pieces)
-    return [value for piece in pieces for value in piece]
-
-
-def column_crc32(column: pa.Array, before: int = 0) -> int:
-    """crc32 of a column's numbers, going on from those before; 0 for a column of anything else."""
-    if not pa.types.is_primitive(column.type):
-        return 0
-    return zlib.crc32(memoryview(column.to_numpy(zero_copy_only=False)).cast("B"), before)
+    def open(self, *, apart: bool = False) -> PartWriter:
+        """A writer of the part; `apart`: another process may be writing it too, and the first to end wins."""
+        return PartWriter(self, apart=apart)
 
 
 class PartWriter:
-    """Writes the tracklets of one source; made by `SetWriter.part`."""
+    """Writes the tracklets of one source; made by `Place.open` and `SetWriter.part`."""
 
-    def __init__(self, folder: Path, *, key: str, truth: bool, shard_bytes: int) -> None:
-        self.folder = folder
-        self.key = key
-        self._labelled, self._shard_bytes = truth, shard_bytes
+    def __init__(self, place: Place, *, apart: bool) -> None:
+        self._place = place
+        self._labelled, self._shard_bytes = place.truth, place.shard_bytes
+        own = f"{place.folder.name}{_ATTEMPT}{secrets.token_hex(4)}"
+        self.folder = place.folder.with_name(own) if apart else place.folder
         self._begin()
 
     def _begin(self) -> None:
@@ -220,12 +165,25 @@ class PartWriter:
         if self._truth is not None:
             files["truth"] = self._truth.close()
         done = {
-            "key": self.key,
+            "key": self._place.key,
             "shards": self._shards.done,
             "files": files,
             "record": {**record, "n_tracklets": self.n_tracklets, "n_crops": self.n_crops},
         }
         write_sealed(self.folder / "done.json", done)
+        if self.folder != self._place.folder:
+            self._put()
+
+    def _put(self) -> None:
+        """Give the part its name, unless another attempt at it, given up for lost, was whole before."""
+        try:
+            self.folder.rename(self._place.folder)
+        except OSError:
+            if not (self._place.folder / "done.json").is_file():
+                raise
+            remove_folder(self.folder)
+        sync_folder(self._place.folder.parent)
+        self.folder = self._place.folder
 
 
 class SetWriter:
@@ -246,7 +204,7 @@ class SetWriter:
         self.path = Path(path)
         self.partial = beside(self.path, after=".partial")
         self.shard_bytes = shard_bytes
-        self._parts: list[Path] = []
+        self._parts: dict[Path, None] = {}  # in the order in which they were asked for
         self._open: list[PartWriter] = []  # several cameras are recorded at one time
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists: choose another --out, or remove it")
@@ -255,6 +213,7 @@ class SetWriter:
                 f"{self.partial} holds an unfinished set: go on with --resume or another --out, or remove it"
             )
         make_folder(self.partial)
+        self._forget_attempts()  # of workers of a process that was killed
 
     def __enter__(self) -> SetWriter:
         return self
@@ -267,11 +226,18 @@ class SetWriter:
         if not self.partial.is_dir():
             return
         # What cannot be used again goes: it would only take space. Without a finished part, all of it.
+        self._forget_attempts()
         for part in self.partial.iterdir():
-            if not (part / "done.json").is_file():
+            if not (part / "done.json").is_file() and _ATTEMPT not in part.name:
                 remove_folder(part) if part.is_dir() else part.unlink()
         if not any(self.partial.iterdir()):
             self.partial.rmdir()
+
+    def _forget_attempts(self) -> None:
+        """Remove what workers have not ended; one that is far away may be at it still: left for later."""
+        for left in sorted(self.partial.glob(f"part-*{_ATTEMPT}*")):
+            with suppress(OSError):
+                remove_folder(left)
 
     def part(self, key: str, *, truth: bool = False) -> PartWriter | None:
         """A writer for the next source, or None where an earlier, interrupted writing has finished it.
@@ -280,17 +246,24 @@ class SetWriter:
             key: digest of everything the part depends on (the source's content and the settings).
             truth: the part carries pids; they go to the truth file, never into the set.
         """
+        place = self.place(key, truth=truth)
+        if place is None:
+            return None
+        writer = place.open()
+        self._open = [p for p in self._open if not (p.folder / "done.json").is_file()] + [writer]
+        return writer
+
+    def place(self, key: str, *, truth: bool = False) -> Place | None:
+        """As `part`, for a part that is written by somebody else."""
         folder = self.partial / f"part-{key[:24]}"
         if folder in self._parts:
             raise Refusal(f"part {key[:24]} is written twice: every source needs a key of its own")
-        self._parts.append(folder)
+        self._parts[folder] = None
         if _finished(folder, key):
             return None
         if folder.exists():
             remove_folder(folder)
-        writer = PartWriter(folder, key=key, truth=truth, shard_bytes=self.shard_bytes)
-        self._open = [p for p in self._open if not (p.folder / "done.json").is_file()] + [writer]
-        return writer
+        return Place(folder, key, truth, self.shard_bytes)
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -40,12 +40,11 @@ from tracklearn.store.sets.setwriter import (
     TRUTH,
     PartWriter,
     SetWriter,
-    TableWriter,
-    column_crc32,
     number_cameras,
     truth_path,
 )
 from tracklearn.store.sets.shards import REMEDY, ShardReader, mapped, plain, reading
+from tracklearn.store.sets.tables import TableWriter, column_crc32
 from tracklearn.types import Array, Refusal, Tracklets, Truth
 
 __all__ = [
