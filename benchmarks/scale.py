@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = scale_measure.all_of(given.data)
         print(scale_measure.tables(result))
         measure.save("scale", result, settings=scale_measure.SETTINGS, folder=given.out)
-        return 0
+        return int(len({way["digest"] for way in result["engines"].values()}) > 1)
     found = measured(given.out / MEASURED.name)
     known = {**found.get("decode", {}), **found.get("ingest", {}).get(given.detector, {})}
     known |= {"embedded": found.get("extraction", {}).get(given.network)}
