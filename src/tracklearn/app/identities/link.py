@@ -309,7 +309,7 @@ def _rows(footage: Footage, names: Names, linked: Linked) -> list[dict[str, Any]
                 "end": float(parts.time[last]),
                 "at": None if at is None else at.isoformat(timespec="milliseconds"),
                 "n_crops": last - first + 1,
-                "crop": int(shown[i] - footage.first_crop[number]),
+                "crop": int(shown[i] - footage.joined.first_crop[number]),
             }
         )
     return rows
