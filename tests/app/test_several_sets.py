@@ -109,7 +109,7 @@ def test_the_report_shows_all_sets_and_who_is_who_in_them(both, days, tmp_path):
     assert f"Tracks {first} to {first + second - 1} are those of tuesday" in page
     section = page[page.index('<section id="people">') :].split("</section>")[0]
     rows = json.loads((both.parent / "identities" / "manifest.json").read_text())["counts"]
-    assert f"{rows['people']} people in {rows['parts']} parts" in section
+    assert f"{rows['people']} groups of parts, each perhaps a person, of {rows['parts']} parts" in section
     # Tracks are numbered as in the rest of the page.
     assert f"#{first}" in section
 

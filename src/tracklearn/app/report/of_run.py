@@ -154,7 +154,8 @@ def people_of(run: Run, tracklet_set: TrackletSet) -> dict[str, Any] | None:
     for row in found.rows:
         track, crop = before[row["set_digest"]]
         rows.append({**row, "track": row["track"] + track, "crop": row["crop"] + crop})
-    return {"rows": rows, "notes": found.manifest["notes"]}
+    doubted = found.manifest.get("doubted", False)  # tables of before did not tell
+    return {"rows": rows, "notes": found.manifest["notes"], "doubted": doubted}
 
 
 def _numbering(tracklet_set: TrackletSet) -> list[str]:
