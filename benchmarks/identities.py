@@ -6,7 +6,8 @@ Features are made: 512 wide, 50 cameras, cosine of two tracklets of one person a
 0.6 across, 20 tracklets of a person; those whom one camera sees at the same moment, two on average, are known
 as two people. Each size in a fresh process.
 
-Prints the table; writes identities.json to DIR (benchmarks/results; with --small only where --out is given).
+Prints the table; writes identities.json and .png to DIR (benchmarks/results; with --small only where --out is
+given).
 """
 
 from __future__ import annotations
@@ -105,6 +106,40 @@ def bars(sizes: Sequence[dict[str, Any]]) -> list[measure.Bar]:
     ]
 
 
+def draw(sizes: Sequence[dict[str, Any]], path: Path) -> None:
+    """Processor time and memory by number of tracklets."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    at = [size["t"] for size in sizes]
+    for axes, name, unit, scale, bar in zip(
+        figure.subplots(1, 2),
+        ("cpu_s", "memory_total_bytes"),
+        ("seconds of processor time", "GB in all"),
+        (1.0, 1e-9),
+        (2 * 300, 3),
+        strict=True,
+    ):
+        values = [size[name] * scale for size in sizes]
+        axes.loglog(at, values, "o-", color="tab:blue", label="measured")
+        largest = values[-1]
+        for power, style in ((1, (1, 2)), (2, (5, 2))):
+            line = [largest * (t / at[-1]) ** power for t in at]
+            axes.plot(
+                at, line, color="0.6", dashes=style, label="as t" + ("²" if power == 2 else ""), zorder=0
+            )
+        axes.plot(100_000, bar, "_", color="tab:red", markersize=18, label="bar at 100,000, two cores")
+        axes.set(xlabel="tracklets", ylabel=unit)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(at)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize="small", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 COLUMNS = (
     "t", "wall_s", "cpu_s", "memory_total_bytes", "barred",
     "people", "identities", "precision", "recall", "f1",
@@ -118,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--small", action="store_true", help="500 and 2,000 tracklets, in seconds")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of tracklets")
-    parser.add_argument("--out", type=Path, help="folder for identities.json")
+    parser.add_argument("--out", type=Path, help="folder for identities.json and identities.png")
     given = parser.parse_args(arguments)
     wanted = sorted(given.sizes or (SMALL_SIZES if given.small else SIZES))
     folder = given.out or (None if given.small else measure.RESULTS)
@@ -131,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if folder is not None:
         settings = {"sizes": wanted, "seed": 0, "width": WIDTH, "cameras": CAMERAS, "per_person": PER_PERSON}
         measure.save("identities", {"sizes": sizes, "bars": bars(sizes)}, settings=settings, folder=folder)
+        draw(sizes, folder / "identities.png")
     return 0
 
 

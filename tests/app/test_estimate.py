@@ -103,7 +103,7 @@ def two(config):
 
 def run(plan):
     """What really happens: totals told as progress, the largest state, and CPU-seconds of all rounds."""
-    opened = open_set(plan.set_path)
+    opened = plan.open()
     crops = opened.crops(plan.network.height, plan.network.width)
     networks = planning.starting_networks(plan, crops, opened.tracklets)
     told = []

@@ -178,6 +178,32 @@ def test_a_new_day_keeps_the_numbers_of_known_people(opened, day, tmp_path):
     assert not (tmp_path / "fourth").exists()
 
 
+def test_the_second_half_of_the_films_is_a_new_day(opened, tmp_path):
+    """Twelve people pass each of two cameras four times; somebody parted one of them after two."""
+    halves = {"old": (0, 60), "new": (120, 180)}
+    old, new = (
+        film_of(tmp_path / name, {camera: visits(range(12), firsts) for camera in ("hall", "yard")})
+        for name, firsts in halves.items()
+    )
+    first = link.identities(opened, [old], tmp_path / "first")
+    number = {person: value for value, person in persons(first, [old])}
+    assert len(set(number.values())) == 12
+    # Tracks 0 and 12 are person 0, whom somebody has seen to be two.
+    link.identities(opened, [old], tmp_path / "seen", earlier=tmp_path / "first", different=["0=12"])
+    second = link.identities(opened, [old, new], tmp_path / "second", earlier=tmp_path / "seen")
+    today = [
+        (row["identity"], person)
+        for row, (_, person) in zip(second.rows, persons(second, [old, new]), strict=True)
+        if row["set"] == str(new)
+    ]
+    assert len(today) == 48
+    kept = [value == number[person] for value, person in today if person]
+    assert np.mean(kept) >= 0.95
+    word = {row["track"]: row["identity"] for row in second.rows if row["set"] == str(old)}
+    assert word[0] != word[12]
+    assert second.manifest["changes"]["parts_kept"] == second.manifest["changes"]["parts_known"] == 48
+
+
 def test_a_persons_word_is_kept_and_followed(opened, day, tmp_path):
     """Tracks 0 and 12 are person 0, tracks 1 and 13 person 1, in the hall."""
     journal = tmp_path / "run.review.jsonl"
@@ -440,6 +466,60 @@ def test_features_that_tell_nobody_apart_are_not_trusted(opened, day, tmp_path, 
     assert "on the wrong side" in found.manifest["notes"][1]
 
 
+@pytest.mark.parametrize(
+    ("alike", "split", "first", "words"),
+    [
+        (0, 0.24, None, []),
+        (2, 0.1, None, []),  # two pairs are none to conclude from
+        (9, 0.1, "people are hardly told apart here", ["up to 35 % of the pairs that look like one person"]),
+        (
+            40,
+            0.1,
+            "people are hardly told apart here",
+            ["40 of 264 pairs seen at the same moment look like one person, more than of all pairs"],
+        ),
+        (0, 0.3, "people are hardly told apart here", ["at least 30 % of the pairs that are one person"]),
+        (9, 0.5, CANNOT, ["at least 50 % of the pairs", "up to 35 % of the pairs"]),
+    ],
+)
+def test_words_are_as_strong_as_mistakes_are_many(
+    opened, day, tmp_path, monkeypatch, alike, split, first, words
+):
+    from tracklearn.app.identities import table
+    from tracklearn.core.identities import Mistakes
+
+    taken = []
+
+    def mistakes(known, same, apart):
+        taken.append((len(same), len(apart)))
+        return Mistakes(split, 264, alike, 0.0976 if alike > 2 else 0.01)
+
+    monkeypatch.setattr(link, "mistakes", mistakes)
+    found = link.identities(opened, [day], tmp_path / "out")
+    assert taken == [(48, 264)]
+    assert found.manifest["expected"]["split"] == split
+    expected = found.manifest["expected"]
+    assert expected["merged"] == pytest.approx(alike / 264 / expected["below"])
+    assert found.manifest["doubted"] is (first is not None)
+    assert found.manifest["trusted"] is (first != CANNOT)
+    lines = table.text(found).splitlines()
+    if first is None:
+        assert found.manifest["notes"] == []
+        assert lines[0] == "12 people in 48 parts of 48 tracks, 2 cameras"
+        assert "probably the same person" in table.text(found)
+        return
+    assert lines[0].startswith(first)
+    assert all(line.startswith(text) for line, text in zip(lines[1:], words, strict=False))
+    assert lines[1 + len(words)].startswith("start from a re-ID network")
+    assert lines[2 + len(words)].startswith("12 groups, each perhaps a person, in 48 parts")
+    assert "probably" not in table.text(found)
+    # Who takes a distance of his own is told too, and trusted.
+    own = link.identities(opened, [day], tmp_path / "own", distance=0.8).manifest
+    assert own["trusted"] is True
+    assert own["notes"][0].startswith("joined below the distance that was given")
+    assert own["notes"][1].startswith(words[0])
+
+
 def test_folders_of_crops_calibrate_by_chance(opened, tmp_path):
     with SetWriter(tmp_path / "crops") as writer:
         part = writer.part("a" * 64, truth=True)
@@ -580,7 +660,8 @@ def test_run_ends_with_it_and_the_report_shows_it(done):
     page = (out / "report.html").read_text()
     section = page[page.index('<section id="people">') :].split("</section>")[0]
     counts = found.manifest["counts"]
-    assert f"{counts['people']} people in {counts['parts']} parts" in section
+    groups = f"{counts['people']} groups of parts, each perhaps a person, of {counts['parts']} parts in all"
+    assert groups in section, "nobody was joined"
     assert CANNOT in section, "six people for twenty seconds"
     assert section.count("<rect ") == counts["parts"] - counts["nobody"]
     assert section.count("seen once") == counts["people"]

@@ -57,7 +57,7 @@ def test_mmt_takes_a_file_for_each_student_and_tmc_does_not(done, call):
         done["out"] / "set", method="mmt", weights=f"{file},none", device="cpu", overrides=SIZE
     )
     assert plan.weights["name"] == "weights.safetensors,none"
-    opened = open_set(plan.set_path)
+    opened = plan.open()
     first, second = starting_networks(plan, opened.crops(64, 32), opened.tracklets)
     kept = read_arrays(file)[0]
     name = next(n for n in kept if n.endswith("weight"))

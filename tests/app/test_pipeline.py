@@ -119,9 +119,7 @@ def test_trained_weights_start_another_run(done):
     plan = plan_training(done["out"] / "set", weights=weights, device="cpu", overrides=QUICK)
     assert plan.network.backbone == "tiny"
     network = load_network(Run(done["out"] / "run"))
-    (again,) = starting_networks(
-        plan, open_set(plan.set_path).crops(64, 32), open_set(plan.set_path).tracklets
-    )
+    (again,) = starting_networks(plan, plan.open().crops(64, 32), plan.open().tracklets)
     for name, value in network.arrays().items():
         np.testing.assert_array_equal(again.arrays()[name], value, err_msg=name)
 

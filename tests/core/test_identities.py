@@ -11,6 +11,7 @@ from tracklearn.core import identities
 from tracklearn.core.identities import (
     Evidence,
     Limits,
+    Mistakes,
     belonging,
     contradictions,
     exact,
@@ -18,6 +19,7 @@ from tracklearn.core.identities import (
     groups,
     keep_numbers,
     link,
+    mistakes,
 )
 
 NONE = np.zeros((0, 2), np.int64)
@@ -267,3 +269,50 @@ def test_a_search_that_gives_up_changes_nothing(monkeypatch):
     monkeypatch.setattr(identities, "_solved", lambda part: None)
     label = link(known)
     assert exact(known, label)[0].tolist() == label.tolist()
+
+
+def four(limit=0.5):
+    """Tracklets 0 and 1 look the same, and so do 2 and 3: two of six pairs lie below any limit."""
+    mean = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
+    return Evidence(mean, np.ones(4), np.array([0, 1, 0, 0]), Limits(limit, limit), NONE, NONE)
+
+
+def test_mistakes_by_hand():
+    """The limit is a distance of 1: of three pairs of one person one lies above it."""
+    same = np.array([0.2, 0.4, 1.2])
+    found = mistakes(four(), same, np.array([[0, 2], [1, 3], [0, 1]]))
+    assert found == Mistakes(split=1 / 3, apart=3, alike=1, below=1 / 3)
+    assert found.merged is None, "three pairs tell nothing"
+    found = mistakes(four(), same, np.tile([[0, 2], [1, 3], [0, 3], [0, 1]], (10, 1)))
+    assert found.merged == pytest.approx((1 / 4) / (1 / 3))
+    assert mistakes(four(), same, np.tile([[0, 2]], (40, 1))).merged == 0
+    # More of those that are two people look alike than of all: then they are not.
+    assert mistakes(four(), same, np.tile([[0, 2], [0, 1]], (20, 1))).merged == pytest.approx(1.5)
+    apart = Evidence(np.eye(4, dtype=np.float32), np.ones(4), np.zeros(4), Limits(0.5, 0.5), NONE, NONE)
+    assert mistakes(apart, same, np.tile([[0, 2]], (40, 1))).merged is None
+    nobody = Evidence(np.zeros((0, 4)), [], [], Limits(0.5, 0.5), NONE, NONE)
+    assert mistakes(nobody, same, NONE) == Mistakes(1 / 3, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.7, 1.0])
+@pytest.mark.parametrize("everybody", [True, False])
+def test_mistakes_are_those_that_are_made(spread, everybody, monkeypatch):
+    """Of pairs below the limit and of pairs of one person, against who is who: 30 people, ten times each."""
+    if not everybody:
+        monkeypatch.setattr(identities, "_ALL", 10)
+    rng = np.random.default_rng(int(10 * spread))
+    person = rng.normal(size=(30, 24))
+    pid = np.repeat(np.arange(30), 10)
+
+    def look():
+        x = person[pid] + spread * rng.normal(size=(300, 24))
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    x, again = look(), look()
+    a, b = np.triu_indices(300, 1)
+    below, one = (x[a] * x[b]).sum(1) > 0.5, pid[a] == pid[b]
+    pair = np.stack([a, b], 1)[rng.permutation(np.flatnonzero(~one))[:2000]]
+    known = Evidence(x, np.ones(300), np.zeros(300), Limits(0.5, 0.5), NONE, NONE)
+    found = mistakes(known, np.linalg.norm(x - again, axis=1), pair)
+    assert found.split == pytest.approx((~below[one]).mean(), abs=0.08)
+    assert found.merged == pytest.approx((~one[below]).mean(), abs=0.08)

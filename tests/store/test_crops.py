@@ -21,7 +21,7 @@ def make(n=20, *, height=32, width=16, broken=(), **more):
         asked.append(row)
         return np.frombuffer(blobs[row], np.uint8)
 
-    return StoredCrops(n, jpeg, height=height, width=width, **more), asked
+    return StoredCrops(n, lambda row: decode(jpeg(row)), height=height, width=width, **more), asked
 
 
 def test_reads_any_rows_in_the_order_asked():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    tracklets: str | Path,
+    tracklets: str | Path | Sequence[str | Path],
     config: BaseModel | None = None,
     *,
     out: str | Path,
@@ -45,7 +45,7 @@ def train(
     loop may look at every round, or stop. `fit` is the whole in one call.
 
     Args:
-        tracklets: path of a tracklet set.
+        tracklets: path of a tracklet set, or of several that are learned from as one.
         config: settings of a method, for example `tracklearn.tmc.Config(epochs=10)`; which method runs
             follows from it (`uga`, `mmt`, `msplr` and `cap` likewise, a subclass of one, or the settings of a
             method that `tracklearn.register` made known). The preset's TMC settings, changed by `settings`,
@@ -72,10 +72,10 @@ def train(
     Warns:
         UserWarning: the starting weights were trained with somebody's labels.
     """
-    from tracklearn.store.sets.tracklets import open_set
+    from tracklearn.store.sets.joined import open_sets
 
     method = "tmc" if config is None else method_of(config)
-    open_set(tracklets)
+    open_sets(tracklets)
     if config is not None and (both := [s for s in settings if s.strip().startswith(f"{method}.")]):
         raise Refusal(f"{both[0]!r} and a config of {method} say the same: give the one or the other")
     plan = plan_training(
@@ -97,7 +97,13 @@ def train(
     return training.train(plan, out, resume=resume, progress=progress)
 
 
-def fit(tracklets: str | Path, config: BaseModel | None = None, *, out: str | Path, **options: Any) -> Run:
+def fit(
+    tracklets: str | Path | Sequence[str | Path],
+    config: BaseModel | None = None,
+    *,
+    out: str | Path,
+    **options: Any,
+) -> Run:
     """Train to the end and return the run.
 
     Args:

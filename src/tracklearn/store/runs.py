@@ -394,6 +394,24 @@ class Run:
         return self.manifest["status"] == "finished"
 
     @property
+    def sets(self) -> list[dict[str, Any]]:
+        """The sets that it learned from, in order: `path` as seen from here and `digest`."""
+        learned = self.manifest["set"]
+        return list(learned["sets"]) if "sets" in learned else [learned]
+
+    def rows_of(self, digest: str) -> slice | None:
+        """The crop rows of a set, by its digest, among all that it learned from; None for another set."""
+        if self.manifest["set"]["digest"] == digest:
+            return slice(None)
+        first = 0
+        for entry in self.manifest["set"].get("sets", ()):
+            end = first + entry["n_crops"]
+            if entry["digest"] == digest:
+                return slice(first, end)
+            first = end
+        return None
+
+    @property
     def rounds(self) -> list[dict[str, Any]]:
         """The record of every round."""
         return read_lines(self._checked("rounds.jsonl"))

@@ -92,7 +92,7 @@ def identities(
             resume=resume,
             progress=bars,
         )
-    told = ("counts", "trusted", "limits", "notes", "changes", "ways")
+    told = ("counts", "trusted", "expected", "limits", "notes", "changes", "ways")
     result = {"identities": str(found.path), **{key: found.manifest[key] for key in told}}
     done(found.path, result, as_json, table.text(found))
 

@@ -20,18 +20,23 @@ from tracklearn.app.commands.training import Training, with_training
 
 @with_training
 def train(
-    tracklets: Annotated[Path, typer.Argument(metavar="SET", help="Tracklet set, written by ingest.")],
+    tracklets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SET...", help="Tracklet sets, written by ingest; several are learned from as one."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
     training: Training = Training(),  # noqa: B008 (a frozen value)
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Learn a re-ID model from a tracklet set, without labels."""
+    """Learn a re-ID model from tracklet sets, without labels."""
     from tracklearn.app.pipeline import training as stage
     from tracklearn.store.runs import Run
-    from tracklearn.store.sets.tracklets import open_set
+    from tracklearn.store.sets.joined import open_sets
 
-    open_set(tracklets)  # a mistyped path should not wait for weights to be downloaded
+    made = open_sets(tracklets)  # a mistyped path should not wait for weights to be downloaded
     with Bars() as bars:
         show = round_line(bars)
         plan = training.plan(tracklets, training.overrides(), progress=bars)
@@ -40,14 +45,14 @@ def train(
 
             expected = estimate(plan, progress=bars)
             if first_process():
-                done(tracklets, expected.to_dict(), as_json, expected.table())
+                done(tracklets[0], expected.to_dict(), as_json, expected.table())
             return
         for event in stage.train(plan, out, resume=resume, progress=bars, tell=bars.note):
             if first_process():
                 show(event)
     if not first_process():
         return
-    opened, made = Run(out), open_set(tracklets)
+    opened = Run(out)
     result = {
         "run": str(out),
         "weights": str(out / "weights.safetensors"),

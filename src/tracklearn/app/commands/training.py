@@ -59,12 +59,12 @@ class Training:
             **named,
         )
 
-    def plan(self, set_path: Path, overrides: list[str], *, progress: Progress) -> TrainPlan:
-        """The plan of a training on that set."""
+    def plan(self, sets: Path | list[Path], overrides: list[str], *, progress: Progress) -> TrainPlan:
+        """The plan of a training on that set, or on those."""
         from tracklearn.app.pipeline.plan import plan_training
 
         return plan_training(
-            set_path,
+            sets,
             method=self.method,
             source=self.source,
             weights=self.weights,

@@ -157,7 +157,7 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
 
 def _known_sets(run: Run, table: Identities | None, stays: list[str]) -> dict[str, TrackletSet]:
     """The sets that the run, its gallery and its table of identities know, by digest."""
-    wanted = {run.manifest["set"]["digest"]: run.path / run.manifest["set"]["path"]}
+    wanted = {learned["digest"]: run.path / learned["path"] for learned in run.sets}
     where = gallery_of(run.path)
     if is_url(where) or Path(where).is_dir():
         with open_gallery(where) as opened:
@@ -278,12 +278,16 @@ def _beside(
     for path, kind in _folders_of(around):
         manifest = read_sealed(path / MANIFEST, remedy="put it back from a copy, or remove the folder")
         if kind == "run":
-            if manifest["set"]["digest"] in sets:
-                one = sets[manifest["set"]["digest"]][0]
-                if (path / manifest["set"]["path"]).resolve() == one.path.resolve():
-                    runs.append(Run(path))
-                else:
-                    stays.append(f"{path} learned from a copy of {one.path}: forget there too")
+            learned = [each for each in Run(path).sets if each["digest"] in sets]
+            copies = [
+                one.path
+                for each in learned
+                if (path / each["path"]).resolve() != (one := sets[each["digest"]][0]).path.resolve()
+            ]
+            if learned and not copies:
+                runs.append(Run(path))
+            elif learned:
+                stays += [f"{path} learned from a copy of {each}: forget there too" for each in copies]
             elif {entry["digest"] for entry in manifest.get("earlier_sets", ())} & sets.keys():
                 later.append(Run(path))
         elif kind == "identities":

@@ -44,7 +44,7 @@ class Writer:
             self._tell("set", i, len(plan.sets))
             self.changed[digest] = of_set.without(one, keep, made, made.room(f"set-{i}"))
         for i, run in enumerate(plan.runs):
-            of_run.without(run, self.changed[run.manifest["set"]["digest"]], made, made.room(f"run-{i}"))
+            of_run.without(run, self.changed, made, made.room(f"run-{i}"))
         runs = {each.path.resolve(): each for each in (plan.run, *plan.runs)}
         digests = {run.manifest["digest"]: run for run in runs.values()}
         for i, table in enumerate(plan.tables):

@@ -23,11 +23,15 @@ from tracklearn.core.calibration import (
 )
 from tracklearn.core.change_point import typical_penalty
 from tracklearn.core.features import unit_rows
-from tracklearn.core.identities import Limits
+from tracklearn.core.identities import Limits, Mistakes
 from tracklearn.core.normalise import per_camera
 from tracklearn.types import Array, Refusal, Tracklets
 
 CANNOT = "cannot tell people apart here: do not trust identities"
+HARDLY = "people are hardly told apart here: look at the pictures before you rely on a number"
+# Shares of mistakes from which identities are doubted, and of people split from which they are not trusted.
+DOUBTED, HOPELESS = 0.25, 0.5
+SEEN = 3  # pairs of two people that look like one, below which nothing is concluded from them
 ALIKE = 1.0  # other people who may be expected to look like a part at the limit, unless a rate is asked for
 _SHARES = (0.05, 0.02, 0.01, 0.005, 0.001)
 _CHANCES = (0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
@@ -297,3 +301,41 @@ def _lines(name: str, found: Calibration) -> list[str]:
 def _forms(distance: float) -> tuple[str, str, str]:
     """A distance of unit features, and as trackers give it."""
     return f"{distance:.3f}", f"{distance**2 / 2:.3f}", f"{1 - distance**2 / 2:.3f}"
+
+
+def verdict(found: Calibrated, expected: Mistakes | None) -> str | None:
+    """What must be said of identities before anything else; None where they may be relied on.
+
+    Args:
+        found: what pairs tell.
+        expected: mistakes at the limits that were taken; None where no pairs tell.
+    """
+    if not found.trusted or (expected is not None and expected.split >= HOPELESS):
+        return CANNOT
+    return HARDLY if expected is not None and told(expected) else None
+
+
+def told(expected: Mistakes) -> list[str]:
+    """The mistakes to be expected that are many, a line each.
+
+    >>> told(Mistakes(split=0.47, apart=300, alike=2, below=0.003))[0]
+    'at least 47 % of the pairs that are one person look like two: people will have several numbers'
+    """
+    lines = []
+    if expected.split >= DOUBTED:
+        lines.append(
+            f"at least {percent(expected.split)} of the pairs that are one person look like two: people will "
+            "have several numbers"
+        )
+    merged = (expected.merged or 0.0) if expected.alike >= SEEN else 0.0
+    if merged > 1:
+        lines.append(
+            f"{number(expected.alike)} of {number(expected.apart)} pairs seen at the same moment look like "
+            "one person, more than of all pairs: a person seems to have several boxes at a time, or a track "
+            "several people"
+        )
+    elif merged >= DOUBTED:
+        lines.append(
+            f"up to {percent(merged)} of the pairs that look like one person are two: numbers will mix people"
+        )
+    return lines

@@ -45,8 +45,8 @@ class Names:
     def track(self, part: int) -> tuple[int, int]:
         """The set of a part, from 0, and its track's number in it."""
         source = int(self.footage.parts.source[part])
-        number = int(self.footage.set_of(np.array(source)))
-        return number, source - int(self.footage.first_track[number])
+        number = int(self.footage.joined.set_of(np.array(source)))
+        return number, source - int(self.footage.joined.first_track[number])
 
     def __call__(self, part: int) -> str:
         number, track = self.track(part)
@@ -73,9 +73,9 @@ class Names:
         if not 0 <= number < len(footage.sets):
             raise Refusal(f"{text!r} names set {number + 1}, and {len(footage.sets)} are given")
         track = int(found[2])
-        own = np.flatnonzero(footage.parts.source == footage.first_track[number] + track)
+        own = np.flatnonzero(footage.parts.source == footage.joined.first_track[number] + track)
         if not len(own):
-            last = int(footage.first_track[number + 1] - footage.first_track[number]) - 1
+            last = int(footage.joined.first_track[number + 1] - footage.joined.first_track[number]) - 1
             raise Refusal(
                 f"{text!r} names no track: {footage.paths[number]} has 0 to {last}, less dropped ones"
             )
@@ -116,7 +116,7 @@ class Names:
                 f"{len(one.tracklets) - 1}"
             )
         parts = footage.parts
-        own = np.flatnonzero(parts.source == footage.first_track[number] + place.track)
+        own = np.flatnonzero(parts.source == footage.joined.first_track[number] + place.track)
         if not len(own):
             return None
         rows = np.concatenate([np.arange(parts.start[p], parts.start[p + 1]) for p in own])
@@ -250,7 +250,7 @@ def old_numbers(footage: Footage, rows: Sequence[Mapping[str, Any]]) -> Array:
     for row in rows:
         number = digest.get(row["set_digest"])
         if number is not None and row["identity"] is not None:
-            track = int(footage.first_track[number]) + row["track"]
+            track = int(footage.joined.first_track[number]) + row["track"]
             older.setdefault(track, []).append((row["first_frame"], row["last_frame"], row["identity"]))
     parts = footage.parts
     out = np.full(len(parts), -1, np.int64)

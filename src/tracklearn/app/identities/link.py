@@ -12,7 +12,7 @@ import numpy as np
 
 from tracklearn import __version__
 from tracklearn.app.identities import known
-from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn
+from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn, told, verdict
 from tracklearn.app.identities.footage import Footage, frame_features, gather
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.people import decided
@@ -20,10 +20,12 @@ from tracklearn.app.refusals import printable
 from tracklearn.core.identities import (
     Evidence,
     Limits,
+    Mistakes,
     belonging,
     exact,
     keep_numbers,
     link,
+    mistakes,
 )
 from tracklearn.core.shown import representative
 from tracklearn.core.whereabouts import Whereabouts, learned_ways, too_far
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from tracklearn.app.identities.known import Names, Said
 
 NOBODY = -1
+ADVICE = "start from a re-ID network (--weights osnet_x0_25), film longer, or take a better detector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,7 @@ class Linked:
         how: for each part "compared", "alone", "reviewed", "its track" or "nobody".
         better: sets that the exact solution made better.
         ways: what was learned of the ways between cameras.
+        expected: how wrong pairs are to be expected; None where no pairs tell.
     """
 
     number: Array
@@ -59,6 +63,7 @@ class Linked:
     how: list[str]
     better: int
     ways: dict[tuple[int, int], float]
+    expected: Mistakes | None
 
 
 def identities(
@@ -139,6 +144,7 @@ def identities(
             learn_travel=learn_travel,
             solve=solve,
         )
+        word_on = verdict(found, linked.expected)
         with writer:
             rows = _rows(footage, names, linked)
             writer.write_table(rows)
@@ -160,7 +166,11 @@ def identities(
                     "learn_travel": learn_travel,
                 },
                 limits=None if limits is None else vars(limits) | limits.distances(),
-                trusted=found.trusted or distance is not None,
+                trusted=word_on != CANNOT or distance is not None,
+                doubted=word_on is not None,
+                expected=None
+                if linked.expected is None
+                else vars(linked.expected) | {"merged": linked.expected.merged},
                 counts=dict(counts(rows)),
                 highest=max([highest, *linked.number.tolist()]),
                 solved_better=linked.better,
@@ -170,7 +180,7 @@ def identities(
                 ],
                 decisions=len(decisions),
                 changes=_changes(old, linked.number, names) if earlier else None,
-                notes=[*_words(found, limits, distance), *word.notes, *lost, *unreadable],
+                notes=[*_words(found, limits, distance, linked.expected), *word.notes, *lost, *unreadable],
             )
     return Identities(out)
 
@@ -203,7 +213,8 @@ def _linked(
     parts, t = footage.parts, len(footage.parts)
     where = footage.whereabouts(parts, together=rules.together)
     scrap, host = known.left_to_hosts(footage, word.reviewed)
-    apart = known.without_those_said(known.barred(footage, where, rules), word.together, t)
+    barred = known.barred(footage, where, rules)
+    apart = known.without_those_said(barred, word.together, t)
     apart = np.concatenate([apart, word.apart])
     founder = np.flatnonzero(~scrap)
     place = np.full(t, -1, np.int64)
@@ -256,7 +267,11 @@ def _linked(
         else "alone"
         for i in range(t)
     ]
-    return Linked(number, probability, how, better, ways), limits
+    expected = None
+    if found.linking is not None and limits is not None:
+        pair = place[barred]
+        expected = mistakes(evidence, found.linking.same, pair[(pair >= 0).all(1)])
+    return Linked(number, probability, how, better, ways, expected), limits
 
 
 def _of(old: Array, scrap: Array) -> Array:
@@ -316,7 +331,7 @@ def _rows(footage: Footage, names: Names, linked: Linked) -> list[dict[str, Any]
                 "end": float(parts.time[last]),
                 "at": None if at is None else at.isoformat(timespec="milliseconds"),
                 "n_crops": last - first + 1,
-                "crop": int(shown[i] - footage.first_crop[number]),
+                "crop": int(shown[i] - footage.joined.first_crop[number]),
             }
         )
     return rows
@@ -344,18 +359,25 @@ def _changes(old: Array, number: Array, names: Names) -> dict[str, Any]:
     }
 
 
-def _words(found: Calibrated, limits: Limits | None, distance: float | None) -> list[str]:
+def _words(
+    found: Calibrated, limits: Limits | None, distance: float | None, expected: Mistakes | None
+) -> list[str]:
     """What a person must know of these identities, the gravest first."""
     if limits is None:
         return [CANNOT, f"{found.too_few}: nobody was joined; --distance joins below a distance of your own"]
+    wrong = [] if expected is None else told(expected)
     if distance is not None:
-        return ["joined below the distance that was given, not one that pairs tell"]
-    notes = [] if found.trusted else [CANNOT]
+        return ["joined below the distance that was given, not one that pairs tell", *wrong]
+    word = verdict(found, expected)
+    notes = [word] if word is not None else []
     if found.linking is not None and not found.linking.separates:
         notes.append(
             f"{100 * found.linking.error:.0f} % of the pairs known as one person or as two are on the wrong "
-            "side: start from a re-ID network (--weights osnet_x0_25), or film longer"
+            f"side: {ADVICE}"
         )
+    notes += wrong
+    if wrong and found.linking is not None and found.linking.separates:
+        notes.append(ADVICE)
     if not found.across_trusted:
         notes.append("across cameras distances lie otherwise than within one: links there are a guess")
     return notes

@@ -51,7 +51,7 @@ def _strip(path: Path, footage: Footage, crops: Array) -> int:
     lost = 0
     for i, crop in enumerate(crops.tolist()):
         try:
-            tile = fit(footage.image(crop), width, height)
+            tile = fit(footage.joined.image(crop), width, height)
         except (ValueError, OSError):
             lost += 1
             tile = np.full((height, width, 3), 142, np.uint8)

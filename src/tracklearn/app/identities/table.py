@@ -17,9 +17,11 @@ _SHOWN, _DOUBTFUL = 30, 5  # people of the table, links of the list
 def text(found: Identities) -> str:
     """What `tracklearn identities` prints: counts, warnings, changes, people, the least certain of them."""
     manifest, rows = found.manifest, found.rows
-    counts = manifest["counts"]
+    counts, doubted = manifest["counts"], manifest.get("doubted", False)
+    groups = count(counts["people"], "group, perhaps a person,", "groups, each perhaps a person,")
+    who = groups if doubted else count(counts["people"], "person", "people")
     lines = [
-        f"{count(counts['people'], 'person', 'people')} in {count(counts['parts'], 'part')} of "
+        f"{who} in {count(counts['parts'], 'part')} of "
         f"{count(len({(r['set_digest'], r['track']) for r in rows}), 'track')}, "
         f"{count(len({r['camera'] for r in rows}), 'camera')}"
     ]
@@ -29,11 +31,12 @@ def text(found: Identities) -> str:
         within, across = (manifest["limits"][f"{kind}_distance"] for kind in ("within", "across"))
         joined = f"joined below a distance of {within:.3f}"
         lines.append(joined + (f", across cameras {across:.3f}" if len(manifest["cameras"]) > 1 else ""))
-    lines += manifest["notes"]
+    # What casts doubt on the counts stands above them.
+    lines = [*manifest["notes"], *lines] if doubted else [*lines, *manifest["notes"]]
     if manifest["changes"]:
         lines += changes(manifest["changes"])
     people = by_person(rows)
-    lines += ["", *_aligned(_people(people)[: _SHOWN + 1])]
+    lines += ["", *_aligned(_people(people, doubted=doubted)[: _SHOWN + 1])]
     if len(people) > _SHOWN:
         lines.append(f"and {len(people) - _SHOWN} more in {found.path / 'identities.csv'}")
     if doubtful := least_certain(rows)[:_DOUBTFUL]:
@@ -42,18 +45,18 @@ def text(found: Identities) -> str:
         order = {entry["digest"]: i for i, entry in enumerate(manifest["sets"], start=1)}
         for row in doubtful:
             prefix = f"{order[row['set_digest']]}:" if several else ""
-            lines.append(f"  {prefix}{name(row)} {said(row)} {row['identity']}")
+            lines.append(f"  {prefix}{name(row)} {said(row, doubted=doubted)} {row['identity']}")
     return "\n".join(lines)
 
 
-def said(row: Mapping[str, Any]) -> str:
-    """How surely a part is its person.
+def said(row: Mapping[str, Any], *, doubted: bool = False) -> str:
+    """How surely a part is its person; nothing is probable in a table that is doubted.
 
     >>> said({"probability": 0.934}), said({"probability": 0.4})
     ('probably the same person, 0.93, as', 'perhaps the same person, 0.40, as')
     """
     probability = row["probability"]
-    word = "probably" if probability >= 0.5 else "perhaps"
+    word = "probably" if probability >= 0.5 and not doubted else "perhaps"
     return f"{word} the same person, {probability:.2f}, as"
 
 
@@ -93,10 +96,11 @@ def changes(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _people(people: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+def _people(people: Mapping[int, Sequence[Mapping[str, Any]]], *, doubted: bool) -> list[tuple[str, ...]]:
     """A row of cells for the head, and one for each person."""
+    word = "perhaps" if doubted else "probably"
     table: list[tuple[str, ...]] = [
-        ("person", "parts", "cameras", "first seen", "seconds", "probably the same person")
+        ("person", "parts", "cameras", "first seen", "seconds", f"{word} the same person")
     ]
     for number, rows in people.items():
         first = min(rows, key=lambda row: (row["at"] or "", row["start"]))

@@ -28,7 +28,7 @@ def write_tracks(folder: Path, footage: Footage, number: Array) -> list[str]:
         What is not in the files, a line each: boxes of nobody, second boxes of a person in one frame.
     """
     parts = footage.parts
-    set_of = footage.set_of(parts.source)
+    set_of = footage.joined.set_of(parts.source)
     rows_of = parts.tracklet
     films = [
         (s, f)
@@ -41,7 +41,7 @@ def write_tracks(folder: Path, footage: Footage, number: Array) -> list[str]:
     for (s, f), name in zip(films, names, strict=True):
         own = np.zeros(len(parts), bool)
         here = np.flatnonzero(set_of == s)
-        own[here] = footage.sets[s].file[parts.source[here] - footage.first_track[s]] == f
+        own[here] = footage.sets[s].file[parts.source[here] - footage.joined.first_track[s]] == f
         rows = np.flatnonzero(own[rows_of])
         person = number[rows_of[rows]]
         nobody += int((person < 1).sum())

@@ -194,22 +194,23 @@ def _imagenet() -> forms.Pixels:
 
 
 def _set_of(run: Run, crops: str | Path | None) -> TrackletSet:
-    """The set whose crops are compared.
+    """The set whose crops are compared; of a run that learned from several all of them as one.
 
     Raises:
         FileNotFoundError: it is gone; the line says how to name it.
     """
-    from tracklearn.store.sets.tracklets import open_set
+    from tracklearn.store.sets.joined import open_sets
 
     if crops is not None:
-        return open_set(crops)
-    path = Path(os.path.normpath(run.path / run.manifest["set"]["path"]))
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"the run's tracklet set is not at {path}, and an export is compared on real crops: say where it "
-            "is, or name another set, with --crops SET"
-        )
-    return open_set(path)
+        return open_sets(crops)
+    paths = [Path(os.path.normpath(run.path / learned["path"])) for learned in run.sets]
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"the run's tracklet set is not at {path}, and an export is compared on real crops: say "
+                "where it is, or name another set, with --crops SET"
+            )
+    return open_sets(paths)
 
 
 def _write(
@@ -367,7 +368,7 @@ def _title(asked: Asked) -> str:
 
 
 def _is_own(run: Run, tracklet_set: TrackletSet) -> bool:
-    return bool(run.manifest["set"]["digest"] == tracklet_set.digest)
+    return run.rows_of(tracklet_set.digest) is not None
 
 
 def _training(run: Run) -> dict[str, Any]:

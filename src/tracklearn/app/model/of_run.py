@@ -10,11 +10,12 @@ import numpy as np
 from tracklearn.app.pipeline.starts import load_weights
 from tracklearn.store.identities.journal import journal_path, read_cuts
 from tracklearn.store.runs import Run
-from tracklearn.types import Array, Progress, Tracklets
+from tracklearn.store.sets.joined import JoinedSets, open_sets
+from tracklearn.store.sets.tracklets import TrackletSet, open_set
+from tracklearn.types import Array, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.learn.network import Network
-    from tracklearn.store.sets.tracklets import TrackletSet
 
 
 def load_network(run: Run, which: str | Path = "weights") -> Network:
@@ -29,16 +30,34 @@ def load_network(run: Run, which: str | Path = "weights") -> Network:
 
 
 def isolated(run: Run, tracklet_set: TrackletSet, index: int | None = None) -> Tracklets:
-    """The set's tracklets as the run's isolation left them; another set's tracklets as they are.
+    """A set's tracklets as the run's isolation left them; those of a set that it has not seen as they are.
 
-    `index` is the round whose tracklets are asked for, by default the last.
+    Of several sets as one, each is taken by itself. `index` is the round whose tracklets are asked for, by
+    default the last.
     """
     tracklets = tracklet_set.tracklets
-    if run.manifest["set"]["digest"] != tracklet_set.digest:
-        # Tracks that lost every crop (`tracklearn forget`) are parts of nothing.
-        whole = (tracklets.length > 0).all()
-        return tracklets if whole else tracklets.split(np.zeros(tracklets.n_crops, np.int64))
-    return tracklets.split(run.isolation(index)[0]["part"])
+    own = run.rows_of(tracklet_set.digest)
+    if own is not None:
+        return tracklets.split(run.isolation(index)[0]["part"][own])
+    if isinstance(tracklet_set, JoinedSets) and len(tracklet_set.members) > 1:
+        return tracklet_set.together([isolated(run, one, index) for one in tracklet_set.members])
+    # Tracks that lost every crop (`tracklearn forget`) are parts of nothing.
+    whole = (tracklets.length > 0).all()
+    return tracklets if whole else tracklets.split(np.zeros(tracklets.n_crops, np.int64))
+
+
+def learned_from(run: Run) -> TrackletSet:
+    """The set that a run learned from, or its sets as one.
+
+    Raises:
+        FileNotFoundError: one has gone.
+        ValueError: another one lies in its place.
+    """
+    paths = [run.path / learned["path"] for learned in run.sets]
+    for path, learned in zip(paths, run.sets, strict=True):
+        if open_set(path).digest != learned["digest"]:
+            raise Refusal(f"{path} is not the set that {run.path} learned from: put that back")
+    return open_sets(paths)
 
 
 def parts_of(run: Run, tracklet_set: TrackletSet) -> Tracklets:
@@ -46,6 +65,8 @@ def parts_of(run: Run, tracklet_set: TrackletSet) -> Tracklets:
 
     Labels of rounds are of the parts before, which training saw.
     """
+    if isinstance(tracklet_set, JoinedSets) and len(tracklet_set.members) > 1:
+        return tracklet_set.together([parts_of(run, one) for one in tracklet_set.members])
     tracklets = isolated(run, tracklet_set)
     cuts: dict[int, list[int]] = {}
     for place in read_cuts(journal_path(run.path)):

@@ -26,7 +26,8 @@ class Model:
         folder: where its evaluations are written unless told otherwise, and stem of their names.
         interpolation: how crops are enlarged to that size, as `extract.Pictures` takes it.
         trained_on: benchmark and split of its training set, and the set, where these are known.
-        seen_before: likewise of the sets that its starting weights, those of a run, had seen.
+        seen_before: likewise of its further training sets, and of those that its starting weights, a run's,
+            had seen.
         distance: of unit features, where another person begins, as an exported file says.
     """
 
@@ -99,7 +100,8 @@ def open_model(
 
     run, where = Run(path), pick_device(device)
     network = load_network(run, which)
-    seen = _trained_on(run.path / run.manifest["set"]["path"]) if which == "weights" else None
+    own = [_trained_on(run.path / entry["path"]) for entry in run.sets] if which == "weights" else [None]
+    seen, *others = sorted(own, key=lambda known: known is None)  # what is known of comes first
     before = [_trained_on(run.path / entry["path"]) for entry in run.manifest.get("earlier_sets", [])]
 
     def extract(crops: Crops, rows: Array) -> Array:
@@ -123,7 +125,7 @@ def open_model(
         folder=path,
         stem="evaluation",
         trained_on=seen,
-        seen_before=tuple(known for known in before if known is not None),
+        seen_before=tuple(known for known in (*others, *before) if known is not None),
     )
 
 

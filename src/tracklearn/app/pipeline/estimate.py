@@ -28,7 +28,6 @@ from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
 from tracklearn.learn.train import PRECISIONS, SAMPLED
 from tracklearn.store import memory as machine
-from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
 
 if TYPE_CHECKING:
@@ -98,10 +97,11 @@ def estimate(
         FileNotFoundError: no such set.
         ValueError: the set has fewer than two tracklets, or crops or weights are unusable.
     """
-    opened = open_set(plan.set_path)
+    opened = plan.open()
     tracklets, method = opened.tracklets, plan.value()
+    named = ", ".join(map(str, plan.sets))
     if len(tracklets) < 2:
-        raise Refusal(f"{plan.set_path} has {len(tracklets)} tracklet(s), training needs at least 2")
+        raise Refusal(f"{named} has {len(tracklets)} tracklet(s), training needs at least 2")
     began = time.perf_counter()
     tell = progress or (lambda what, done, total: None)
     height, width = plan.network.height, plan.network.width
@@ -157,7 +157,7 @@ def estimate(
         run={
             "method": method.name,
             "n_networks": k,
-            "set": str(plan.set_path),
+            "set": named,
             "cameras": [name for name in opened.cameras if name],
             "n_tracklets": len(tracklets),
             "n_crops": tracklets.n_crops,

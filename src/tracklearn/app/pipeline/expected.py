@@ -84,7 +84,7 @@ def expected(
     training = plan(Path(out) / "set")
     if asked.n_cameras is not None:
         training.check_cameras(asked.n_cameras)
-    found = (training.set_path / "manifest.json").is_file()
+    found = (Path(out) / "set" / "manifest.json").is_file()
     return Expected(
         sources=tuple(_opened(job, why) for job, why in zip(asked.jobs, refused, strict=True)),
         detector=asked.chosen,

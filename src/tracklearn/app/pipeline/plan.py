@@ -55,7 +55,7 @@ class TrainPlan:
     """Everything that decides what a training run computes.
 
     Args:
-        set_path: the tracklet set.
+        sets: the tracklet sets, which are learned from as one.
         method: its name.
         config: its settings.
         network: which network.
@@ -67,7 +67,7 @@ class TrainPlan:
         seed: of every random choice.
     """
 
-    set_path: Path
+    sets: tuple[Path, ...]
     method: str
     config: BaseModel
     network: NetworkConfig
@@ -77,6 +77,16 @@ class TrainPlan:
     device: str
     seed: int
     source: Path | None = None
+
+    def open(self) -> TrackletSet:
+        """The set that is learned from, or the sets as one.
+
+        Raises:
+            FileNotFoundError, ValueError: as `open_sets`.
+        """
+        from tracklearn.store.sets.joined import open_sets
+
+        return open_sets(self.sets)
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -97,15 +107,13 @@ class TrainPlan:
     @property
     def digest(self) -> str:
         """Same digest, same result (at the same number of threads and processes)."""
-        from tracklearn.store.sets.tracklets import open_set
-
         compute = self.compute.model_dump(mode="json", include={"precision", "compile"})
         network = self.network.model_dump(mode="json")
         if network["feature"] == "embedding":
             del network["feature"]  # younger than the digests of runs that are still to go on
         return settings_store.digest(
             {
-                "set": open_set(self.set_path).digest,
+                "set": self.open().digest,
                 "method": self.method,
                 "settings": self.config.model_dump(mode="json"),
                 "network": network,
@@ -208,7 +216,7 @@ class TrainPlan:
 
 
 def plan_training(
-    set_path: str | Path,
+    sets: str | Path | Sequence[str | Path],
     *,
     method: str = "tmc",
     config: BaseModel | None = None,
@@ -225,10 +233,10 @@ def plan_training(
 ) -> TrainPlan:
     """Settings, weights and device resolved, before anything is written.
 
-    `config` and `network`, where given, are taken as they are; otherwise preset, `extra` (laid over the
-    preset), file and overrides decide. `weights` may name one file or run for each network of the method,
-    separated by commas; network and crop size of a run are laid over the preset. `source` is a labelled set,
-    for methods that learn from one first.
+    `sets` is one tracklet set, or several that are learned from as one. `config` and `network`, where given,
+    are taken as they are; otherwise preset, `extra` (laid over the preset), file and overrides decide.
+    `weights` may name one file or run for each network of the method, separated by commas; network and crop
+    size of a run are laid over the preset. `source` is a labelled set, for methods that learn from one first.
     The backbone is the network setting's; when only the weights are named it is inferred from them, and with
     `weights="none"` the CPU preset takes the tiny network.
 
@@ -240,7 +248,8 @@ def plan_training(
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
         raise Refusal(f"method {method} does not learn from a labelled source set: leave out --source")
-    if source is not None and Path(source).resolve() == Path(set_path).resolve():
+    paths = tuple(map(Path, [sets] if isinstance(sets, str | Path) else sets))
+    if source is not None and Path(source).resolve() in [path.resolve() for path in paths]:
         raise Refusal("--source is the target itself, whose labels training must not see: give another")
     device = pick_device(device)
     preset, values = choose(preset, device)
@@ -269,7 +278,7 @@ def plan_training(
         # cost more than they save (docs/log.md, "OSNet").
         chosen = settings_store.resolve(models, preset=bare, file=config_file, overrides=overrides)["network"]
     plan = TrainPlan(
-        set_path=Path(set_path),
+        sets=paths,
         method=method,
         config=_seeded(config or resolved[method], seed),
         network=chosen.model_copy(update={"backbone": backbone}),  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def train(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Iterator[Round]:
-    """Train on a tracklet set without its labels and write the run to `out`, yielding each round as it ends.
+    """Train on a plan's sets without their labels and write the run to `out`, yielding each round as it ends.
 
     Where `torchrun` started several processes they share the work, and the first of them writes. `tell` hears
     what a person should know of the starting weights, and of the folder: that a damaged state was passed
@@ -58,12 +58,11 @@ def train(
         MemoryError: less memory is left than the networks alone take.
     """
     from tracklearn.learn.ranks import joined
-    from tracklearn.store.sets.tracklets import open_set
 
     plan.check_out(out)
     _require_memory(plan)
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
-        tracklet_set, writer = open_set(plan.set_path), None
+        tracklet_set, writer = plan.open(), None
         plan.check_cameras(len(np.unique(tracklet_set.tracklets.camid)))
         if ranks.rank == 0:
             manifest = _manifest(plan, tracklet_set, out)
@@ -213,7 +212,7 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
         "preset": plan.preset,
         "device": plan.device,
         "seed": plan.seed,
-        "set": {"path": relative(plan.set_path, out), "digest": tracklet_set.digest},
+        "set": _learned_from(plan, tracklet_set, out),
         "labels_used": [*labels_used(tracklet_set), *_source_labels(plan), *_starting_labels(plan)],
         "earlier_sets": _earlier_sets(plan, out),
         "source": None if plan.source is None else relative(plan.source, out),
@@ -225,11 +224,27 @@ def _manifest(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> di
     }
 
 
+def _learned_from(plan: TrainPlan, tracklet_set: TrackletSet, out: str | Path) -> dict[str, Any]:
+    """What the run says of its set: place and digest; of several those of each, and one digest of all."""
+    entries = [
+        {"path": relative(path, out), "digest": one.digest}
+        for path, one in zip(plan.sets, tracklet_set.members, strict=True)
+    ]
+    if len(entries) == 1:
+        return entries[0]
+    sets = [
+        entry | {"n_crops": one.n_crops} for entry, one in zip(entries, tracklet_set.members, strict=True)
+    ]
+    return {"digest": tracklet_set.digest, "sets": sets}
+
+
 def labels_used(tracklet_set: TrackletSet) -> list[str]:
     """What the tracklets of a set owe to ground truth, one line each, for the record of what learns from it.
 
     Noise is simulated with the truth; at r_FM 1 and r_SW 1 that is one tracklet per person and camera.
     """
+    if len(tracklet_set.members) > 1:
+        return list(dict.fromkeys(line for one in tracklet_set.members for line in labels_used(one)))
     noise = tracklet_set.manifest.get("settings", {}).get("noise")
     if noise is None:
         found = [s["note"] for s in tracklet_set.manifest["sources"] if s.get("labels_used")]
@@ -256,7 +271,7 @@ def _earlier_sets(plan: TrainPlan, out: str | Path) -> list[dict[str, str]]:
     """Sets that the starting weights have seen, where they are a run's: no test may hold their people."""
     found = {}
     for run in (start.run for start in plan.starts if start.run is not None):
-        for entry in [run.manifest["set"], *run.manifest.get("earlier_sets", [])]:
+        for entry in [*run.sets, *run.manifest.get("earlier_sets", [])]:
             found[entry["digest"]] = relative(run.path / entry["path"], out)
     return [{"path": path, "digest": digest} for digest, path in found.items()]
 

@@ -75,7 +75,8 @@ class ReportData:
             None for a set that knows no clock.
         film: (t,) number of the film that each track is from, −1 for tracklets that are not cut out of one
             with their places and frame numbers; None for none at all.
-        people: who is who: `rows` of the table of identities, and `notes` on it; None where there is none.
+        people: who is who: `rows` of the table of identities, `notes` on it, and whether it is `doubted`;
+            None where there is none.
         warnings: one line each.
         created: date, version, machine: shown in the foot.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from tracklearn.app import health
 from tracklearn.app.formats import wall
-from tracklearn.app.model.of_run import isolated
+from tracklearn.app.model.of_run import isolated, learned_from
+from tracklearn.app.refusals import printable
 from tracklearn.app.report import left_out
 from tracklearn.core.shown import called
 from tracklearn.store.runs import Run
@@ -49,7 +51,6 @@ def report(
     """
     from tracklearn.app.report.data import ReportData
     from tracklearn.app.report.page import build_report
-    from tracklearn.store.sets.tracklets import open_set
 
     opened = Run(run)
     path = Path(out) if out is not None else opened.path / "report.html"
@@ -59,16 +60,15 @@ def report(
         raise Refusal(
             f"{opened.path} has not come to its first round: go on with tracklearn train … --resume"
         )
-    tracklet_set = open_set(opened.path / opened.manifest["set"]["path"])
-    if opened.manifest["set"]["digest"] != tracklet_set.digest:
-        raise Refusal(f"{tracklet_set.path} is not the set that {opened.path} learned from: put that back")
+    tracklet_set = learned_from(opened)
     tracklets, parts = tracklet_set.tracklets, isolated(opened, tracklet_set)
     arrays, isolation = opened.isolation()
     owner = tracklets.tracklet[arrays["row"]]
     order = list(dict.fromkeys(owner.tolist()))
     labels = opened.labels
     manifest = opened.manifest
-    notes = [line[0].upper() + line[1:] for line in manifest.get("labels_used", [])]
+    notes = _numbering(tracklet_set)
+    notes += [line[0].upper() + line[1:] for line in manifest.get("labels_used", [])]
     if found := health.of_run(opened, tracklet_set):
         notes += [health.HEADLINE[0].upper() + health.HEADLINE[1:], *map(str, found)]
     if lost := opened.lost_times:
@@ -134,17 +134,37 @@ def calibration_of(arrays: Mapping[str, Array], isolation: Mapping[str, Any]) ->
 
 
 def people_of(run: Run, tracklet_set: TrackletSet) -> dict[str, Any] | None:
-    """`ReportData.people` from the identities that lie beside the run, where they are of this run and set."""
+    """`ReportData.people` from the identities beside the run, where they are of it and of its sets.
+
+    Of several sets tracks and crops are numbered through, as in the rest of the report.
+    """
     from tracklearn.store.identities.folder import Identities
 
     try:
         found = Identities(run.path.parent / "identities")
     except (Refusal, FileNotFoundError):
         return None
-    digests = [entry["digest"] for entry in found.manifest["sets"]]
-    if found.manifest["run"] != run.manifest["digest"] or digests != [tracklet_set.digest]:
+    members = tracklet_set.members
+    digests = {entry["digest"] for entry in found.manifest["sets"]}
+    if found.manifest["run"] != run.manifest["digest"] or digests != {one.digest for one in members}:
         return None
-    return {"rows": found.rows, "notes": found.manifest["notes"]}
+    first = zip(tracklet_set.first_track.tolist(), tracklet_set.first_crop.tolist(), strict=True)
+    before = {one.digest: at for one, at in zip(members, first, strict=False)}
+    rows = []
+    for row in found.rows:
+        track, crop = before[row["set_digest"]]
+        rows.append({**row, "track": row["track"] + track, "crop": row["crop"] + crop})
+    doubted = found.manifest.get("doubted", False)  # tables of before did not tell
+    return {"rows": rows, "notes": found.manifest["notes"], "doubted": doubted}
+
+
+def _numbering(tracklet_set: TrackletSet) -> list[str]:
+    """Which tracks are of which set, where there are several."""
+    members = tracklet_set.members
+    if len(members) == 1:
+        return []
+    spans = zip(members, pairwise(tracklet_set.first_track.tolist()), strict=True)
+    return [f"Tracks {a} to {b - 1} are those of {printable(one.path.name)}" for one, (a, b) in spans]
 
 
 def _films(tracklet_set: TrackletSet) -> Array | None:

@@ -36,6 +36,7 @@ def section(data: ReportData, shots: Shots) -> dict[str, Any] | None:
         "n": len(people),
         "n_parts": len(rows),
         "notes": data.people["notes"],
+        "doubted": data.people.get("doubted", False),
         "timeline": _timeline({n: people[n] for n in sorted(order[:_LINES])}, data.cameras),
         "caption": "A line a person, a bar a part, by the time in the film"
         + (f"; the {_LINES} longest in view of {len(people)}." if len(people) > _LINES else "."),

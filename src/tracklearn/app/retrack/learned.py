@@ -85,18 +85,21 @@ def _of_run(model: Model, path: Path, device: str | None, progress: Progress | N
     origin = str(file)
     if not isinstance(said, dict) or "tracking" not in said:
         run = Run(path)
-        place = (run.path / run.manifest["set"]["path"]).resolve()
-        if not place.is_dir():
+        places = [(run.path / learned["path"]).resolve() for learned in run.sets]
+        gone = next((place for place in places if not place.is_dir()), None)
+        if gone is not None:
             raise FileNotFoundError(
-                f"the set that {path} learned from is not at {place}, and nothing else says where one person "
+                f"the set that {path} learned from is not at {gone}, and nothing else says where one person "
                 f"ends for it: tracklearn calibrate {path} SET, with a set of this camera, or give --distance"
             )
-        gathered = footage.gather(path, [place])
+        gathered = footage.gather(path, places)
         features = footage.frame_features(gathered, device=pick_device(device), progress=progress)
-        found = calibrated.learn(gathered, features).to_dict() | {"sets": [gathered.sets[0].digest]}
+        found = calibrated.learn(gathered, features).to_dict() | {
+            "sets": [one.digest for one in gathered.sets]
+        }
         if said is None:  # one of an older version may tell of other sets: it stays
             write_json(file, found)
-        said, origin = found, f"pairs of {place.name}"
+        said, origin = found, f"pairs of {', '.join(place.name for place in places)}"
     if said["tracking"] is None:
         raise Refusal(
             f"nothing was learned of where one person ends for {path}: too few pairs in its footage are "

@@ -116,9 +116,10 @@ class House:
         with self._lock:
             if self._own is None or self._own[0] != digest:
                 run = self.served.run()
-                if run.manifest["set"]["digest"][:8] != digest:
+                learned = next((each for each in run.sets if each["digest"][:8] == digest), None)
+                if learned is None:
                     raise NotThere(f"there is no set {digest[:8]} here")
-                self._own = digest, open_set(run.path / run.manifest["set"]["path"])
+                self._own = digest, open_set(run.path / learned["path"])
             return self._own[1]
 
     def preview(self, person: int) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn.app.formats import clock, wall
+from tracklearn.app.model.of_run import learned_from
 from tracklearn.app.report import charts
 from tracklearn.app.report.selection import frames
 from tracklearn.app.web.opened import NotThere, Served
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store.identities.journal import Place, add_cut, journal_path, read_cuts
-from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import Array, Refusal, Tracklets
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class Cut:
     n_parts: Array
     n_dropped: Array
 
+    def member(self, track: int) -> tuple[TrackletSet, int]:
+        """The set of a track, of several as one, and the track's number in it."""
+        first = self.tracklet_set.first_track
+        number = int(np.searchsorted(first, track, side="right")) - 1
+        return self.tracklet_set.members[number], track - int(first[number])
+
 
 class Tracks:
     """The tracks of one server's run.
@@ -70,9 +76,7 @@ class Tracks:
         run = self.served.run()
         if "isolation" not in run.manifest:
             raise Refusal(f"{run.path} has not come to its first round: its tracks are not cut yet")
-        tracklet_set = open_set(run.path / run.manifest["set"]["path"])
-        if tracklet_set.digest != run.manifest["set"]["digest"]:
-            raise Refusal(f"{tracklet_set.path} is not the set that {run.path} learned from: put that back")
+        tracklet_set = learned_from(run)
         with self._lock:
             known = self._known
             same = known is not None and known.tracklet_set.digest == tracklet_set.digest
@@ -98,10 +102,11 @@ class Tracks:
             if camera not in names:
                 raise Refusal(f"no camera is named {camera[:60]!r}")
             order = order[tracklets.camid[order] == names.index(camera)]
-        cuts = Counter(place.track for place in self._cuts(found))
+        cuts = Counter((place.set, place.track) for place in read_cuts(journal_path(found.run.path)))
         rows = []
         for track in order[(page - 1) * size : page * size].tolist():
             first, end = tracklets.start[track : track + 2].tolist()
+            one, own = found.member(track)
             rows.append(
                 {
                     "track": track,
@@ -110,7 +115,7 @@ class Tracks:
                     "n_crops": end - first,
                     "n_parts": int(found.n_parts[track]),
                     "n_dropped": int(found.n_dropped[track]),
-                    "n_cuts": cuts[track],
+                    "n_cuts": cuts[one.digest, own],
                     "picture": self._picture(found, (first + end) // 2),
                 }
             )
@@ -137,8 +142,7 @@ class Tracks:
             chosen = np.arange(first, min(first + SHOWN, len(rows)))
         frame, time = tracklets.frame[rows], tracklets.time[rows]
         numbers = {value: i for i, value in enumerate(sorted(set(part[part >= 0].tolist())), start=1)}
-        cuts = [place for place in self._cuts(found) if place.track == number]
-        at = {place.frame for place in cuts}
+        at = self._cuts(found, number)
         pictures = [
             {
                 "index": int(i),
@@ -156,7 +160,7 @@ class Tracks:
         began = found.tracklet_set.moment(number, float(time[0]))
         return {
             "track": number,
-            "set": found.tracklet_set.digest[:8],
+            "set": found.member(number)[0].digest[:8],
             "camera": names[int(tracklets.camid[number])],
             "span": _span(time[0], time[-1]),
             "wall": wall(began),
@@ -204,23 +208,28 @@ class Tracks:
                 raise Refusal(
                     f"frame {frame} is the first of track {number}: there is nothing before it to cut"
                 )
-            digest = found.tracklet_set.digest
-            after = Place(digest, number, frame)
-            known = {place.frame for place in self._cuts(found) if place.track == number}
+            one, track = found.member(number)
+            after = Place(one.digest, track, frame)
+            known = self._cuts(found, number)
             if not cut and frame not in known:
                 raise NotThere(f"track {number} is not cut by hand before frame {frame}")
             if cut and frame in known:
                 raise Refusal(f"track {number} is cut before frame {frame} already")
-            add_cut(journal_path(found.run.path), Place(digest, number, int(own[at - 1])), after, cut=cut)
+            add_cut(journal_path(found.run.path), Place(one.digest, track, int(own[at - 1])), after, cut=cut)
         what = "is cut" if cut else "is no longer cut"
         return {"did": f"track {number} {what} before frame {frame}", "track": number, "frame": frame}
 
-    def _cuts(self, found: Cut) -> list[Place]:
+    def _cuts(self, found: Cut, number: int) -> set[int]:
+        """The frames before which a track is cut by hand."""
+        one, track = found.member(number)
         cuts = read_cuts(journal_path(found.run.path))
-        return [place for place in cuts if place.set == found.tracklet_set.digest]
+        return {place.frame for place in cuts if (place.set, place.track) == (one.digest, track)}
 
     def _picture(self, found: Cut, row: int) -> str:
-        return f"/crop/{found.tracklet_set.digest[:8]}/{int(found.tracklets.crop[row])}"
+        crop = int(found.tracklets.crop[row])
+        number = int(np.searchsorted(found.tracklet_set.first_crop, crop, side="right")) - 1
+        one = found.tracklet_set.members[number]
+        return f"/crop/{one.digest[:8]}/{crop - int(found.tracklet_set.first_crop[number])}"
 
 
 def _cut(run: Run, tracklet_set: TrackletSet) -> Cut:

@@ -9,25 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from tracklearn.store.config import digest as digest_of
 from tracklearn.store.files import pack_arrays, read_arrays, read_lines, write_atomic
 from tracklearn.store.forget.of_set import Shortened
 from tracklearn.store.intents import Intents
 from tracklearn.store.runs import Run
 from tracklearn.store.sealed import MANIFEST, write_sealed
+from tracklearn.store.sets.joined import JoinedSets
+from tracklearn.store.sets.tracklets import TrackletSet, open_set
 from tracklearn.types import Array, Refusal, Tracklets
 
 FORGOTTEN = "forgotten.jsonl"  # of a run: what was forgotten, without what it was about
 
 
-def without(run: Run, changed: Shortened, intents: Intents, room: Path) -> None:
-    """Prepare the record of a run that learned from a set which loses some crops.
+def without(run: Run, sets: Mapping[str, Shortened], intents: Intents, room: Path) -> None:
+    """Prepare the record of a run that learned from sets of which some lose some crops.
 
     Features and parts of these crops go; labels of parts that vanish go; what a method kept of its own for
     parts (UGA's graph) goes whole, since its rows are the parts of before. The weights stay.
 
     Args:
         run: finished.
-        changed: its set.
+        sets: those that lose some, by digest.
         intents: where its files are to be put into place.
         room: a folder of the intents.
 
@@ -36,6 +39,7 @@ def without(run: Run, changed: Shortened, intents: Intents, room: Path) -> None:
     """
     if not run.finished:
         raise Refusal(f"{run.path} is not finished: go on with tracklearn train … --resume, or remove it")
+    changed, learned = _learned(run, sets)
     tracklets, files = changed.old.tracklets, dict(run.manifest.get("files", {}))
     stays: dict[int, Array] = {}  # by the first round of an isolation: the parts that stay
     for file in _isolations(run):
@@ -63,12 +67,43 @@ def without(run: Run, changed: Shortened, intents: Intents, room: Path) -> None:
         intents.remove(file)
     manifest = {
         **run.manifest,
-        "set": {**run.manifest["set"], "digest": changed.digest},
+        "set": learned,
         "files": dict(sorted(files.items())),
         "forgotten": run.manifest.get("forgotten", 0) + 1,
     }
     write_sealed(room / MANIFEST, manifest)
     intents.move(room / MANIFEST, run.path / MANIFEST)
+
+
+def _learned(run: Run, sets: Mapping[str, Shortened]) -> tuple[Shortened, dict[str, Any]]:
+    """What the run's set, or its sets as one, is without the crops; what the manifest then says of it."""
+    entry = run.manifest["set"]
+    if "sets" not in entry:
+        changed = sets[entry["digest"]]
+        return changed, {**entry, "digest": changed.digest}
+    members = [
+        sets.get(one["digest"]) or _whole(open_set(run.path / one["path"]), one["digest"]) for one in run.sets
+    ]
+    now = [
+        {**one, "digest": member.digest, "n_crops": int(member.keep.sum())}
+        for one, member in zip(run.sets, members, strict=True)
+    ]
+    keep = np.concatenate([member.keep for member in members])
+    changed = Shortened(
+        JoinedSets([member.old for member in members]), keep, digest_of([n["digest"] for n in now])
+    )
+    return changed, {**entry, "digest": changed.digest, "sets": now}
+
+
+def _whole(opened: TrackletSet, digest: str) -> Shortened:
+    """A set that loses nothing.
+
+    Raises:
+        ValueError: it is another one than the run learned from.
+    """
+    if opened.digest != digest:
+        raise Refusal(f"{opened.path} has changed since a run learned from it: put the old set back first")
+    return Shortened(opened, np.ones(opened.n_crops, bool), digest)
 
 
 def surviving(tracklets: Tracklets, part: Array, keep: Array) -> Array:

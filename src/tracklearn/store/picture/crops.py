@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from tracklearn.store import memory
-from tracklearn.store.picture.pictures import BrokenPicture, decode
+from tracklearn.store.picture.pictures import BrokenPicture
 from tracklearn.store.picture.samples import GREY
 from tracklearn.types import Array, Refusal
 
@@ -74,11 +74,10 @@ class StoredCrops:
 
     Args:
         n: number of crops.
-        jpeg: row -> its encoded bytes, uint8, or `BrokenPicture`; must be callable from several threads.
+        picture: row -> its picture, RGB uint8 (h, w, 3), or `BrokenPicture`; called from several threads.
         height, width: size of what `read` returns, pixels.
         cache_bytes: most that is kept, whatever the memory; 0 switches it off, None lets the memory decide.
         workers: decoding threads, default one per core and at most 4.
-        picture: encoded bytes -> the picture; by default `pictures.decode`.
 
     A picture that cannot be decoded comes back grey and is counted in `broken`.
     """
@@ -86,17 +85,16 @@ class StoredCrops:
     def __init__(
         self,
         n: int,
-        jpeg: Callable[[int], Array],
+        picture: Callable[[int], Array],
         *,
         height: int,
         width: int,
         cache_bytes: int | None = None,
         workers: int | None = None,
-        picture: Callable[[Array], Array] = decode,
     ) -> None:
         if height < 1 or width < 1:
             raise Refusal(f"crops of {height}x{width} pixels asked for: both must be at least 1")
-        self._n, self._jpeg, self._picture = n, jpeg, picture
+        self._n, self._picture = n, picture
         self.height, self.width = height, width
         self._workers = workers or min(4, os.cpu_count() or 1)
         self._size = height * width * 3
@@ -163,7 +161,7 @@ class StoredCrops:
         for i in at:
             row = int(index[i])
             try:
-                image = self._picture(self._jpeg(row))
+                image = self._picture(row)
             except BrokenPicture:
                 self._broken.add(row)
                 out[i] = GREY

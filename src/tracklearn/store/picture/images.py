@@ -104,16 +104,18 @@ class ImageFiles:
         Raises:
             FileNotFoundError: the folder is not there.
         """
-        self.require()
         return StoredCrops(
-            len(self),
-            self.read,
-            height=height,
-            width=width,
-            cache_bytes=cache_bytes,
-            workers=workers,
-            picture=self._series.decode,
+            len(self), self.reader(), height=height, width=width, cache_bytes=cache_bytes, workers=workers
         )
+
+    def reader(self) -> Callable[[int], Array]:
+        """Row -> its picture at its own size, for reading many; `BrokenPicture` for one that cannot be had.
+
+        Raises:
+            FileNotFoundError: the folder is not there.
+        """
+        self.require()
+        return lambda row: self._series.decode(self.read(row))
 
     def _gone(self, row: int) -> FileNotFoundError:
         if not self.root.is_dir():

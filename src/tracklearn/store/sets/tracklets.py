@@ -17,7 +17,8 @@ interruption. The last step renames the joined folder to `SET`, so a set exists 
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ class TrackletSet:
         return self.path / self.manifest.get("images", {}).get("root", "")
 
     @property
+    def members(self) -> tuple[TrackletSet, ...]:
+        """The sets that this one is made of: itself."""
+        return (self,)
+
+    @cached_property
+    def first_track(self) -> Array:
+        """(s + 1,) int64: number of the first track of each member, and how many there are."""
+        return np.cumsum([0, *(int(one.manifest["n_tracklets"]) for one in self.members)])
+
+    @cached_property
+    def first_crop(self) -> Array:
+        """(s + 1,) int64: number of the first crop row of each member, and how many there are."""
+        return np.cumsum([0, *(one.n_crops for one in self.members)])
+
+    @property
     def digest(self) -> str:
         """sha256 over the content (not over paths, times or settings): the key of every cache."""
         return str(self.manifest["digest"])
@@ -120,6 +136,19 @@ class TrackletSet:
     def file(self) -> Array:
         """(t,) int32: entry of `manifest["sources"]` that each tracklet comes from."""
         return self._tracklet_column("file")
+
+    @cached_property
+    def began(self) -> Array:
+        """(t,) float64: when the film of each tracklet began, in seconds since 1970; nan where unknown.
+
+        A beginning without a time zone is taken as if in UTC.
+        """
+        known = [moment(self.manifest, file, 0.0) for file in range(len(self.manifest["sources"]))]
+        seconds = [
+            np.nan if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+            for at in known
+        ]
+        return np.array(seconds, np.float64)[self.file]
 
     def moment(self, tracklet: int, seconds: float) -> datetime | None:
         """When that was by the clock on the wall, so many seconds into the tracklet's film; None: unknown."""
@@ -162,6 +191,18 @@ class TrackletSet:
         self._compared.add(name)
         return file
 
+    def reader(self) -> Callable[[int], Array]:
+        """Row -> its picture at its own size, RGB uint8, for reading many; `BrokenPicture` for a broken one.
+
+        Of images in files of their own a few may be missing, which count as broken; see `ImageFiles`.
+
+        Raises:
+            FileNotFoundError: the folder of a referenced set's images is not there.
+        """
+        if self._in_files:
+            return self._files.reader()
+        return lambda row: decode(self._blob(row))
+
     def crops(
         self, height: int, width: int, *, cache_bytes: int | None = None, workers: int | None = None
     ) -> StoredCrops:
@@ -170,10 +211,8 @@ class TrackletSet:
         Raises:
             FileNotFoundError: the folder of a referenced set's images is not there.
         """
-        if self._in_files:
-            return self._files.crops(height, width, cache_bytes=cache_bytes, workers=workers)
         return StoredCrops(
-            self.n_crops, self._blob, height=height, width=width, cache_bytes=cache_bytes, workers=workers
+            self.n_crops, self.reader(), height=height, width=width, cache_bytes=cache_bytes, workers=workers
         )
 
     def _blob(self, row: int) -> Array:
