@@ -694,3 +694,18 @@ def test_the_report_puts_the_least_certain_side_by_side():
         (2, 2, "from 0.80"),
     ]
     assert people.section(SimpleNamespace(people=None), None) is None
+
+
+def test_a_limit_for_many_people_is_counted_among_pairs_by_chance_alone():
+    """Two thousand pairs of two people, of whom forty look nearly the same."""
+    from tracklearn.app.identities.calibrated import threshold
+    from tracklearn.core.calibration import Calibration
+
+    rng = np.random.default_rng(0)
+    different = np.sort(np.r_[np.linspace(0.5, 0.6, 40), rng.normal(1.4, 0.05, 1960)])
+    found = Calibration("mean", np.linspace(0.1, 1.2, 50), different, 1.2, 0.05)
+    assert threshold(found, people=1) == threshold(found, people=1, by_chance=True) == 1.2
+    assert threshold(found, people=100, by_chance=True) == different[19]
+    assert threshold(found, people=100) == min(1.2, found.rare(0.01)) > 1.1
+    # Five of two thousand are too few to count.
+    assert threshold(found, people=400, by_chance=True) == threshold(found, people=400)

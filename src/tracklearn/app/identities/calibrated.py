@@ -33,6 +33,7 @@ HARDLY = "people are hardly told apart here: look at the pictures before you rel
 DOUBTED, HOPELESS = 0.25, 0.5
 SEEN = 3  # pairs of two people that look like one, below which nothing is concluded from them
 ALIKE = 1.0  # other people who may be expected to look like a part at the limit, unless a rate is asked for
+COUNTED = 10  # pairs of two people from which their distance is taken as it is
 _SHARES = (0.05, 0.02, 0.01, 0.005, 0.001)
 _CHANCES = (0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
 
@@ -106,7 +107,9 @@ class Calibrated:
             if false_merges is not None:
                 raise Refusal(f"a rate of false merges cannot be told: {self.too_few}; give --distance")
             return None
-        return Limits.of(threshold(self.linking, false_merges, people), self.shift)
+        return Limits.of(
+            threshold(self.linking, false_merges, people, by_chance=self.origin == "chance"), self.shift
+        )
 
     @property
     def bounds(self) -> Bounds | None:
@@ -185,7 +188,9 @@ class Calibrated:
         return "\n".join(lines)
 
 
-def threshold(found: Calibration, false_merges: float | None = None, people: int = 1) -> float:
+def threshold(
+    found: Calibration, false_merges: float | None = None, people: int = 1, *, by_chance: bool = False
+) -> float:
     """The distance below which two are joined.
 
     Args:
@@ -194,10 +199,15 @@ def threshold(found: Calibration, false_merges: float | None = None, people: int
             distance with as many errors of either kind, or, where there are many people, the smaller one at
             which no more than one other person is expected to look so much like somebody.
         people: how many there are, about.
+        by_chance: pairs of two people are tracks taken by chance. Then that smaller distance is counted among
+            them where they are enough. People seen at the same moment are not asked so closely: where a
+            detector gives one person two boxes, the nearest of them are those (docs/log.md, "real people").
     """
     if false_merges is not None:
         return found.limit(false_merges)
-    return min(found.threshold, found.rare(min(0.5, ALIKE / max(people, 1))))
+    share = min(0.5, ALIKE / max(people, 1))
+    counted = by_chance and share * len(found.different) >= COUNTED
+    return min(found.threshold, found.limit(share) if counted else found.rare(share))
 
 
 def learn(footage: Footage, features: Array) -> Calibrated:
