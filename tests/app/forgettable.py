@@ -16,8 +16,8 @@ from tracklearn.learn import backbone
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.runs import RunWriter
 from tracklearn.store.sealed import write_sealed
+from tracklearn.store.sets.joined import open_sets
 from tracklearn.store.sets.setwriter import SetWriter
-from tracklearn.store.sets.tracklets import open_set
 
 CROPS = 6  # of each track
 REPORT = b"<img src='data:image/jpeg;base64,AAAA'>"
@@ -67,9 +67,14 @@ def order(path: Path) -> dict[int, int]:
     return {track: number for number, track in enumerate(by_camera)}
 
 
-def write_run(path: Path, set_path: Path, *, finished: bool = True) -> Path:
-    """A run of a random network that isolated the set as PARTS says; labels, features of the mixed track."""
-    opened = open_set(set_path)
+def write_run(path: Path, *sets: Path, finished: bool = True) -> Path:
+    """A run of a random network that isolated the first set as PARTS says, and left the others whole;
+    labels, features of the mixed track."""
+    opened = open_sets(sets)
+    learned = [
+        {"path": os.path.relpath(place, path), "digest": one.digest, "n_crops": one.n_crops}
+        for place, one in zip(sets, opened.members, strict=True)
+    ]
     config = backbone.Config(backbone="tiny", height=64, width=32)
     network = backbone.build(config, seed=1)
     writer = RunWriter(
@@ -85,10 +90,10 @@ def write_run(path: Path, set_path: Path, *, finished: bool = True) -> Path:
             "settings": {},
             "weights": {"name": "none", "sha256": ""},
             "versions": {},
-            "set": {"path": os.path.relpath(set_path, path), "digest": opened.digest},
+            "set": learned[0] if len(learned) == 1 else {"digest": opened.digest, "sets": learned},
         },
     )
-    tracklets, number = opened.tracklets, order(set_path)
+    tracklets, number = opened.tracklets, order(sets[0])
     part = np.zeros(tracklets.n_crops, np.int32)
     rows = np.zeros(0, np.int64)
     for track, parts in PARTS.items():

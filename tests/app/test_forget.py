@@ -10,6 +10,7 @@ import pytest
 from tests.app.forgettable import CROPS, build, order, person_of, tree, write_run, write_set
 from tests.postgres_server import server, why_not
 from tracklearn.app import check, forget, people
+from tracklearn.app.model.of_run import isolated, learned_from
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.searcher import Searcher
 from tracklearn.core.scan import quantise
@@ -282,3 +283,28 @@ def test_a_person_goes_from_a_database_too(tmp_path):
         assert after.gallery.people.names() == {}
         assert after.gallery.sets[0].digest == open_set(out / "set").digest
         after.gallery.close()
+
+
+def test_a_run_of_several_sets_loses_what_one_of_them_loses(tmp_path):
+    old = write_set(tmp_path / "old")
+    new = write_set(tmp_path / "new", start="2026-05-02T08:00:00+02:00", seed=500)
+    run = write_run(tmp_path / "run", old, new)
+    before, whole = Run(run), learned_from(Run(run))
+    part, names = before.isolation()[0]["part"], whole.cameras
+    t = whole.tracklets
+    hall = names.index("hall")
+    keep = (t.camid[t.tracklet] != hall) | (np.arange(whole.n_crops) >= open_set(old).n_crops)
+    gone = forget.forget(run, camera="hall", before=date(2026, 5, 2))
+    assert gone.record["counts"]["crops"] == int((~keep).sum()) == 3 * CROPS
+    after = Run(run)
+    assert [entry["digest"] for entry in after.sets] == [open_set(old).digest, open_set(new).digest]
+    assert after.sets[1] == before.sets[1]
+    now = learned_from(after)
+    assert now.digest == after.manifest["set"]["digest"] != before.manifest["set"]["digest"]
+    assert after.isolation()[0]["part"].tolist() == part[keep].tolist()
+    parts = isolated(after, now)
+    assert [len(labels) for labels in after.labels] == [len(parts)] * 2
+    # The parts of each set by itself are those of both, one after the other.
+    alone = [isolated(after, open_set(path)) for path in (old, new)]
+    assert sum(map(len, alone)) == len(parts)
+    assert np.concatenate([each.length for each in alone]).tolist() == parts.length.tolist()
