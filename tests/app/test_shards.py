@@ -9,7 +9,7 @@ import pytest
 from tests.optional import has
 from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import load_network, tracklet_features
-from tracklearn.store.gallery.folder import open_gallery
+from tracklearn.store.gallery.open import open_gallery
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.store.workers.engine import InOrder

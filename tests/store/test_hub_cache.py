@@ -128,6 +128,7 @@ def test_a_library_is_installed_or_not_without_being_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert not runtimes.installed("openvino")
     monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)  # another test may have loaded it
     monkeypatch.setattr(sys, "path", [])
     sys.path_importer_cache.clear()
     assert not runtimes.installed("ray")
