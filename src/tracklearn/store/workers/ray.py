@@ -77,9 +77,9 @@ class OnRay:
                     for reference in over:
                         number = running.pop(reference)
                         try:
-                            kind, said = ray.get(reference)
+                            kind, said, how_far = ray.get(reference)
                         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-                            kind, said = "lost", _first_sentence(error)
+                            kind, said, how_far = "lost", _first_sentence(error), None
                         except (errors.NodeDiedError, errors.LocalRayletDiedError) as error:
                             moves[number] += 1
                             if moves[number] > MOVES:
@@ -88,6 +88,8 @@ class OnRay:
                             continue
                         if kind == "error":
                             raise said
+                        if how_far is not None:  # what was told last may come later than the result
+                            overall.at(number, *how_far)
                         if kind == "value":
                             overall.over(number)
                             yield Outcome(number, said)
@@ -149,11 +151,19 @@ def _alone() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _work(task: Task, number: int, heard: Any, folder: str) -> tuple[str, Any]:
-    """In a worker of Ray: run a task in the folder of the process that asks."""
+def _work(task: Task, number: int, heard: Any, folder: str) -> tuple[str, Any, tuple[int, int | None] | None]:
+    """In a worker of Ray: run a task in the folder of the process that asks; how it ended, and how far."""
+    last: tuple[int, int | None] | None = None
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal last
+        last = done, total
+        heard.tell.remote(number, done, total)
+
     if Path(folder).is_dir():  # else only names of files from the root can be found
         os.chdir(folder)
-    return attempt(lambda: task, Paced(lambda done, total: heard.tell.remote(number, done, total)))
+    kind, said = attempt(lambda: task, Paced(tell))
+    return kind, said, last
 
 
 class _Heard:
