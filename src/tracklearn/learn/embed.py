@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from tracklearn.learn import allocator, sample
+from tracklearn.learn import allocator, folded, sample
 from tracklearn.learn.network import Network
 from tracklearn.types import Array, Crops, Refusal
 
@@ -29,7 +29,8 @@ def extract(
 ) -> NDArray[np.float32]:
     """Feature of every crop, in evaluation mode, without flips.
 
-    The next batches are read by a second thread while this one is computed. Memory: a few batches of crops
+    The next batches are read by a second thread while this one is computed. On a CPU the network's folded form
+    computes it (`folded`), in float32. Memory: a few batches of crops
     beside the result, and up to 1 GiB that the process keeps (`allocator.keep_freed`).
 
     Args:
@@ -62,11 +63,12 @@ def extract(
     done = 0
     try:
         with torch.inference_mode():
+            body = folded.Folded(network) if folded.possible(device, dtype) else network
             read = sample.ahead(crops, parts, pin=device.type == "cuda")
             for part, images in zip(parts, read, strict=True):
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     pixels = network.normalise(images.to(device, non_blocking=True))
-                    feature = network(pixels)
+                    feature = body(pixels)
                     feature = network.neck(feature) if post_bn else feature
                 feature = feature.float()
                 made = (functional.normalize(feature) if unit else feature).cpu().numpy()
