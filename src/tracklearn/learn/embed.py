@@ -29,9 +29,9 @@ def extract(
 ) -> NDArray[np.float32]:
     """Feature of every crop, in evaluation mode, without flips.
 
-    The next batches are read by a second thread while this one is computed. On a CPU the network's folded form
-    computes it (`folded`), in float32. Memory: a few batches of crops
-    beside the result, and up to 1 GiB that the process keeps (`allocator.keep_freed`).
+    The next batches are read by a second thread while this one is computed. On a CPU the network's folded
+    form computes it (`folded`), in float32. Memory: a few batches of crops beside the result, and up to 1 GiB
+    that the process keeps (`allocator.keep_freed`).
 
     Args:
         network: moved to `device`; left in the mode it was in.

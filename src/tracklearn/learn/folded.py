@@ -23,6 +23,7 @@ from tracklearn.learn.network import Network, Pool
 from tracklearn.learn.norm import IBN
 
 PICTURES = 32  # at a time
+_NOTHING: tuple[str, list[float]] = ("none", [])  # done behind a convolution
 
 
 class Folded:
@@ -91,7 +92,9 @@ def _fold(network: Network) -> nn.Module:
     order = {node: i for i, node in enumerate(graph.nodes)}
     for i, node in enumerate(list(graph.nodes)):
         conv = _part(parts, node)
-        if not isinstance(conv, nn.Conv2d) or (isinstance(conv, Conv) and conv.same and conv.stride == (2, 2)):
+        if not isinstance(conv, nn.Conv2d) or (
+            isinstance(conv, Conv) and conv.same and conv.stride == (2, 2)
+        ):
             continue  # an asymmetric padding is not in oneDNN's call
         end = node
         after = _only_user(end)
@@ -106,7 +109,7 @@ def _fold(network: Network) -> nn.Module:
             if len(rest) == 1 and order[rest[0]] < order[end]:
                 other, end = rest[0], after
                 after = _only_user(end)
-        unary, scalars = "none", []
+            unary, scalars = _NOTHING
         relu = _nonlinearity(parts, after)
         if after is not None and relu is not None:
             (unary, scalars), end = relu, after

@@ -5,6 +5,7 @@ data = ["mars"]                                   # names of `tracklearn dataset
 # data = [{ name = "market1501", persons = 300, test_persons = 150, seed = 0 }]   # some of the persons
 noise = ["clean", "MARS_2.5_1.5", { fragmentation = 2.0, switch = 1.3 }]
 seeds = [0, 1, 2]
+method = "tmc"                                    # or "none": weights as they come, nothing is learned
 preset = "paper"
 metrics = ["mAP", "rank1"]                        # columns of the table: `table.METRICS`
 [settings.tmc]                                    # sections as in a settings file, for all cells
@@ -39,6 +40,7 @@ from tracklearn.types import Refusal
 
 CLEAN = "clean"
 WORLD = "world"
+AS_THEY_ARE = "none"  # the method that learns nothing: weights are judged as they come
 
 Settings = dict[str, dict[str, Any]]
 Share = Annotated[float | None, Field(ge=0, le=1)]
@@ -233,7 +235,7 @@ class Grid(_Table):
             if other.data is not None:
                 _known(other.data, labels["data"], "beside: data")
         for cell in self.cells():
-            if cell.method in names():
+            if cell.method in (*names(), AS_THEY_ARE):
                 cell.check_settings()
         return self
 
@@ -331,8 +333,11 @@ class Cell:
     @property
     def lacks(self) -> str:
         """Why this program cannot run it, "" where it can."""
+        if self.method == AS_THEY_ARE:
+            trained = benchmarks.find(self.data.name).name == WORLD or self.level is not None
+            return f"method {AS_THEY_ARE!r} learns nothing: give it a benchmark, clean" if trained else ""
         if self.method not in names():
-            known = ", ".join(names())
+            known = ", ".join([*names(), AS_THEY_ARE])
             return f"method {self.method!r} is not there yet: this program has {known}"
         if self.data.source is not None and not takes_source(self.method):
             return f"method {self.method!r} does not learn from a labelled source set ({self.data.source})"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracklearn import __version__
 from tracklearn.app.experiments import files, table
-from tracklearn.app.experiments.grid import WORLD, Cell, Grid
+from tracklearn.app.experiments.grid import AS_THEY_ARE, WORLD, Cell, Grid
 from tracklearn.app.experiments.metrics import METRICS
 from tracklearn.app.experiments.sources import Benchmark, Source, World, purity, source_world
 from tracklearn.app.formats import slug
@@ -210,6 +210,8 @@ def run_cell(
     from tracklearn.app.noise.simulate import simulate
     from tracklearn.store.sets.tracklets import open_set
 
+    if isinstance(source, Benchmark) and cell.method == AS_THEY_ARE:
+        return _judge_weights(cell, folder, source, weights, device=device, progress=progress)
     source.prepare(progress)
     stages, set_path, run_path = Stages(folder), source.train, folder / "run"
     if (level := cell.level) is not None:
@@ -252,6 +254,34 @@ def run_cell(
         "seconds": seconds,
         "threads": opened.manifest.get("threads"),
     }
+
+
+def _judge_weights(
+    cell: Cell,
+    folder: Path,
+    source: Benchmark,
+    weights: Path | None,
+    *,
+    device: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Judging alone, of weights as they come."""
+    from tracklearn.app.model.open import open_weights
+
+    network = cell.settings.get("network", {})
+    model = open_weights(
+        str(weights or cell.weights),
+        device=device,
+        settings=[f"network.{name}={value}" for name, value in network.items()],
+        progress=progress,
+    )
+    stages, product = Stages(folder), folder / "scores.json"
+    asked = settings_store.digest([model.record, source.judging, cell.rerank, __version__])
+    with stages.stage("judge", asked, product) as needed:
+        if needed:
+            found = source.judge_model(model, folder / "evaluation", rerank=cell.rerank, progress=progress)
+            write_json(product, found)
+    return {"scores": read_json(product), "seconds": stages.seconds, "threads": None}
 
 
 def _keep_peak(file: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tracklearn.store import benchmarks
 from tracklearn.store import config as settings_store
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress, Refusal
+
+if TYPE_CHECKING:
+    from tracklearn.app.model.open import Model
 
 Scores = dict[str, Any]
 
@@ -150,28 +153,35 @@ class Benchmark:
                 read.write_train(self.train, singles=self.singles, progress=progress)
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
-        from tracklearn.app.judge import benchmark
         from tracklearn.app.model import open as model
 
         def judged(which: str, out: str) -> Scores:
-            return benchmark.evaluate(
-                model.open_model(run.path, which=which, device=device),
-                self.name,
-                self.root,
-                out=run.path.parent / out,
-                protocol=self.protocol,
-                split=self.split,
-                subset=self.subset,
-                rerank=rerank,
-                resume=True,
-                progress=progress,
-                tell=lambda line: None,
-            )
+            opened = model.open_model(run.path, which=which, device=device)
+            return self.judge_model(opened, run.path.parent / out, rerank=rerank, progress=progress)
 
-        found = judged("weights", "evaluation")
-        scores = {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
+        scores = judged("weights", "evaluation")
         if self.untrained:
             scores["untrained"] = judged("start", "evaluation-start")["mAP"]
+        return scores
+
+    def judge_model(self, model: Model, out: Path, *, rerank: bool, progress: Progress | None) -> Scores:
+        """Scores of any model, with its pictures in `out`."""
+        from tracklearn.app.judge import benchmark
+
+        found = benchmark.evaluate(
+            model,
+            self.name,
+            self.root,
+            out=out,
+            protocol=self.protocol,
+            split=self.split,
+            subset=self.subset,
+            rerank=rerank,
+            resume=True,
+            progress=progress,
+            tell=lambda line: None,
+        )
+        scores = {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
         return {**scores, "notes": [*found["notes"], *found["problems"]]}
 
 
