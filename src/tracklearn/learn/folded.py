@@ -109,7 +109,7 @@ def _fold(network: Network) -> nn.Module:
             if len(rest) == 1 and order[rest[0]] < order[end]:
                 other, end = rest[0], after
                 after = _only_user(end)
-            unary, scalars = _NOTHING
+        unary, scalars = _NOTHING
         relu = _nonlinearity(parts, after)
         if after is not None and relu is not None:
             (unary, scalars), end = relu, after
