@@ -11,12 +11,17 @@ from tracklearn import world
 from tracklearn.app.demo import run as demo
 from tracklearn.app.experiments import files, sources, table
 from tracklearn.app.experiments import run as experiment
+from tracklearn.app.judge import benchmark
 from tracklearn.app.model.of_run import isolated
+from tracklearn.app.model.open import open_weights
 from tracklearn.app.noise.simulate import level as noise_level
 from tracklearn.app.noise.simulate import simulate
 from tracklearn.app.pipeline.plan import plan_training
 from tracklearn.app.pipeline.training import train
 from tracklearn.core.noise import impure_fraction
+from tracklearn.learn import backbone
+from tracklearn.store import benchmarks
+from tracklearn.store import weights as weight_store
 from tracklearn.store.benchmarks import stills, videos
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.runs import Run
@@ -181,8 +186,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
         experiment.run(adapt, tmp_path / "out", roots=roots, weights={"market": tmp_path})
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth is not there"):
         experiment.run(adapt, tmp_path / "out", roots=roots, weights={"msmt17": tmp_path / "nowhere.pth"})
-    unknown = SMALL.replace("seeds = [3]", 'seeds = [3]\nmethod = "none"')
-    with pytest.raises(ValueError, match="method 'none' is not there yet: this program has tmc"):
+    unknown = SMALL.replace("seeds = [3]", 'seeds = [3]\nmethod = "reid"')
+    with pytest.raises(ValueError, match="method 'reid' is not there yet: this program has tmc"):
         experiment.run(made(tmp_path, unknown), tmp_path / "out")
     adapting = SMALL.replace('["world"]', '[{ name = "world", source = "market1501" }]')
     with pytest.raises(ValueError, match="'tmc' does not learn from a labelled source set"):
@@ -515,6 +520,47 @@ def test_some_persons_of_a_benchmark_are_trained_and_judged_on(tmp_path, monkeyp
             made(tmp_path, MARKET.replace("persons = 5", "persons = 9", 1)), tmp_path / "none", roots=roots
         )
     assert not (tmp_path / "none").exists()
+    _judge_as_they_are(tmp_path, roots)
+
+
+def _judge_as_they_are(tmp_path, roots):
+    """Weights as they come: `evaluate` of their file, judged anew only where they have changed."""
+    grid = MARKET.replace("noise =", "# noise =").replace('"none"\n', '"mine"\nmethod = "none"\n')
+    grid = grid.replace("seed = 4 }", "seed = 4, singles = true }").replace("tmc = {", "# tmc = {")
+    file, out = tmp_path / "mine.safetensors", tmp_path / "as-they-are"
+
+    def judged(**options):
+        made_here = made(tmp_path, grid + '[weight_files]\nmine = "mine"\n')
+        return experiment.run(made_here, out, roots=roots, weights={"mine": file}, device="cpu", **options)[
+            "cells"
+        ][0]
+
+    def write(seed):
+        network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=seed)
+        crops = np.random.default_rng(0).integers(0, 256, (16, 64, 32, 3)).astype(np.uint8)
+        network.calibrate([crops], neck=True)
+        weight_store.save(file, network.arrays(), metadata=network.metadata())
+
+    write(0)
+    first = judged()
+    assert first["status"] == "done", first
+    assert first["scores"]["n_valid"] == 6
+    assert not any("uses labels" in note for note in first["scores"]["notes"])
+    model = open_weights(file, device="cpu", settings=["network.height=64", "network.width=32"])
+    subset = benchmarks.Subset(persons=5, test_persons=3, seed=4)
+    root, alone = roots["market1501"], tmp_path / "alone"
+    want = benchmark.evaluate(model, "market1501", root, out=alone, subset=subset)
+    assert first["scores"]["mAP"] == want["mAP"]
+    (scores,) = out.glob("cells/*/scores.json")
+    before = scores.stat().st_mtime_ns
+    assert judged(resume=True)["scores"] == first["scores"]
+    assert scores.stat().st_mtime_ns == before
+    write(1)
+    assert judged(resume=True)["status"] == "done"
+    assert scores.stat().st_mtime_ns != before
+    noisy = grid.replace("# noise =", "noise =")
+    with pytest.raises(ValueError, match="learns nothing: give it a benchmark, clean"):
+        experiment.run(made(tmp_path, noisy), tmp_path / "noisy", roots=roots)
 
 
 # --------------------------------------------------------------------------------------- command line

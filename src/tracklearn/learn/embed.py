@@ -63,7 +63,7 @@ def extract(
     done = 0
     try:
         with torch.inference_mode():
-            body = folded.Folded(network) if folded.possible(device, dtype) else network
+            body = folded.Folded(network) if folded.possible(network, device, dtype) else network
             read = sample.ahead(crops, parts, pin=device.type == "cuda")
             for part, images in zip(parts, read, strict=True):
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):

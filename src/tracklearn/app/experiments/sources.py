@@ -182,7 +182,8 @@ class Benchmark:
             tell=lambda line: None,
         )
         scores = {name: found[name] for name in (*benchmark.SCORES, "n_valid", "n_skipped", "protocol")}
-        return {**scores, "notes": [*found["notes"], *found["problems"]]}
+        notes = [note for note in found["notes"] if not (self.singles and note == benchmarks.GROUPED_NOTE)]
+        return {**scores, "notes": [*notes, *found["problems"]]}
 
 
 def source_world(folder: Path, seed: int, progress: Progress | None) -> Path:

@@ -15,12 +15,24 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store.benchmarks import generated, labelled, stills, videos
-from tracklearn.store.benchmarks.parts import Benchmark, Part, Subset
+from tracklearn.store.benchmarks.parts import GROUPED_NOTE, Benchmark, Part, Subset
 from tracklearn.store.benchmarks.subset import draw
 from tracklearn.store.picture.images import ImageFiles
 from tracklearn.types import Progress, Refusal
 
-__all__ = ["DATASETS", "Benchmark", "Dataset", "Part", "Report", "Subset", "check", "draw", "find", "read"]
+__all__ = [
+    "DATASETS",
+    "GROUPED_NOTE",
+    "Benchmark",
+    "Dataset",
+    "Part",
+    "Report",
+    "Subset",
+    "check",
+    "draw",
+    "find",
+    "read",
+]
 
 SLACK = 0.01  # a data set that lacks more than this share of anything published is not the data set
 

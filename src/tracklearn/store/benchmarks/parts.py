@@ -20,6 +20,8 @@ from tracklearn.types import Array, Crops, Refusal, Tracklets, Truth
 NOMINAL_BOX = (0, 0, 64, 128)
 PROTOCOLS = ("official", "gallery-excludes-queries")
 
+GROUPED_NOTE = "training tracklets are formed by (person, camera), which uses labels"
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

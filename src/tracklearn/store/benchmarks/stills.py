@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store.benchmarks.parts import (
+    GROUPED_NOTE,
     Benchmark,
     Part,
     by_person_and_camera,
@@ -314,7 +315,7 @@ def assemble(
         named = (lambda row: f"{table} line {line[row]}") if table else None
         return Part(tracklets, Truth(pid), names, lambda: ImageFiles(folder, paths), named)
 
-    by_labels = ("training tracklets are formed by (person, camera), which uses labels",) if train else ()
+    by_labels = (GROUPED_NOTE,) if train else ()
     return Benchmark(
         name=name,
         title=title,
