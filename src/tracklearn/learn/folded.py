@@ -121,8 +121,7 @@ def _fold(network: Network) -> nn.Module:
             made = graph.call_module(name, (node.args[0], *(() if other is None else (other,))))
         order[made] = order[end]
         end.replace_all_uses_with(made)
-        graph.eliminate_dead_code()
-    graph.lint()
+    graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
     return module

@@ -1,0 +1,21 @@
+"""The benchmark of extraction, on a few pictures."""
+
+import json
+
+import pytest
+
+from benchmarks import extraction
+
+
+def test_every_kind_is_timed_and_the_forms_agree(tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    asked = ["--quick", "--networks", "tiny", "--size", "64x32", "--out", str(tmp_path)]
+    found = extraction.main(asked)["networks"]["tiny"]
+    assert set(found["speed"]) > {"network", "folded", "extract", "onnxruntime, 8"}
+    assert min(found["speed"].values()) > 0
+    assert found["error"] < 1e-5
+    best = max(speed for kind, speed in found["speed"].items() if kind.startswith("onnxruntime"))
+    assert found["of_onnxruntime"] == pytest.approx(found["speed"]["extract"] / best)
+    assert json.loads((tmp_path / "extraction.json").read_text())["settings"]["pictures"] == 8
+    assert "extract / onnxruntime" in capsys.readouterr().out
