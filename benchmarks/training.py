@@ -20,8 +20,8 @@ after the first extraction, as long as the memory holds them; and from the same 
 off, where every crop is decoded and resized every time. On a CPU the threads that decode take their time
 from the network's, whatever the loop does: there the loop is held against the fed step.
 
-On CPU: tiny and mobilenet_v2 with 128×64 crops and the preset `cpu`. On CUDA: resnet50 with 256×128 crops,
-64 tracklets × 4 frames, in float32 and bfloat16, compiled and not. Prints the tables and writes
+On CPU: tiny, mobilenet_v2 and osnet_x0_25 with 128×64 crops and the preset `cpu`. On CUDA: resnet50 with
+256×128 crops, 64 tracklets × 4 frames, in float32 and bfloat16, compiled and not. Prints the tables and writes
 training.json to DIR (benchmarks/results; with --quick only where --out is given).
 """
 
@@ -90,7 +90,8 @@ class Case(NamedTuple):
 def cases(device: str) -> list[Case]:
     """What is measured on a device."""
     if not device.startswith("cuda"):
-        return [Case("tiny", 128, 64, device), Case("mobilenet_v2", 128, 64, device)]
+        networks: tuple[network.Name, ...] = ("tiny", "mobilenet_v2", "osnet_x0_25")
+        return [Case(name, 128, 64, device) for name in networks]
     return [
         Case("resnet50", 256, 128, device, precision, compiled, "paper")
         for precision in ("float32", "bfloat16")

@@ -2,7 +2,7 @@
 
 In evaluation a batch norm is a scale and a shift, which the convolution before it takes in; what follows (the
 sum with a shortcut, ReLU) is done by oneDNN on the tile that the convolution has just made, and its weights
-are brought into the kernel's own order once instead of at every call. Pictures go through a few at a time, so
+are brought into the kernel's own order once instead of at every call. Pictures go through some at a time, so
 that maps stay small. Rounding differs from the plain network's, by 1e-6 to 1e-5 of a feature's length.
 """
 
@@ -22,7 +22,7 @@ from tracklearn.learn.mobilenet import Conv
 from tracklearn.learn.network import Network, Pool
 from tracklearn.learn.norm import IBN
 
-PICTURES = 32  # at a time
+PICTURES = 128  # at a time
 _NOTHING: tuple[str, list[float]] = ("none", [])  # done behind a convolution
 
 
