@@ -21,8 +21,8 @@ off, where every crop is decoded and resized every time. On a CPU the threads th
 from the network's, whatever the loop does: there the loop is held against the fed step.
 
 On CPU: tiny, mobilenet_v2 and osnet_x0_25 with 128×64 crops and the preset `cpu`. On CUDA: resnet50 with
-256×128 crops, 64 tracklets × 4 frames, in float32 and bfloat16, compiled and not. Prints the tables and writes
-training.json to DIR (benchmarks/results; with --quick only where --out is given).
+256×128 crops, 64 tracklets × 4 frames, in float32 and bfloat16, compiled and not. Prints the tables and
+writes training.json to DIR (benchmarks/results; with --quick only where --out is given).
 """
 
 from __future__ import annotations

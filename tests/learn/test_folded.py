@@ -1,5 +1,8 @@
 """The form of a network that a CPU computes in evaluation, beside the network itself."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +79,21 @@ def test_the_network_is_only_read_and_a_new_form_sees_its_new_weights():
     with torch.no_grad():
         network.conv1.weight.mul_(-1)
     assert np.array_equal(first, embed.extract(network, ArrayCrops(IMAGES), range(35), device="cpu"))
+
+
+def test_the_form_of_a_network_that_stays_is_made_once_and_goes_with_it(monkeypatch):
+    networks, forms = [made("tiny"), made("tiny")], []
+    whole = folded.Folded
+    monkeypatch.setattr(folded, "Folded", lambda network: forms.append(whole(network)) or forms[-1])
+    for network in (*networks, *networks):
+        embed.extract(network, ArrayCrops(IMAGES), [0], device="cpu", fixed=True)
+    assert len(forms) == 2
+    embed.extract(networks[0], ArrayCrops(IMAGES), [0], device="cpu")
+    assert len(forms) == 3
+    gone = weakref.ref(networks[0])
+    del network, networks
+    gc.collect()
+    assert gone() is None
 
 
 def test_other_arithmetic_than_float32_on_a_cpu_is_the_network_s_own():

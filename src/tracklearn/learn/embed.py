@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from tracklearn.learn import allocator, folded, sample
@@ -26,6 +27,7 @@ def extract(
     dtype: torch.dtype = torch.float32,
     post_bn: bool = True,
     unit: bool = True,
+    fixed: bool = False,
 ) -> NDArray[np.float32]:
     """Feature of every crop, in evaluation mode, without flips.
 
@@ -43,6 +45,7 @@ def extract(
         dtype: arithmetic inside the network; other than float32 through autocast. The result is float32.
         post_bn: the feature after the BN neck; False gives the one before it.
         unit: scale every feature to length 1; False leaves lengths as they are.
+        fixed: the network's weights do not change any more: what is made of them is kept for the next call.
 
     Returns:
         (n, d) float32, rows of length 1 where `unit`.
@@ -63,7 +66,9 @@ def extract(
     done = 0
     try:
         with torch.inference_mode():
-            body = folded.Folded(network) if folded.possible(network, device, dtype) else network
+            body: Callable[[Tensor], Tensor] = network
+            if folded.possible(network, device, dtype):
+                body = folded.kept(network) if fixed else folded.Folded(network)
             read = sample.ahead(crops, parts, pin=device.type == "cuda")
             for part, images in zip(parts, read, strict=True):
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):

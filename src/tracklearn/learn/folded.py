@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,7 +31,7 @@ class Folded:
     """The evaluation form of one network, as its weights are now.
 
     Args:
-        network: on the CPU; read, not changed. Weights that change later are not seen.
+        network: on the CPU, in evaluation mode; read, not changed. Weights that change later are not seen.
     """
 
     def __init__(self, network: Network) -> None:
@@ -39,6 +40,16 @@ class Folded:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pre-BN features (b, d) of normalised images (b, 3, h, w); call it in inference mode."""
         return torch.cat([self._body(part) for part in pixels.split(PICTURES)])
+
+
+_kept: WeakKeyDictionary[Network, Folded] = WeakKeyDictionary()
+
+
+def kept(network: Network) -> Folded:
+    """The form of a network that does not change any more, made once: it takes as long as some pictures."""
+    if network not in _kept:
+        _kept[network] = Folded(network)
+    return _kept[network]
 
 
 def possible(network: Network, device: torch.device, dtype: torch.dtype) -> bool:

@@ -105,7 +105,7 @@ def open_model(
     before = [_trained_on(run.path / entry["path"]) for entry in run.manifest.get("earlier_sets", [])]
 
     def extract(crops: Crops, rows: Array) -> Array:
-        return embed.extract(network, crops, rows, device=where, batch=_BATCH)
+        return embed.extract(network, crops, rows, device=where, batch=_BATCH, fixed=True)
 
     return Model(
         height=network.config.height,
@@ -189,7 +189,9 @@ def open_weights(
     network.eval()
 
     def extract(crops: Crops, rows: Array) -> Array:
-        return embed.extract(network, crops, rows, device=where, batch=_BATCH, post_bn=loaded.neck)
+        return embed.extract(
+            network, crops, rows, device=where, batch=_BATCH, post_bn=loaded.neck, fixed=True
+        )
 
     return Model(
         height=network.config.height,

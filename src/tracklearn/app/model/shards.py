@@ -53,7 +53,9 @@ class Shard:
         from tracklearn.learn import embed
 
         network, crops = _opened(self.run_path, self.digest, self.tracklets, self.content)
-        return embed.extract(network, crops, self.rows, device=self.device, batch=BATCH, progress=progress)
+        return embed.extract(
+            network, crops, self.rows, device=self.device, batch=BATCH, progress=progress, fixed=True
+        )
 
 
 @lru_cache(maxsize=1)

@@ -196,7 +196,7 @@ class Searcher:
                 self._network = load_network(self.run)
         config = self._network.config
         crops = ArrayCrops(resize(picture, config.height, config.width)[None])
-        return embed.extract(self._network, crops, np.zeros(1, np.int64), device=self.device)
+        return embed.extract(self._network, crops, np.zeros(1, np.int64), device=self.device, fixed=True)
 
 
 @dataclass(frozen=True)
