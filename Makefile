@@ -15,8 +15,9 @@ PYTEST_WORKERS ?= 2
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
 
+# Each worker begins with one half of the tests, so that most fixtures are made once, and helps the other out.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not gpu"
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or gpu"
