@@ -35,6 +35,7 @@ def test_nothing_is_made_before_something_is_kept(people, tmp_path):
     assert (people.identities(), people.names(), people.steps(), people.adopted) == ([], {}, [], "")
     assert people.next_number() == 1
     assert people.damages() == []
+    assert (people.undo(), people.redo()) == (None, None)
     assert not (tmp_path / "p.sqlite").exists()
 
 
@@ -54,7 +55,9 @@ def test_a_step_is_taken_back_and_again(people):
     assert people.undo().kind == "merge"
     assert people.identities() == before  # probabilities too
     assert people.names() == {}
+    version = people.version
     assert people.undo() is None
+    assert people.version == version, "nothing has changed"
     assert people.redo() == merge
     assert who(people) == {A: 1, B: 1}
     people.apply(Step("move", moves=(Move(A, 1, None),)))

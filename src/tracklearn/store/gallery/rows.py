@@ -264,6 +264,8 @@ class People:
 
     def undo(self) -> Step | None:
         """Take the last step back; None where there is none."""
+        if not self._read("SELECT 1 FROM step WHERE undone = 0 LIMIT 1"):
+            return None  # and nothing was written
         with self._change() as run:
             found = run("SELECT * FROM step WHERE undone = 0 ORDER BY number DESC LIMIT 1")
             if not found:
@@ -283,6 +285,8 @@ class People:
 
     def redo(self) -> Step | None:
         """Take the step again that was taken back first of those that are left; None where there is none."""
+        if not self._read("SELECT 1 FROM step WHERE undone = 1 LIMIT 1"):
+            return None
         with self._change() as run:
             found = run("SELECT * FROM step WHERE undone = 1 ORDER BY number LIMIT 1")
             if not found:
