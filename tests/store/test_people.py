@@ -9,7 +9,8 @@ from tests.store.test_gallery_sets import content, made
 
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery.entries import PartKey
-from tracklearn.store.gallery.rows import Kept, Move, Naming, Step, as_bytes, from_plain, in_file, to_plain
+from tracklearn.store.gallery.people_file import as_bytes, in_file
+from tracklearn.store.gallery.steps import Kept, Move, Naming, Step, from_plain, to_plain
 from tracklearn.store.identities.journal import Decision, Place
 
 A, B, C = (PartKey("a", track, 0, 9) for track in (1, 2, 3))
