@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= 2
 
 # The whole fault suite prints its table; `make test` runs a few of its points.
 # `make test-cases` repeats every case of footage, text and surroundings that once failed.
-.PHONY: demo test test-slow test-faults test-cases lint setup clean
+.PHONY: demo test test-slow test-browser test-faults test-cases lint setup clean
 
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
@@ -21,6 +21,11 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or gpu"
+
+# The pages in Chromium, looked at by axe-core; both are fetched where they are missing and may be.
+test-browser: setup
+	.ci/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/app/test_web_browser.py
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --jobs $(PYTEST_WORKERS)

@@ -17,7 +17,7 @@ from tracklearn.core.scan import quantise
 from tracklearn.store.gallery import segment
 from tracklearn.store.gallery.folder import people_path
 from tracklearn.store.gallery.open import open_gallery
-from tracklearn.store.gallery.rows import Move, Naming, Step
+from tracklearn.store.gallery.steps import Move, Naming, Step
 from tracklearn.store.identities.folder import Identities
 from tracklearn.store.identities.journal import journal_path, read_journal
 from tracklearn.store.runs import Run

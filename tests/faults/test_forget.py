@@ -12,7 +12,7 @@ from tests.faults.crash_journal import RENAME, WRITE, Disk, read_journal, read_t
 from tests.faults.crash_server import KILL, Server, why_not
 from tracklearn.app import check, people
 from tracklearn.store.gallery.open import open_gallery
-from tracklearn.store.gallery.rows import Naming, Step
+from tracklearn.store.gallery.steps import Naming, Step
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "none"),

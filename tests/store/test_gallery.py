@@ -9,7 +9,7 @@ import pytest
 from tracklearn.core.shown import representative
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery import folder as gallery
-from tracklearn.store.gallery import segment
+from tracklearn.store.gallery import nearest, segment
 from tracklearn.store.sealed import write_sealed
 from tracklearn.types import Tracklets
 
@@ -75,8 +75,8 @@ def test_blocks_do_not_change_the_result(tmp_path, monkeypatch):
     features, query = unit(rng, 500, 8), unit(rng, 20, 8)
     opened = make(tmp_path / "g", features)
     whole = opened.search(query, 12)
-    monkeypatch.setattr(gallery, "_BLOCK_VALUES", 8 * 37)
-    monkeypatch.setattr(gallery, "_QUERIES", 3)
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 8 * 37)
+    monkeypatch.setattr(nearest, "_QUERIES", 3)
     blocks = opened.search(query, 12)
     assert np.array_equal(whole.index, blocks.index)
     assert np.array_equal(whole.distance, blocks.distance)
@@ -85,7 +85,7 @@ def test_blocks_do_not_change_the_result(tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", [8, 40, 10_000])
 def test_ties_go_to_the_lower_row(tmp_path, monkeypatch, block):
     """A collapsed model: every row the same, and copies of a nearer one far apart."""
-    monkeypatch.setattr(gallery, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", block)
     features = np.tile(unit(np.random.default_rng(0), 1, 4), (50, 1))
     opened = make(tmp_path / "g", features)
     found = opened.search(features[:1], 6)
@@ -174,7 +174,7 @@ def nearest_of_each(features, query, k, track, allowed):
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_one_a_track_equals_brute_force_in_blocks_of_any_size(tmp_path, monkeypatch, block, k):
     """A giant of 200 parts nearest to every query, tracks in pieces over all blocks, rows left out."""
-    monkeypatch.setattr(gallery, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", block)
     rng = np.random.default_rng(k)
     query = unit(rng, 1, 8) + 0.3 * rng.normal(size=(6, 8))
     query = (query / np.linalg.norm(query, axis=1, keepdims=True)).astype(np.float32)

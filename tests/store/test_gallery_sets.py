@@ -8,8 +8,7 @@ from tests.store.test_gallery import brute, nearest_of_each, tracklets_of, unit
 
 from tracklearn.core.scan import Scan, quantise
 from tracklearn.store.files import DamagedError
-from tracklearn.store.gallery import folder as gallery
-from tracklearn.store.gallery import segment
+from tracklearn.store.gallery import nearest, segment
 from tracklearn.store.gallery.entries import Content, PartKey
 from tracklearn.store.gallery.open import create_gallery, gallery_of, note_gallery, open_gallery
 from tracklearn.types import Tracklets
@@ -19,7 +18,7 @@ from tracklearn.types import Tracklets
 def coded(monkeypatch):
     """Every set has 8-bit rows, in blocks of a few."""
     monkeypatch.setattr(segment, "CODED", 1)
-    monkeypatch.setattr(gallery, "_CODED_ROWS", 37)
+    monkeypatch.setattr(nearest, "_CODED_ROWS", 37)
 
 
 def content(features, *, digest="a", camid=None, cameras=("hall", "stairs"), track=None, score=None):

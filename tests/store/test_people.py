@@ -9,7 +9,8 @@ from tests.store.test_gallery_sets import content, made
 
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery.entries import PartKey
-from tracklearn.store.gallery.rows import Kept, Move, Naming, Step, as_bytes, from_plain, in_file, to_plain
+from tracklearn.store.gallery.people_file import as_bytes, in_file
+from tracklearn.store.gallery.steps import Kept, Move, Naming, Step, from_plain, to_plain
 from tracklearn.store.identities.journal import Decision, Place
 
 A, B, C = (PartKey("a", track, 0, 9) for track in (1, 2, 3))
@@ -35,6 +36,7 @@ def test_nothing_is_made_before_something_is_kept(people, tmp_path):
     assert (people.identities(), people.names(), people.steps(), people.adopted) == ([], {}, [], "")
     assert people.next_number() == 1
     assert people.damages() == []
+    assert (people.undo(), people.redo()) == (None, None)
     assert not (tmp_path / "p.sqlite").exists()
 
 
@@ -54,7 +56,9 @@ def test_a_step_is_taken_back_and_again(people):
     assert people.undo().kind == "merge"
     assert people.identities() == before  # probabilities too
     assert people.names() == {}
+    version = people.version
     assert people.undo() is None
+    assert people.version == version, "nothing has changed"
     assert people.redo() == merge
     assert who(people) == {A: 1, B: 1}
     people.apply(Step("move", moves=(Move(A, 1, None),)))

@@ -10,7 +10,7 @@ from tests.store.test_people import A, B, row
 from tracklearn.store.gallery import folder, postgres
 from tracklearn.store.gallery.entries import PartKey
 from tracklearn.store.gallery.open import create_gallery, open_gallery
-from tracklearn.store.gallery.rows import Move, Naming, Step, to_plain
+from tracklearn.store.gallery.steps import Move, Naming, Step, to_plain
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "none"),

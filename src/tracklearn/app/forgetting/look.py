@@ -16,7 +16,7 @@ from tracklearn.app.people import table_beside
 from tracklearn.store.forget import of_identities, of_set
 from tracklearn.store.gallery.folder import FolderGallery
 from tracklearn.store.gallery.open import gallery_of, is_url, open_gallery
-from tracklearn.store.gallery.rows import Kept
+from tracklearn.store.gallery.steps import Kept
 from tracklearn.store.identities.folder import Identities
 from tracklearn.store.identities.journal import journal_path
 from tracklearn.store.runs import Run

@@ -13,7 +13,8 @@ from tracklearn.store.files import plain_json, read_json, write_atomic
 from tracklearn.store.forget import of_identities, of_run, of_set
 from tracklearn.store.gallery.folder import FolderGallery, people_path
 from tracklearn.store.gallery.open import open_gallery
-from tracklearn.store.gallery.rows import as_bytes, to_plain
+from tracklearn.store.gallery.people_file import as_bytes
+from tracklearn.store.gallery.steps import to_plain
 from tracklearn.store.identities.journal import journal_path
 from tracklearn.store.intents import Intents
 from tracklearn.store.runs import Run

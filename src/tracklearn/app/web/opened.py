@@ -18,7 +18,8 @@ from tracklearn.types import Array, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.app.search.searcher import Searcher
-    from tracklearn.store.gallery.rows import PartKey, People
+    from tracklearn.store.gallery.entries import PartKey
+    from tracklearn.store.gallery.rows import People
 
 
 class NotThere(Refusal):

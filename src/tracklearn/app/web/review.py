@@ -16,7 +16,7 @@ import numpy as np
 from tracklearn.app.pipeline.estimated import count
 from tracklearn.app.web.find import Chances, shown
 from tracklearn.app.web.opened import NotThere, Opened, Served
-from tracklearn.store.gallery.rows import Move, Naming, Step
+from tracklearn.store.gallery.steps import Move, Naming, Step
 from tracklearn.store.identities.journal import Decision, Place
 from tracklearn.types import Array, Refusal
 

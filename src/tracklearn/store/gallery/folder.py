@@ -5,7 +5,7 @@
     GALLERY/entries-SUM.parquet    a row for each of them (`entries.NUMBERS`)
     GALLERY/int8-SUM.npy           (t, d) int8, of a large set: read first, a quarter of the bytes
     GALLERY/bounds-SUM.npy         (t, 3) float32, how far off these are
-    GALLERY.people.sqlite          who is who, and what a person decided (`rows.py`); outlives a new index
+    GALLERY.people.sqlite          who is who, and what a person decided; outlives a new index
 
 The files of the folder are named by what is in them and never change: what is new takes its place with the
 manifest alone, at once. Galleries of earlier versions (of one set, without 8-bit rows) are read as they are.
@@ -14,13 +14,12 @@ manifest alone, at once. Galleries of earlier versions (of one set, without 8-bi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracklearn.core.scan import Scan, merge
 from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder
 from tracklearn.store.gallery.entries import (
     Content,
@@ -30,6 +29,8 @@ from tracklearn.store.gallery.entries import (
     numbers,
     unit,
 )
+from tracklearn.store.gallery.nearest import exclusions, nearest
+from tracklearn.store.gallery.people_file import in_file
 from tracklearn.store.gallery.records import (
     REMEDY,
     SCHEMA,
@@ -40,17 +41,12 @@ from tracklearn.store.gallery.records import (
     rewritten,
     written,
 )
-from tracklearn.store.gallery.rows import People, in_file
+from tracklearn.store.gallery.rows import People
 from tracklearn.store.gallery.segment import Segment, names_of
 from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.types import Array, Matches, Refusal, Tracklets
-
-_BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
-_CODED_ROWS = 2**16  # 8-bit rows looked at by one query at a time
-_QUERIES = 256  # queries scored at a time
-_FEW = 4  # queries that read 8-bit rows; more are faster in one float32 product
 
 
 class FolderGallery:
@@ -104,7 +100,7 @@ class FolderGallery:
         self.__dict__.pop("all_entries", None)
         self.__dict__.pop("entries", None)
         self._start = np.cumsum([0, *(len(segment) for segment in self.segments)])
-        self._halves: dict[tuple[int, int, int], Array] = {}
+        self._halves: dict[tuple[int, int], Array] = {}
 
     def __enter__(self) -> FolderGallery:
         return self
@@ -280,7 +276,7 @@ class FolderGallery:
         query = unit("query", np.atleast_2d(np.asarray(query, np.float32)), self.width)
         if k < 1:
             raise Refusal(f"k is {k}, expected 1 or more")
-        left_out = _exclusions(exclude, len(query), int(self._start[-1]))
+        exclude = exclusions(exclude, len(query), int(self._start[-1]))
         wanted = Filter.checked(
             self.cameras,
             len(self.segments),
@@ -294,79 +290,15 @@ class FolderGallery:
         gone = self._gone()
         if gone is not None:
             wanted = ~gone if wanted is None else wanted & ~gone
-        track = self.all_entries.group if one_a_track else None
-        scans = [Scan(each, k) for each in query]
-        for segment, start in zip(self.segments, self._start[:-1].tolist(), strict=True):
-            if segment.code is not None and len(query) <= _FEW:
-                self._scan_coded(segment, start, scans, wanted, left_out, track)
-            else:
-                self._scan_rows(segment, start, query, scans, wanted, left_out, track)
-        index = np.array([scan.index for scan in scans], np.int64).reshape(len(query), k)
-        distance = np.array([scan.distance for scan in scans]).reshape(len(query), k)
-        return Matches(index, distance.astype(np.float32))
-
-    def _scan_rows(
-        self,
-        segment: Segment,
-        start: int,
-        query: Array,
-        scans: Sequence[Scan],
-        wanted: Array | None,
-        left_out: Array,
-        track: Array | None,
-    ) -> None:
-        """Score a set's float32 rows against all queries, block by block."""
-        block = max(1, _BLOCK_VALUES // self.width)
-        for lo in range(0, len(segment), block):
-            rows = segment.rows(lo, min(lo + block, len(segment)))
-            g0 = start + lo
-            half = self._half_squared_lengths(g0, rows)
-            for q0 in range(0, len(query), _QUERIES):
-                # The order of the distances: |q − r|² = |q|² − 2 (q·r − |r|²/2). Rows are unit to 1e-3 only.
-                score = query[q0 : q0 + _QUERIES] @ rows.T - half
-                if wanted is not None:
-                    score[:, ~wanted[g0 : g0 + len(rows)]] = -np.inf
-                for i, line in enumerate(score, start=q0):
-                    here = left_out[i] - g0
-                    line[here[(here >= 0) & (here < len(rows))]] = -np.inf
-                    merge(query[i], rows, line, g0, scans[i].index, scans[i].distance, group=track)
-
-    def _scan_coded(
-        self,
-        segment: Segment,
-        start: int,
-        scans: Sequence[Scan],
-        wanted: Array | None,
-        left_out: Array,
-        track: Array | None,
-    ) -> None:
-        """Score a set's 8-bit rows, block by block; what may be near is looked at as float32."""
-        for lo in range(0, len(segment), _CODED_ROWS):
-            code, bound = segment.coded(lo, min(lo + _CODED_ROWS, len(segment)))
-            g0, n = start + lo, len(code)
-            for scan, gone in zip(scans, left_out, strict=True):
-                allowed = None if wanted is None else wanted[g0 : g0 + n]
-                here = gone - g0
-                here = here[(here >= 0) & (here < n)]
-                if len(here):
-                    allowed = np.ones(n, bool) if allowed is None else allowed.copy()
-                    allowed[here] = False
-                scan.block(
-                    code,
-                    bound,
-                    partial(_rows_at, segment, lo),
-                    g0,
-                    allowed=allowed,
-                    group=track,
-                )
-
-    def _half_squared_lengths(self, first: int, rows: Array) -> Array:
-        """(n,) float32, |r|²/2 of these rows, the first of which is row `first`; computed once."""
-        key = (first, len(rows), self.width)
-        if key not in self._halves:
-            squared = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-            self._halves[key] = (squared / 2).astype(np.float32)
-        return self._halves[key]
+        return nearest(
+            self.segments,
+            query,
+            k,
+            wanted=wanted,
+            exclude=exclude,
+            group=self.all_entries.group if one_a_track else None,
+            halves=self._halves,
+        )
 
     def add(self, contents: Sequence[Content]) -> None:
         """Take in sets, each in the place of one of the same digest, or behind the others.
@@ -520,21 +452,3 @@ def _mark(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def _rows_at(segment: Segment, first: int, near: Array) -> Array:
-    return segment.rows_at(near + first)
-
-
-def _exclusions(exclude: Array | None, q: int, t: int) -> Array:
-    if exclude is None:
-        return np.empty((q, 0), np.int64)
-    rows = np.asarray(exclude, np.int64)
-    rows = rows[:, None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or len(rows) != q:
-        raise Refusal(
-            f"exclude has shape {np.shape(exclude)}, expected ({q},) or ({q}, e): one row per query"
-        )
-    if rows.size and (rows.min() < -1 or rows.max() >= t):
-        raise Refusal(f"exclude holds {rows.min()}..{rows.max()}, expected gallery rows in 0..{t - 1} or -1")
-    return np.where(rows < 0, t, rows)

@@ -42,7 +42,8 @@ from tracklearn.store.gallery.entries import (
     joined_cameras,
     unit,
 )
-from tracklearn.store.gallery.rows import TABLES, People, from_plain
+from tracklearn.store.gallery.rows import TABLES, People
+from tracklearn.store.gallery.steps import from_plain
 from tracklearn.types import Array, Matches, Refusal
 
 SOUGHT = 200  # candidates of a search at least [chosen: recall 0.99 and more on 100,000 entries]

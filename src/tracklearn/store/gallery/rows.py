@@ -1,6 +1,6 @@
 """Who is who in a gallery, and what a person decided: names, and steps that can be taken back.
 
-One set of tables, in a file of SQLite beside a gallery's own or in the database that holds the gallery.
+One set of tables, in a file of SQLite (`people_file.py`) or in the database that holds the gallery.
 Nothing here is told by rows: parts are known by set, track and frames, so that all of it outlives a new
 index.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ import numpy as np
 
 from tracklearn.store.files import DamagedError, plain_json
 from tracklearn.store.gallery.entries import Entries, PartKey
-from tracklearn.store.identities.journal import Decision, Place
+from tracklearn.store.gallery.steps import Kept, Row, Step, content_of, step_of
+from tracklearn.store.identities.journal import Decision
 from tracklearn.types import Array, Refusal
 
 TABLES = (
@@ -38,50 +38,6 @@ _IDENTITY = "set_digest, track, first_frame, last_frame, person, probability, ho
 _PART = "set_digest = ? AND track = ? AND first_frame = ? AND last_frame = ?"
 
 
-@dataclass(frozen=True)
-class Move:
-    """A part that is somebody else from now on.
-
-    Args:
-        part: which. old, new: person before and after; None for nobody.
-    """
-
-    part: PartKey
-    old: int | None
-    new: int | None
-
-
-@dataclass(frozen=True)
-class Naming:
-    """A person that is called otherwise; "" is no name."""
-
-    person: int
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something that a person decided, as one.
-
-    Args:
-        kind: what it was, in a word.
-        moves, names: what it changes.
-        decisions: what `identities` is to know of it.
-        note: anything else to be remembered, as JSON.
-        number: from 1, in order. at: when, as the caller tells it. undone: whether it was taken back.
-    """
-
-    kind: str
-    moves: tuple[Move, ...] = ()
-    names: tuple[Naming, ...] = ()
-    decisions: tuple[Decision, ...] = ()
-    note: Mapping[str, Any] = field(default_factory=dict)
-    number: int = 0
-    at: str = ""
-    undone: bool = False
-
-
 @dataclass(frozen=True, eq=False)
 class Assigned:
     """Who some entries are.
@@ -97,21 +53,8 @@ class Assigned:
     how: list[str]
 
 
-Row = tuple[str, int, int, int, int, float | None, str]  # of the table of identities
-
-
-@dataclass(frozen=True)
-class Kept:
-    """All that is in the tables, to be written anew."""
-
-    identities: tuple[Row, ...] = ()
-    names: Mapping[int, str] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    adopted: str = ""
-
-
 class People:
-    """The tables; made by `in_file` and by a gallery in a database.
+    """The tables; made by `people_file.in_file` and by a gallery in a database.
 
     Args:
         connect: a connection for the calling thread; None where there is none yet and none is to be made.
@@ -258,17 +201,19 @@ class People:
                 _expect(move.part, None if row is None else row[4], move.old)
             made = replace(step, number=number, undone=False)
             _forwards(run, made)
-            content = plain_json({**_content(made), "before": [list(r) if r else None for r in before]})
+            content = plain_json({**content_of(made), "before": [list(r) if r else None for r in before]})
             run("INSERT INTO step VALUES (?, ?, ?, ?, 0)", number, made.at, made.kind, content)
         return made
 
     def undo(self) -> Step | None:
         """Take the last step back; None where there is none."""
+        if not self._read("SELECT 1 FROM step WHERE undone = 0 LIMIT 1"):
+            return None  # and nothing was written
         with self._change() as run:
             found = run("SELECT * FROM step WHERE undone = 0 ORDER BY number DESC LIMIT 1")
             if not found:
                 return None
-            step = _step(found[0])
+            step = step_of(found[0])
             before = json.loads(found[0][3])["before"]
             for move, row in zip(step.moves, before, strict=True):
                 now = _row_of(run, move.part)
@@ -283,11 +228,13 @@ class People:
 
     def redo(self) -> Step | None:
         """Take the step again that was taken back first of those that are left; None where there is none."""
+        if not self._read("SELECT 1 FROM step WHERE undone = 1 LIMIT 1"):
+            return None
         with self._change() as run:
             found = run("SELECT * FROM step WHERE undone = 1 ORDER BY number LIMIT 1")
             if not found:
                 return None
-            step = replace(_step(found[0]), undone=False)
+            step = replace(step_of(found[0]), undone=False)
             for move in step.moves:
                 row = _row_of(run, move.part)
                 _expect(move.part, None if row is None else row[4], move.old)
@@ -298,7 +245,7 @@ class People:
     def steps(self, limit: int | None = None) -> list[Step]:
         """The steps, newest first."""
         found = self._read("SELECT * FROM step ORDER BY number DESC")
-        return [_step(row) for row in (found if limit is None else found[:limit])]
+        return [step_of(row) for row in (found if limit is None else found[:limit])]
 
     def decisions(self) -> list[Decision]:
         """What the steps that are in force say of parts, in order."""
@@ -316,7 +263,7 @@ class People:
     def put(self, kept: Kept) -> None:
         """Let this be all of it, whatever was there; steps that were kept can be taken back no more."""
         with self._change() as run:
-            _fill(run, kept)
+            fill(run, kept)
 
     def damages(self) -> list[str]:
         """What is wrong with the file, one line each."""
@@ -329,71 +276,19 @@ class People:
         return [f"{self._file} is damaged ({line})" for line in found if line != "ok"]
 
 
-def in_file(path: Path) -> People:
-    """The tables in a file of SQLite, which is made by the first change; readers and one writer do not wait
-    for
-    each other (WAL), and what is deleted is overwritten (secure_delete)."""
-    own = threading.local()
-    every: list[sqlite3.Connection] = []
-    guard = threading.Lock()
+def make_tables(run: Callable[..., Any]) -> None:
+    """Make the tables where they are not there yet.
 
-    def connect(write: bool) -> sqlite3.Connection | None:
-        found: sqlite3.Connection | None = getattr(own, "connection", None)
-        if found is not None:
-            return found
-        if not write and not path.is_file():
-            return None
-        try:
-            found = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-                found.execute(f"PRAGMA {pragma}").fetchall()
-            if not found.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchall():
-                found.execute("BEGIN IMMEDIATE")
-                _make(lambda text, *values: list(found.execute(text, values).fetchall()))
-                found.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise DamagedError(
-                f"{path} cannot be read ({error}): put it back from a copy, or remove it; identities are "
-                "then made anew, and decisions that are in it alone are lost"
-            ) from error
-        own.connection = found
-        with guard:
-            every.append(found)
-        return found
-
-    def close() -> None:
-        with guard:
-            for connection in every:
-                connection.close()
-            every.clear()
-        own.__dict__.clear()
-
-    return People(connect, file=path, close=close)
-
-
-def as_bytes(kept: Kept) -> bytes:
-    """A new file of SQLite that holds this and has never held anything else."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        run = lambda text, *values: list(connection.execute(text, values).fetchall())  # noqa: E731
-        _make(run)
-        run("BEGIN")
-        _fill(run, kept)
-        run("COMMIT")
-        made = bytearray(connection.serialize())
-        made[18:20] = b"\x02\x02"  # WAL, as the file is opened: so that opening does not write to it
-        return bytes(made)
-    finally:
-        connection.close()
-
-
-def _make(run: Callable[..., Any]) -> None:
+    Args:
+        run: runs a statement of SQL with its values.
+    """
     for text in TABLES:
         run(text)
     run("INSERT INTO meta VALUES ('version', '0') ON CONFLICT DO NOTHING")
 
 
-def _fill(run: Callable[..., Any], kept: Kept) -> None:
+def fill(run: Callable[..., Any], kept: Kept) -> None:
+    """Let `kept` be all that is in the tables; `run` as in `make_tables`."""
     for table in ("identity", "name", "step"):
         run(f"DELETE FROM {table}")
     for row in kept.identities:
@@ -401,7 +296,7 @@ def _fill(run: Callable[..., Any], kept: Kept) -> None:
     for person, name in kept.names.items():
         run("INSERT INTO name VALUES (?, ?)", person, name)
     for step in kept.steps:
-        content = plain_json({**_content(replace(step, moves=(), names=())), "before": []})
+        content = plain_json({**content_of(replace(step, moves=(), names=())), "before": []})
         run(
             "INSERT INTO step VALUES (?, ?, ?, ?, ?)",
             step.number,
@@ -450,55 +345,3 @@ def _name(run: Callable[..., Any], person: int, old: str, new: str) -> None:
     run("DELETE FROM name WHERE person = ?", person)
     if new:
         run("INSERT INTO name VALUES (?, ?)", person, new)
-
-
-def _content(step: Step) -> dict[str, Any]:
-    return {
-        "moves": [[*move.part, move.old, move.new] for move in step.moves],
-        "names": [[n.person, n.old, n.new] for n in step.names],
-        "decisions": [decision.to_dict() for decision in step.decisions],
-        "note": dict(step.note),
-    }
-
-
-def _step(row: Sequence[Any]) -> Step:
-    number, at, kind, content, undone = row
-    value = json.loads(content)
-    return Step(
-        kind,
-        moves=tuple(Move(PartKey(*m[:4]), m[4], m[5]) for m in value["moves"]),
-        names=tuple(Naming(*n) for n in value["names"]),
-        decisions=tuple(
-            Decision(d["decision"] == "same", Place(**d["a"]), Place(**d["b"])) for d in value["decisions"]
-        ),
-        note=value["note"],
-        number=int(number),
-        at=at,
-        undone=bool(undone),
-    )
-
-
-def to_plain(kept: Kept) -> dict[str, Any]:
-    """Plain values of what is kept; steps without what they changed."""
-    return {
-        "identities": [list(row) for row in kept.identities],
-        "names": {str(person): name for person, name in kept.names.items()},
-        "steps": [
-            [step.number, step.at, step.kind, _content(replace(step, moves=(), names=())), step.undone]
-            for step in kept.steps
-        ],
-        "adopted": kept.adopted,
-    }
-
-
-def from_plain(value: Mapping[str, Any]) -> Kept:
-    """What `to_plain` made plain."""
-    return Kept(
-        tuple(tuple(row) for row in value["identities"]),
-        {int(person): name for person, name in value["names"].items()},
-        tuple(
-            _step((n, at, kind, json.dumps(content), undone))
-            for n, at, kind, content, undone in value["steps"]
-        ),
-        value["adopted"],
-    )

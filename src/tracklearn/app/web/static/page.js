@@ -10,8 +10,11 @@ function say(text, wrong = false) {
   line.classList.toggle("wrong", wrong);
   line.hidden = !text;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => { line.hidden = true; }, wrong ? 12000 : 6000);
+  // What has several lines is to be read in one's own time: it stays until Escape, a click or the next.
+  if (!text.includes("\n")) say.timer = setTimeout(() => { line.hidden = true; }, wrong ? 12000 : 6000);
 }
+$("#said")?.addEventListener("click", () => { $("#said").hidden = true; });
+addEventListener("keydown", (event) => { if (event.key === "Escape" && $("#said")) $("#said").hidden = true; });
 
 async function ask(path, body) {
   const json = body !== undefined && !(body instanceof Blob);
