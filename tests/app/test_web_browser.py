@@ -55,10 +55,12 @@ def site(done, tmp_path):
 
 @pytest.fixture
 def browser():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=120_000)  # a busy machine is slow, not wrong
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
+            timeout=300_000,
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)],
         )
