@@ -19,7 +19,7 @@ from tracklearn.core.scan import quantise
 from tracklearn.store import runtimes
 from tracklearn.store.sets.tracklets import open_set
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 AXE = Path(__file__).parents[2] / ".venv/axe/node_modules/axe-core/axe.min.js"
 QUIET = ("background-networking", "component-update", "sync", "quic", "gpu")
 # Every rule that is on of itself: WCAG to level AA, and axe-core's own of good practice.
