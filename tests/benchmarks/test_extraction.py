@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from tests.optional import needs
 
 from benchmarks import extraction
 
 
 def test_every_kind_is_timed_and_the_forms_agree(tmp_path, capsys):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    needs("onnx")
+    needs("onnxruntime")
     asked = ["--quick", "--networks", "tiny", "--size", "64x32", "--out", str(tmp_path)]
     found = extraction.main(asked)["networks"]["tiny"]
     assert set(found["speed"]) > {"network", "folded", "extract", "onnxruntime, 8"}
