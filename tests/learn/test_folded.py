@@ -96,6 +96,20 @@ def test_the_form_of_a_network_that_stays_is_made_once_and_goes_with_it(monkeypa
     assert gone() is None
 
 
+@pytest.mark.parametrize("first", [1, 35])
+def test_weights_are_ordered_once_for_any_number_of_pictures(first):
+    """A form that is kept sees a few crops of every frame: it must not grow with the kinds of few."""
+    network = made("osnet_x0_25")
+    pixels, form = network.normalise(torch.from_numpy(IMAGES)), folded.Folded(network)
+    with torch.inference_mode():
+        want = network(pixels)
+        for n in (first, *range(2, 35, 7)):
+            assert (form(pixels[:n]) - want[:n]).norm(dim=1).max() < 3e-5 * want.norm(dim=1).max()
+    orders = [part.ordered for part in form._body.modules() if isinstance(part, folded._Convolution)]
+    # A gate's convolutions serve four streams, of one size.
+    assert {len(order) for order in orders} == {1}
+
+
 def test_other_arithmetic_than_float32_on_a_cpu_is_the_network_s_own():
     network = made("tiny")
     assert folded.possible(network, CPU, torch.float32)

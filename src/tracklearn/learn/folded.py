@@ -82,10 +82,11 @@ class _Convolution(nn.Module):
         self.ordered: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        weight = self.ordered.get(x.shape)
+        size = x.shape[1:]  # one order for any number of pictures: oneDNN takes it, or reorders by itself
+        weight = self.ordered.get(size)
         if weight is None:
             weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.shape, list(x.shape))
-            self.ordered[x.shape] = weight
+            self.ordered[size] = weight
         unary, scalars, algorithm = self.after
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(
