@@ -628,3 +628,13 @@ def test_a_method_that_does_not_look_at_features_first_waits_for_a_sample_only(
             whole = np.isin(tracklets.tracklet, tracklets.tracklet[prepared.row])
             assert np.flatnonzero(whole).tolist() == prepared.row.tolist()
         assert known.sum() == len(prepared.row) - len(np.unique(tracklets.tracklet[prepared.row]))
+
+
+def test_auto_is_the_devices_own_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = train.Config(precision="auto")
+    for can, chosen in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can, raising=False)
+        assert train.settled(config, "cpu").precision == chosen
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as torch 2.11
+    assert train.settled(config, "cpu").precision == "float32"
+    assert train.settled(train.Config(precision="bfloat16"), "cpu").precision == "bfloat16"

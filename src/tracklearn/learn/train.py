@@ -62,10 +62,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="Arithmetic of forward passes; bfloat16 by autocast, faster on GPUs, slower on most CPUs "
-        "[chosen].",
+        description="Arithmetic of forward passes; bfloat16 by autocast, faster on GPUs and on CPUs that "
+        "multiply in it, slower on others; auto: bfloat16 where the device multiplies in it [chosen].",
     )
     compile: bool = Field(
         default=False, description="Compile the networks with torch.compile, which takes minutes [chosen]."
@@ -82,6 +82,25 @@ class Config(BaseModel):
         "again: bytes, or as in 4GB; auto is 1 GiB, and more up to a quarter of the memory while half of it "
         "stays free, where the system tells [chosen].",
     )
+
+
+def settled(config: Config, device: torch.device | str) -> Config:
+    """The settings with the arithmetic that `auto` stands for on a device."""
+    if config.precision != "auto":
+        return config
+    chosen = "bfloat16" if multiplies_bfloat16(torch.device(device)) else "float32"
+    return config.model_copy(update={"precision": chosen})
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16; False where torch cannot tell."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    # torch 2.11 has no public word of it.
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def train(
@@ -139,7 +158,8 @@ def train(
             "take both from the same set"
         )
     allocator.keep_freed()
-    config, device = config or Config(), torch.device(device)
+    device = torch.device(device)
+    config = settled(config or Config(), device)
     if resume is not None:
         _check(resume, method, tracklets, seed)
     students = [_placed(network, device) for network in given]

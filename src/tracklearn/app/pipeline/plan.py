@@ -245,6 +245,8 @@ def plan_training(
             `TrainPlan.check` finds.
         FileNotFoundError: no such weights, settings file or set.
     """
+    from tracklearn.learn.train import settled
+
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
         raise Refusal(f"method {method} does not learn from a labelled source set: leave out --source")
@@ -282,7 +284,7 @@ def plan_training(
         method=method,
         config=_seeded(config or resolved[method], seed),
         network=chosen.model_copy(update={"backbone": backbone}),  # type: ignore[arg-type]
-        compute=resolved["train"],  # type: ignore[arg-type]
+        compute=settled(resolved["train"], device),  # type: ignore[arg-type]
         starts=tuple(starts),
         preset=preset,
         device=device,
