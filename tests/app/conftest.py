@@ -16,6 +16,7 @@ QUICK = [
     "tmc.epochs=2",
     "tmc.iterations=2",
     "tmc.clusters_per_batch=4",
+    "tmc.frames_cluster=4",
     "network.height=64",
     "network.width=32",
 ]

@@ -15,8 +15,8 @@ from tests.faults.table import table
 
 needs_shim = pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
 
-# Of the points of each command every so many: what the default run has time for.
-FEW = {"train": 43, "ingest": 61, "index": 9, "run": 211}
+# Of the points of each command every so many: what the default run has time for. The slow test takes all.
+FEW = {"train": 86, "ingest": 122, "index": 18, "run": 422}
 
 
 @pytest.fixture(scope="module")
