@@ -13,6 +13,8 @@ from tracklearn.app import check, forget, people
 from tracklearn.app.model.of_run import isolated, learned_from
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.searcher import Searcher
+from tracklearn.core import heads
+from tracklearn.core.heads import Directions, directions
 from tracklearn.core.scan import quantise
 from tracklearn.store.gallery import segment
 from tracklearn.store.gallery.folder import people_path
@@ -28,18 +30,23 @@ COMMAND = ["forget"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An output folder, its gallery with 8-bit rows, of which tests take copies."""
-    folder = tmp_path_factory.mktemp("forget") / "out"
-    before, segment.CODED = segment.CODED, 1
-    try:
-        return build(folder)
-    finally:
-        segment.CODED = before
+    """An output folder, its gallery with 8-bit rows and heads, of which tests take copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        large(patch)
+        return build(tmp_path_factory.mktemp("forget") / "out")
+
+
+def large(patch):
+    """Galleries have all that large ones have."""
+    some = lambda rows, n: Directions.of(directions(rows, 16))  # noqa: E731
+    patch.setattr(segment, "CODED", 1)
+    patch.setattr(segment, "HEADED", 1)
+    patch.setattr(heads, "choose", some)
 
 
 @pytest.fixture
 def out(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(segment, "CODED", 1)
+    large(monkeypatch)
     return shutil.copytree(whole, tmp_path / "out")
 
 
@@ -100,6 +107,8 @@ def test_a_person_is_gone_to_the_last_byte(out, call):
     for feature in features:
         secret += [feature.tobytes(), feature.astype(np.float16).tobytes()]
     secret += [quantise(gallery.feature(int(row))[None])[0].tobytes() for row in mine]
+    (along,) = [segment.along for segment in gallery.segments]
+    secret += [heads.encode(gallery.feature(int(row))[None], along)[0].tobytes() for row in mine]
     kept = [opened.jpeg(int(row)) for row in np.flatnonzero(keep)]
     names = {h.name: h.distance for h in Searcher(run).search(str(number[1]), k=99).hits}
     # What is in SQLite lies in its log still, and in a page that was free before.

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tests.store.test_gallery import brute, nearest_of_each, tracklets_of, unit
 
+from tracklearn.core import heads
+from tracklearn.core.heads import Directions, directions
 from tracklearn.core.scan import Scan, quantise
 from tracklearn.store.files import DamagedError
 from tracklearn.store.gallery import nearest, segment
@@ -14,11 +16,17 @@ from tracklearn.store.gallery.open import create_gallery, gallery_of, note_galle
 from tracklearn.types import Tracklets
 
 
-@pytest.fixture
-def coded(monkeypatch):
-    """Every set has 8-bit rows, in blocks of a few."""
+@pytest.fixture(params=["8 bits", "heads"])
+def coded(monkeypatch, request):
+    """Every set has 8-bit rows, in blocks of a few; every set has heads of a few numbers too."""
     monkeypatch.setattr(segment, "CODED", 1)
     monkeypatch.setattr(nearest, "_CODED_ROWS", 37)
+    if request.param == "heads":
+        some = lambda rows, n: Directions.of(directions(rows, max(1, min(rows.shape) // 2)))  # noqa: E731
+        monkeypatch.setattr(segment, "HEADED", 1)
+        monkeypatch.setattr(heads, "choose", some)
+        monkeypatch.setattr(nearest, "_HEADS", 41)
+        monkeypatch.setattr(nearest, "_TOGETHER", 3)
 
 
 def content(features, *, digest="a", camid=None, cameras=("hall", "stairs"), track=None, score=None):
@@ -121,16 +129,34 @@ def test_many_queries_and_few_find_the_same(tmp_path, coded):
     assert np.array_equal(many.distance, np.concatenate([f.distance for f in few]))
 
 
-@pytest.mark.parametrize("kind", ["int8", "bounds"])
+@pytest.mark.parametrize("kind", ["int8", "bounds", "heads", "head_bounds", "axes"])
 def test_damage_to_8_bit_rows_is_named(tmp_path, coded, kind):
     features = unit(np.random.default_rng(0), 50, 8)
     opened = made(tmp_path / "g", content(features))
+    if kind not in opened.manifest["sets"][0]:
+        assert kind not in ("int8", "bounds")
+        return
     file = tmp_path / "g" / opened.manifest["sets"][0][kind]["name"]
     data = bytearray(file.read_bytes())
     data[-3] ^= 4
     file.write_bytes(data)
     with pytest.raises(DamagedError, match=rf"{file.name} is damaged .*index the run again"):
-        open_gallery(tmp_path / "g").search(features[0], 3)
+        open_gallery(tmp_path / "g").search(features[0], 50)  # of 8-bit rows it looks only at some
+
+
+def test_a_large_set_has_heads_where_they_pay(tmp_path):
+    rng = np.random.default_rng(1)
+    flat = unit(rng, 400, 128)[rng.integers(0, 400, segment.HEADED)]
+    flat = (flat + 0.01 * rng.normal(size=flat.shape)) * np.arange(1, 129) ** -1.5
+    flat = (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
+    opened = made(tmp_path / "g", content(flat))
+    record = opened.manifest["sets"][0]
+    assert record["directions"] == 32
+    assert len(list((tmp_path / "g").iterdir())) == 8
+    found = open_gallery(tmp_path / "g").search(flat[:3], 10)
+    assert np.array_equal(found.index, brute(flat, flat[:3], 10)[0])
+    even = made(tmp_path / "even", content(unit(rng, segment.HEADED, 128)))
+    assert "heads" not in even.manifest["sets"][0]
 
 
 def test_small_sets_have_no_8_bit_rows(tmp_path):
@@ -230,6 +256,7 @@ def test_deleted_rows_are_found_no_more_and_leave_the_disk(tmp_path, coded):
     assert not set(gone.tolist()) & set(opened.entries.row.tolist())
     assert opened.rows_of(3).tolist() == []
     other = open_gallery(tmp_path / "g")
+    before = [segment.along for segment in opened.segments if segment.along is not None]
     assert opened.compact() == "4 entries of 70 taken from the disk".replace(
         "4 entries of 70", "4 of 70 entries"
     )
@@ -242,6 +269,8 @@ def test_deleted_rows_are_found_no_more_and_leave_the_disk(tmp_path, coded):
     for row in gone:
         assert both[row].tobytes() not in whole
         assert quantise(both[row : row + 1])[0].tobytes() not in whole
+        for along in before:
+            assert heads.encode(both[row : row + 1], along)[0].tobytes() not in whole
     assert both[0].tobytes() in whole
     with pytest.raises(ValueError, match="has changed since it was opened"):
         other.delete([0])

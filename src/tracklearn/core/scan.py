@@ -1,7 +1,7 @@
 """The nearest rows of a matrix that is read block by block: what a block adds to what was found before.
 
-Blocks of float32 rows are scored by products (`merge`), blocks of 8-bit rows by 8-bit ones (`Scan`); both
-find what brute force in float64 finds.
+Blocks of float32 rows are scored by products (`merge`), blocks of 8-bit rows by 8-bit ones (`Scan`), after
+their heads where there are some; all find what brute force in float64 finds.
 """
 
 from __future__ import annotations
@@ -110,6 +110,22 @@ def quantise(rows: Array) -> tuple[Array, Array]:
     return code.astype(np.int8), np.stack([scale, error, half.astype(np.float32)], 1).astype(np.float32)
 
 
+_NONE = np.zeros(0, bool)
+_SAMPLED = 1 << 14  # values that a large one of many is guessed from
+_AT_ONCE = 1 << 16  # 8-bit rows in memory at a time
+
+
+def _about(values: Array, n: int) -> float:
+    """A value that about n of these values reach, from some of them, evenly spaced."""
+    some = values[:: max(1, len(values) // _SAMPLED)]
+    at = max(1, min(len(some), round(n * len(some) / len(values))))
+    return float(np.partition(some, len(some) - at)[len(some) - at])
+
+
+def _picked(rows: Callable[[Array], Array], number: Array) -> Callable[[Array], Array]:
+    return lambda found: rows(number[found])
+
+
 class Scan:
     """One query on its way through blocks of 8-bit rows; the answer is that of `merge` on the rows
     themselves.
@@ -156,19 +172,66 @@ class Scan:
             allowed: (n,) bool, the rows that may be found; None for all.
             group: (t,) int64, the group of every row of all blocks.
         """
+        self._look(code, bound, rows, np.arange(offset, offset + len(code)), allowed, group)
+
+    def heads(
+        self,
+        upper: Array,
+        coded: Callable[[Array], tuple[Array, Array]],
+        rows: Callable[[Array], Array],
+        offset: int,
+        *,
+        group: Array | None = None,
+    ) -> None:
+        """Take in rows of whose score an upper bound is known, of 8 bits only those that it leaves in.
+
+        Args:
+            upper: (n,) float32, as of `heads.reach`; −inf for rows that may not be found. Changed.
+            coded: numbers among these rows -> their 8-bit rows and bounds, as of `quantise`.
+            rows: numbers -> their rows, float32.
+            offset: number of the first of these rows among all.
+            group: (t,) int64, the group of every row of all.
+        """
+        wanted = 4 * len(self.index)
+        while wanted < len(upper):
+            # The likeliest are measured first: few of the others come near them.
+            first = np.flatnonzero(upper >= max(_about(upper, wanted), np.finfo(np.float32).min))
+            if len(first):
+                _settle(self.query, rows(first), first + offset, self.index, self.distance, group)
+                upper[first] = -np.inf
+            if np.isfinite(self.distance[-1]) or not len(first):
+                break
+            wanted *= 4
+        near = np.flatnonzero((upper >= self._floor()) & (upper > -np.inf))
+        for lo in range(0, len(near), _AT_ONCE):
+            some = near[lo : lo + _AT_ONCE]
+            self._look(*coded(some), _picked(rows, some), some + offset, None, group)
+
+    def _floor(self) -> float:
+        """A score below which nothing is among the nearest."""
+        if not np.isfinite(self.distance[-1]):
+            return -np.inf
+        return (self.length**2 - float(self.distance[-1]) ** 2) / 2 - 1e-9
+
+    def _look(
+        self,
+        code: Array,
+        bound: Array,
+        rows: Callable[[Array], Array],
+        number: Array,
+        allowed: Array | None,
+        group: Array | None,
+    ) -> None:
+        """Take in 8-bit rows of these numbers (n,) among all."""
         from tracklearn.core.kernels.scan import nearby
 
         n = len(code)
-        floor = -np.inf
-        if np.isfinite(self.distance[-1]):  # nothing farther than the worst kept so far can enter
-            floor = (self.length**2 - float(self.distance[-1]) ** 2) / 2 - 1e-9
         upper, near = np.empty(n), np.empty(n, np.int64)
-        own = np.zeros(0, np.int64) if group is None else group[offset : offset + n]
-        mine = (np.zeros(0, bool) if allowed is None else allowed, np.ascontiguousarray(own))
+        own = np.zeros(0, np.int64) if group is None else np.ascontiguousarray(group[number])
         count, _ = nearby(
-            code, bound, self.code, self.scale, self.error, self.length, *mine, floor,
-            self._best, self._whose, upper, near,
+            code, bound, self.code, self.scale, self.error, self.length,
+            _NONE if allowed is None else allowed, own, self._floor(), self._best, self._whose, upper, near,
         )  # fmt: skip
         if count:
             found = near[:count]
-            _settle(self.query, rows(found), found + offset, self.index, self.distance, group)
+            _settle(self.query, rows(found), number[found], self.index, self.distance, group)

@@ -6,13 +6,16 @@ import numpy as np
 
 from tracklearn.core.kernels.compiled import kernel
 
+_PART = 1024  # products that are taken together into their bounds
+
 
 @kernel()
 def _product(row, query):
     """Sum of products of an int8 row and an int16 query in int32; the caller sees to it that it fits."""
     total = np.int32(0)
     for c in range(row.shape[0]):
-        total = np.int32(total + np.int32(np.int32(row[c]) * np.int32(query[c])))
+        # By way of int16, for which there is an instruction that multiplies and adds pairs.
+        total = np.int32(total + np.int32(np.int32(np.int16(row[c])) * np.int32(query[c])))
     return total
 
 
@@ -70,3 +73,34 @@ def nearby(code, bound, query, scale, error, length, allowed, group, floor, best
             near[count] = i
             count += 1
     return count, floor
+
+
+@kernel()
+def reach(code, bound, query, step, error, length, rest, extra, allowed, upper):
+    """Fills `upper` (n,) float32 with what the score of each row cannot exceed, by its head; −inf for none.
+
+    Args:
+        code: (n, L) int8; bound: (4, n) float32, the columns of `heads.encode`.
+        query: (L,) int16; times `step` it is within `error` of the query's coordinates, whose length is
+            `length`; what they leave of it is `rest` long.
+        extra: what else a score may be off by. Float32 sums here are off by less than 2e-6, which is added.
+        allowed: (n,) bool, or empty for all.
+    """
+    n = code.shape[0]
+    product = np.empty(_PART, np.int32)
+    step, error, length, rest = np.float32(step), np.float32(error), np.float32(length), np.float32(rest)
+    more = np.float32(extra + 1.003 * error + 2e-6)
+    for lo in range(0, n, _PART):
+        size = min(n - lo, _PART)
+        for i in range(size):
+            product[i] = _product(code[lo + i], query)
+        scale, off = bound[0, lo : lo + size], bound[1, lo : lo + size]
+        left, half = bound[2, lo : lo + size], bound[3, lo : lo + size]
+        out = upper[lo : lo + size]
+        for i in range(size):
+            score = step * scale[i] * np.float32(product[i]) - half[i]
+            out[i] = score + (length + error) * off[i] + rest * left[i] + more
+    if allowed.shape[0]:
+        for i in range(n):
+            if not allowed[i]:
+                upper[i] = -np.inf

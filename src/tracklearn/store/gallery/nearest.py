@@ -1,20 +1,25 @@
-"""The nearest rows of a gallery's segments, exactly: 8-bit rows or products first, float64 at last."""
+"""The nearest rows of a gallery's segments, exactly: heads, 8-bit rows or products first, float64 at last."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from tracklearn.core.heads import of_query, reach
 from tracklearn.core.scan import Scan, merge
 from tracklearn.store.gallery.segment import Segment
 from tracklearn.types import Array, Matches, Refusal
 
 _BLOCK_VALUES = 2**22  # gallery values scored at a time: 32 MB when a block is compared in float64
 _CODED_ROWS = 2**16  # 8-bit rows looked at by one query at a time
+_HEADS = 2**15  # heads looked at by all queries in turn: they stay in a core's cache
 _QUERIES = 256  # queries scored at a time
 _FEW = 4  # queries that read 8-bit rows; more are faster in one float32 product
+_SOME = 64  # queries that read heads, likewise
+_TOGETHER = 16  # of them at a time
 
 
 def nearest(
@@ -41,12 +46,16 @@ def nearest(
     Returns:
         Matches of shape (q, k); −1 and inf fill up where fewer than k rows are left.
 
-    Memory: one block of scores and features, whatever t is.
+    Memory: one block of scores and features, whatever t is; with heads 4 bytes a row and query, 16 at a time.
     """
     scans = [Scan(each, k) for each in query]
     start = 0
     for segment in segments:
-        if segment.code is not None and len(query) <= _FEW:
+        if segment.along is not None and len(query) <= _SOME:
+            for q0 in range(0, len(query), _TOGETHER):
+                some = slice(q0, q0 + _TOGETHER)
+                _scan_heads(segment, start, scans[some], wanted, exclude[some], group)
+        elif segment.code is not None and len(query) <= _FEW:
             _scan_coded(segment, start, scans, wanted, exclude, group)
         else:
             _scan_rows(segment, start, query, scans, wanted, exclude, group, halves)
@@ -94,15 +103,42 @@ def _scan_coded(
     """Score a set's 8-bit rows, block by block; what may be near is looked at as float32."""
     for lo in range(0, len(segment), _CODED_ROWS):
         code, bound = segment.coded(lo, min(lo + _CODED_ROWS, len(segment)))
-        g0, n = start + lo, len(code)
         for scan, gone in zip(scans, exclude, strict=True):
-            allowed = None if wanted is None else wanted[g0 : g0 + n]
-            here = gone - g0
-            here = here[(here >= 0) & (here < n)]
-            if len(here):
-                allowed = np.ones(n, bool) if allowed is None else allowed.copy()
-                allowed[here] = False
-            scan.block(code, bound, partial(_rows_at, segment, lo), g0, allowed=allowed, group=group)
+            allowed = _allowed(start + lo, len(code), wanted, gone)
+            rows = partial(_at, segment.rows_at, lo)
+            scan.block(code, bound, rows, start + lo, allowed=allowed, group=group)
+
+
+def _scan_heads(
+    segment: Segment,
+    start: int,
+    scans: Sequence[Scan],
+    wanted: Array | None,
+    exclude: Array,
+    group: Array | None,
+) -> None:
+    """Score the heads of a set's rows; what may be near is looked at in 8 bits, then as float32."""
+    assert segment.along is not None
+    along = [of_query(scan.query, segment.along) for scan in scans]
+    upper = np.empty((len(scans), len(segment)), np.float32)
+    for lo in range(0, len(segment), _HEADS):
+        code, bound = segment.heads(lo, min(lo + _HEADS, len(segment)))
+        for out, each, gone in zip(upper, along, exclude, strict=True):
+            allowed = _allowed(start + lo, len(code), wanted, gone)
+            reach(code, bound, each, out[lo : lo + len(code)], allowed=allowed)
+    for scan, out in zip(scans, upper, strict=True):
+        scan.heads(out, segment.coded_at, segment.rows_at, start, group=group)
+
+
+def _allowed(first: int, n: int, wanted: Array | None, gone: Array) -> Array | None:
+    """(n,) bool, which of the rows from `first` on may be found; None for all."""
+    allowed = None if wanted is None else wanted[first : first + n]
+    here = gone - first
+    here = here[(here >= 0) & (here < n)]
+    if len(here):
+        allowed = np.ones(n, bool) if allowed is None else allowed.copy()
+        allowed[here] = False
+    return allowed
 
 
 def _half_squared_lengths(first: int, rows: Array, halves: dict[tuple[int, int], Array]) -> Array:
@@ -114,8 +150,8 @@ def _half_squared_lengths(first: int, rows: Array, halves: dict[tuple[int, int],
     return halves[key]
 
 
-def _rows_at(segment: Segment, first: int, near: Array) -> Array:
-    return segment.rows_at(near + first)
+def _at(read: Callable[[Array], Any], first: int, near: Array) -> Any:
+    return read(near + first)
 
 
 def exclusions(exclude: Array | None, q: int, t: int) -> Array:

@@ -1,4 +1,6 @@
-"""The files of one set in a gallery's folder: features, a table beside them, and 8-bit rows of large sets."""
+"""The files of one set in a gallery's folder: features, a table beside them; of large sets 8-bit rows, and
+heads where most of the rows lies in few directions.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracklearn.core import heads
 from tracklearn.core.scan import quantise
 from tracklearn.store.files import DamagedError, cannot_map, first_line, hash_file, replacing, write_atomic
 from tracklearn.store.gallery.entries import NUMBERS, GallerySet
@@ -22,7 +25,9 @@ from tracklearn.store.sets.shards import plain
 from tracklearn.types import Array
 
 CODED = 4096  # entries from which on a set has 8-bit rows too: below, a scan of float32 takes no time
+HEADED = 20_000  # entries from which on it may have heads: below, all 8-bit rows are read as fast
 SUMMED_BYTES = 1 << 22  # rows are compared with their sums in blocks of about this much
+_KINDS = ("features", "table", "int8", "bounds", "heads", "head_bounds", "axes")
 # What numpy lets through of a damaged head beside ValueError; it reads it as Python.
 _HEADS = (SyntaxError, TypeError, TokenError)
 
@@ -35,6 +40,7 @@ class Segment:
         folder: of the gallery. record: what the manifest says of it.
         mapped: (t, d) float32, memory-mapped; `rows` hands out what has been compared.
         code: (t, d) int8, memory-mapped, and bound (t, 3) float32, or None.
+        head: (t, L) int8, memory-mapped, head_bound (4, t) float32, and what they lie along, or None.
         columns: the numbers of the table; camera: names of cameras, one a row.
         remedy: what to do about damage.
     """
@@ -44,6 +50,9 @@ class Segment:
     mapped: Array
     code: Array | None
     bound: Array | None
+    head: Array | None
+    head_bound: Array | None
+    along: heads.Directions | None
     columns: Mapping[str, Array]
     camera: tuple[str, ...]
     remedy: str
@@ -74,10 +83,20 @@ class Segment:
             bounds_file = folder / record["bounds"]["name"]
             _compare(bounds_file, record["bounds"]["sha256"], remedy)
             bound = np.ascontiguousarray(_array(bounds_file, (expected[0], 3), np.float32, remedy))
+        head = head_bound = along = None
+        if "heads" in record:
+            size = int(record["directions"])
+            head = _array(folder / record["heads"]["name"], (expected[0], size), np.int8, remedy)
+            small = []
+            for kind, shape in (("head_bounds", (expected[0], 4)), ("axes", (width, size))):
+                _compare(folder / record[kind]["name"], record[kind]["sha256"], remedy)
+                made = _array(folder / record[kind]["name"], shape, np.float32, remedy)
+                small.append(np.ascontiguousarray(made))
+            head_bound, along = np.ascontiguousarray(small[0].T), heads.Directions.of(small[1])
         names = [name for name in NUMBERS if name in table.column_names]
         columns = {name: table[name].to_numpy() for name in names}
         camera = tuple(table["camera"].to_pylist())
-        return cls(folder, record, features, code, bound, columns, camera, remedy)
+        return cls(folder, record, features, code, bound, head, head_bound, along, columns, camera, remedy)
 
     def __len__(self) -> int:
         return len(self.mapped)
@@ -123,6 +142,20 @@ class Segment:
         self._compare_blocks("int8", self.code, range(first, end))
         return np.asarray(self.code[first:end]), self.bound[first:end]
 
+    def coded_at(self, rows: Array) -> tuple[Array, Array]:
+        """(n, d) int8, (n, 3) float32: some 8-bit rows, copies, and how far off; DamagedError as `rows`."""
+        if self.code is None or self.bound is None:
+            raise RuntimeError("a set without 8-bit rows is asked for them")
+        self._compare_blocks("int8", self.code, rows.tolist())
+        return np.asarray(self.code[rows]), self.bound[rows]
+
+    def heads(self, first: int, end: int) -> tuple[Array, Array]:
+        """(n, L) int8, (4, n) float32: the heads of some rows and their bounds; DamagedError as `rows`."""
+        if self.head is None or self.head_bound is None:
+            raise RuntimeError("a set without heads is asked for them")
+        self._compare_blocks("heads", self.head, range(first, end))
+        return np.asarray(self.head[first:end]), self.head_bound[:, first:end]
+
     def _compare_blocks(self, what: str, values: Array, rows: Sequence[int]) -> None:
         """Compare the blocks that hold these rows with their sums, each once."""
         sums = self.record[what].get("crc32")
@@ -146,7 +179,7 @@ class Segment:
 
 def names_of(record: Mapping[str, Any]) -> dict[str, str]:
     """The files of a record, with their sha256."""
-    kinds = [kind for kind in ("features", "table", "int8", "bounds") if kind in record or kind[0] in "ft"]
+    kinds = [kind for kind in _KINDS if kind in record or kind in ("features", "table")]
     return {str(record[kind]["name"]): str(record[kind]["sha256"]) for kind in kinds}
 
 
@@ -186,7 +219,23 @@ def write_segment(
         bound = np.concatenate([each for _, each in coded])
         made["int8"] = _write_array(folder, "int8", code, _blocks(code))
         made["bounds"] = _write_array(folder, "bounds", bound, _blocks(bound))
+    along = _directions(features)
+    if along is not None:
+        parts = [heads.encode(block, along) for block in blocks]
+        head, head_bound = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        made["directions"] = along.axes.shape[1]
+        for kind, values in (("heads", head), ("head_bounds", head_bound), ("axes", along.axes)):
+            made[kind] = _write_array(folder, kind, values, _blocks(values))
     return made
+
+
+def _directions(features: Array) -> heads.Directions | None:
+    """What the heads of these rows lie along; None where heads do not pay."""
+    n = len(features)
+    if n < max(HEADED, CODED):
+        return None
+    drawn = np.random.default_rng(0).choice(n, min(n, heads.SAMPLE), replace=False)
+    return heads.choose(features[np.sort(drawn)], n)
 
 
 def _blocks(values: Array) -> Iterator[Array]:
