@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.gallery import content, made
+from benchmarks.gallery import K, content, like_a_network
 from benchmarks.gallery_load import Told, mixed, searching
 
 from tracklearn.store.gallery import segment
@@ -14,14 +14,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def material(tmp_path):
-    features, queries = made(6000, 32, 12)
+    features, queries = like_a_network(6000, 32, 12)
     assert len(features) > segment.CODED, "8-bit rows are read"
     create_gallery(tmp_path / "gallery", [content(features)], origin={}).close()
     return tmp_path / "gallery", features, queries
 
 
 def test_twenty_clients_find_what_brute_force_finds(material):
-    told = searching(*material, 20, lambda done: done < 40)
+    path, features, queries = material
+    with FolderGallery(path) as opened:
+        told = searching(opened, features, queries, 20, lambda done: done < 40)
+    assert told.hits == 800 * K
     assert (told.wrong, told.failed, len(told.waits["search"])) == (0, [], 800)
 
 
@@ -44,7 +47,8 @@ def test_fifty_clients_lose_no_decision(material):
 def test_what_is_wrong_is_counted(material):
     path, features, queries = material
     other = np.roll(features, 1, axis=0)
-    assert searching(path, other, queries, 2, lambda done: done < 2).wrong == 4
+    with FolderGallery(path) as opened:
+        assert searching(opened, other, queries, 2, lambda done: done < 2).wrong == 4
     told = Told()
     told.took("search", 0.1, right=False)
     assert told.rows() == [["search", 1, "100.0", "100.0", "100.0"]]
