@@ -22,10 +22,11 @@ test: setup lint
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or gpu"
 
-# The pages in Chromium, looked at by axe-core; both are fetched where they are missing and may be.
+# The pages in Chromium, looked at by axe-core; both are fetched where they are missing and may be. Pictures of
+# the pages are left in build/pages.
 test-browser: setup
 	.ci/browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/app/test_web_browser.py
+	TRACKLEARN_SCREENSHOTS=$(CURDIR)/build/pages OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/app/test_web_browser.py
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --jobs $(PYTEST_WORKERS)

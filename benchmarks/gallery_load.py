@@ -4,9 +4,9 @@
 
 Material as in `benchmarks.gallery`. First one client, then 20 search for --seconds, each as soon as it has
 its answer, as the threads of a server do; with --postgres in PostgreSQL too, by its graph, whose recall is
-told instead of wrong answers. Then, embedded, 50 clients for --minutes: 41 search and ask who is who, 8 review
-(a part moves to another person, with a name and a decision), one writes: takes a second set in, lets some of
-its rows be found no more, takes them from the disk, and begins anew. Every answer is compared with
+told instead of wrong answers. Then, embedded, 50 clients for --minutes: 41 search and ask who is who, 8
+review (a part moves to another person, with a name and a decision), one writes: takes a second set in, lets
+some of its rows be found no more, takes them from the disk, and begins anew. Every answer is compared with
 brute force over what the gallery held when it was asked.
 
 Prints the tables; exit code 1 where an answer is wrong, a decision is lost, or memory grows.

@@ -68,8 +68,16 @@ def browser():
         made.close()
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """Where pictures of pages are kept for people to look at: TRACKLEARN_SCREENSHOTS, or nowhere for long."""
+    folder = Path(os.environ.get("TRACKLEARN_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "dark")])
-def test_a_review_from_search_to_identities(site, browser, tmp_path, width, scheme):
+def test_a_review_from_search_to_identities(site, browser, pictures, width, scheme):
     from playwright.sync_api import expect
 
     served, address = site
@@ -83,7 +91,7 @@ def test_a_review_from_search_to_identities(site, browser, tmp_path, width, sche
     def shot(name):
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name} is {wide} pixels wide"
-        page.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png", full_page=True)
+        page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
 
     page.goto(f"{address}/")
     shot("search")
@@ -173,7 +181,7 @@ def test_axe_finds_nothing_serious_on_any_page(site, browser, axe, scheme):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (400, "light")])
-def test_a_person_is_forgotten_by_the_page(site, browser, tmp_path, width, scheme):
+def test_a_person_is_forgotten_by_the_page(site, browser, pictures, width, scheme):
     from playwright.sync_api import expect
 
     served, address = site
@@ -199,7 +207,7 @@ def test_a_person_is_forgotten_by_the_page(site, browser, tmp_path, width, schem
 
     def shot(name):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        page.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png", full_page=True)
+        page.screenshot(path=pictures / f"{name}-{width}-{scheme}.png", full_page=True)
 
     page.goto(f"{address}/forget")
     page.get_by_label("Number of the person").fill(str(person))
