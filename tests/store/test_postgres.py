@@ -7,6 +7,7 @@ from tests.store.test_gallery import brute, nearest_of_each, unit
 from tests.store.test_gallery_sets import content
 from tests.store.test_people import A, B, row
 
+from tracklearn.store.gallery import database as sql
 from tracklearn.store.gallery import folder, postgres
 from tracklearn.store.gallery.entries import PartKey
 from tracklearn.store.gallery.open import create_gallery, open_gallery
@@ -197,3 +198,29 @@ def test_what_is_refused(database, place, tmp_path, monkeypatch):
         made.search(np.ones((1, 5), np.float32), 1)
     assert not folder.people_path(tmp_path / "g").exists()
     made.close()
+
+
+def test_a_graph_is_built_in_the_memory_that_it_needs(database):
+    """Which the server's own setting does not give, or only where the machine has it."""
+    url, schema = f"{database}", "memory"
+    setting = "SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'"
+    scarce = """DO $$ BEGIN
+        IF (SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem') > 99999 THEN
+            RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'could not resize shared memory segment';
+        END IF;
+        CREATE TABLE seen AS SELECT 1 AS kb;
+    END $$"""
+    with sql.connect(url, schema, make=True) as connection:
+        (own,) = connection.execute(setting).fetchone()
+        assert own < 100 * 1024
+        for statement, memory, seen in (
+            (f"CREATE TABLE seen AS {setting.replace('bigint', 'bigint AS kb')}", 100 << 20, 100 * 1024),
+            (f"CREATE TABLE seen AS {setting.replace('bigint', 'bigint AS kb')}", 1 << 20, own),
+            (f"CREATE TABLE seen AS {setting.replace('bigint', 'bigint AS kb')}", 1 << 50, 2 << 20),
+            (scarce, 100 << 20, 1),
+        ):
+            with connection.transaction():
+                sql.with_memory(connection, statement, memory)
+                assert connection.execute(setting).fetchone() == (own,)
+                assert connection.execute("SELECT kb FROM seen").fetchone() == (seen,)
+                connection.execute("DROP TABLE seen")

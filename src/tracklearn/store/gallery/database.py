@@ -20,6 +20,8 @@ from tracklearn.store.runtimes import load
 from tracklearn.types import Refusal
 
 SCHEMA = "tracklearn.gallery/3"
+_ELEMENT = 1200  # bytes of a node in memory beside its vector, roughly
+_MOST_MEMORY = 2 << 30  # asked for at most: who has a larger gallery sets the server's own
 LINKS, BUILT = 16, 100  # of each node in the graph; candidates while it is built [pgvector's, then chosen]
 _INDEXED_WIDTH, _HALF_WIDTH = 2000, 4000  # of vectors that pgvector indexes as float32, as float16
 TYPES = {
@@ -144,9 +146,34 @@ def build_graph(connection: Any, width: int) -> str:
         what, kind = f"((feature::halfvec({width})) halfvec_l2_ops)", "half"
     else:
         return "none"
-    connection.execute(f"CREATE INDEX entry_near ON entry USING hnsw {what} {options}")
+    graph = f"CREATE INDEX entry_near ON entry USING hnsw {what} {options}"
+    number = connection.execute("SELECT COUNT(*) FROM entry").fetchone()[0]
+    with_memory(connection, graph, number * (width * (4 if kind == "whole" else 2) + _ELEMENT))
     connection.execute("CREATE INDEX entry_track ON entry (source, set_number)")
     return kind
+
+
+def with_memory(connection: Any, statement: str, wanted: int) -> None:
+    """Run a statement, in a transaction, with so many bytes to build an index in, 2 GiB at most, where the
+    server has less by its settings.
+
+    A graph that does not fit is built through the disk, many times slower. Workers share that memory, and a
+    container may have next to none to share: then the server's own setting has to do.
+    """
+    psycopg = load("psycopg")
+    text = "SELECT setting::bigint * 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
+    has = connection.execute(text).fetchone()[0]
+    wanted = min(wanted, _MOST_MEMORY)
+    if wanted > has:
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL maintenance_work_mem = '{wanted // 1024}kB'")
+                connection.execute(statement)
+            connection.execute(f"SET LOCAL maintenance_work_mem = '{has // 1024}kB'")
+            return
+        except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):
+            pass  # the savepoint took the setting back too
+    connection.execute(statement)
 
 
 def version_of(text: str) -> tuple[int, ...]:
