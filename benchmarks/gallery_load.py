@@ -243,11 +243,12 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(0.25):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self._seen.append(pages * resource.getpagesize() / 1e6)
+            # Without pages of files, of which the system keeps as many as it has room for.
+            _, resident, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
+            self._seen.append((resident - of_files) * resource.getpagesize() / 1e6)
 
     def ended(self) -> tuple[float, float, list[float]]:
-        """Seconds, seconds of CPU, and the most memory of each third in MB."""
+        """Seconds, seconds of CPU, and the most memory of each third in MB, mapped files left out."""
         self._over.set()
         self._thread.join()
         thirds = [float(part.max(initial=0)) for part in np.array_split(np.array(self._seen), 3)]

@@ -151,3 +151,38 @@ def test_a_file_that_is_none_is_named(tmp_path):
     ):
         opened.identities()
     assert "p.sqlite cannot be read" in opened.damages()[0]
+
+
+def test_many_that_ask_who_is_who_wait_for_the_first(people, tmp_path, monkeypatch):
+    opened = made(tmp_path / "g", content(unit(np.random.default_rng(0), 30, 4), digest="a"))
+    parts = opened.entries.keys()
+    assert opened.entries.keys() is parts
+    asked, begun, go_on = [], threading.Event(), threading.Event()
+    plain = type(people).identities
+
+    def slow(self):
+        asked.append(1)
+        begun.set()
+        assert go_on.wait(60)
+        return plain(self)
+
+    monkeypatch.setattr(type(people), "identities", slow)
+    found = []
+    for round_ in (1, 2):
+        monkeypatch.undo()
+        people.adopt([row(parts[3], round_)], source=f"{round_}")
+        monkeypatch.setattr(type(people), "identities", slow)
+        threads = [
+            threading.Thread(target=lambda: found.append(people.assigned(opened.entries))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        assert begun.wait(60)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert len(asked) == round_
+        assert [got.person[3] for got in found] == [round_] * 8
+        found.clear()
+        begun.clear()
+        go_on.clear()

@@ -56,10 +56,10 @@ class Opened:
         """What is searched."""
         return self.searcher.gallery
 
-    @cached_property
-    def keys(self) -> list[PartKey]:
+    @property
+    def keys(self) -> Sequence[PartKey]:
         """What each part is called for good."""
-        return list(self.entries.keys())
+        return self.entries.keys()
 
     @cached_property
     def refs(self) -> list[str]:

@@ -107,13 +107,17 @@ class Entries:
         """(t,) int64, a number for each track of each set."""
         return self.set * (int(self.source.max(initial=0)) + 1) + self.source
 
-    def keys(self) -> list[PartKey]:
-        """The names of the parts, which outlive the gallery."""
+    def keys(self) -> Sequence[PartKey]:
+        """The names of the parts, which outlive the gallery; made once."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> tuple[PartKey, ...]:
         columns = (self.set, self.source, self.first_frame, self.last_frame)
-        return [
+        return tuple(
             PartKey(self.digests[number], track, first, last)
             for number, track, first, last in zip(*(c.tolist() for c in columns), strict=True)
-        ]
+        )
 
     def take(self, place: Array) -> Entries:
         """Those at some places, in that order."""

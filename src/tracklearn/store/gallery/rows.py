@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class People:
         self._connect, self._mark, self._begin, self._file = connect, mark, tuple(begin), file
         self.close = close
         self._cache: dict[int, tuple[str, Entries, Assigned]] = {}
+        self._making = Lock()
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self._mark)
@@ -124,9 +126,21 @@ class People:
     def assigned(self, entries: Entries) -> Assigned:
         """Who some entries are: by the part of the same frames, else by that which holds the middle frame."""
         version = self.version
+        if (known := self._known(entries, version)) is not None:
+            return known
+        with self._making:  # the others wait for the first rather than do the same beside it
+            version = self.version
+            if (known := self._known(entries, version)) is not None:
+                return known
+            made = self._assign(entries)
+            self._cache = {id(entries): (version, entries, made)}
+            return made
+
+    def _known(self, entries: Entries, version: str) -> Assigned | None:
         known = self._cache.get(id(entries))
-        if known is not None and known[0] == version and known[1] is entries:
-            return known[2]
+        return known[2] if known is not None and known[0] == version and known[1] is entries else None
+
+    def _assign(self, entries: Entries) -> Assigned:
         exact: dict[tuple[str, int, int, int], tuple[int, float | None, str]] = {}
         by_track: dict[tuple[str, int], list[tuple[int, int, tuple[int, float | None, str]]]] = {}
         for digest, track, first, last, number, probability, word in self.identities():
@@ -138,17 +152,14 @@ class People:
         how = [""] * len(entries)
         for i, key in enumerate(entries.keys() if exact else ()):
             found = exact.get(key)
-            if found is None:
+            if found is None and (own := by_track.get((key.set, key.track))):
                 middle = (key.first + key.last) // 2
-                own = by_track.get((key.set, key.track), ())
                 holds = [(last - first, w) for first, last, w in own if first <= middle <= last]
                 found = min(holds, key=lambda each: each[0])[1] if holds else None
             if found is not None:
                 person[i], how[i] = found[0], found[2]
                 chance[i] = np.nan if found[1] is None else found[1]
-        made = Assigned(person, chance, how)
-        self._cache = {id(entries): (version, entries, made)}
-        return made
+        return Assigned(person, chance, how)
 
     def names(self) -> dict[int, str]:
         """The names that people were given."""
