@@ -75,7 +75,7 @@ class People:
     ) -> None:
         self._connect, self._mark, self._begin, self._file = connect, mark, tuple(begin), file
         self.close = close
-        self._cache: dict[int, tuple[str, Entries, Assigned]] = {}
+        self._cache: dict[int, tuple[str, Entries | None, Assigned | None]] = {}
         self._making = Lock()
 
     def _sql(self, text: str) -> str:
@@ -125,20 +125,21 @@ class People:
 
     def assigned(self, entries: Entries) -> Assigned:
         """Who some entries are: by the part of the same frames, else by that which holds the middle frame."""
-        version = self.version
-        if (known := self._known(entries, version)) is not None:
+        asked = self.version
+        if (known := self._known(entries, asked)) is not None:
             return known
         with self._making:  # the others wait for the first rather than do the same beside it
-            version = self.version
-            if (known := self._known(entries, version)) is not None:
+            if (known := self._known(entries, asked)) is not None:
                 return known
+            version = self.version
             made = self._assign(entries)
             self._cache = {id(entries): (version, entries, made)}
             return made
 
-    def _known(self, entries: Entries, version: str) -> Assigned | None:
-        known = self._cache.get(id(entries))
-        return known[2] if known is not None and known[0] == version and known[1] is entries else None
+    def _known(self, entries: Entries, asked: str) -> Assigned | None:
+        """What was worked out at that version or a later one."""
+        version, of, known = self._cache.get(id(entries), ("", None, None))
+        return known if of is entries and int(version or 0) >= int(asked or 0) else None
 
     def _assign(self, entries: Entries) -> Assigned:
         exact: dict[tuple[str, int, int, int], tuple[int, float | None, str]] = {}
