@@ -40,9 +40,7 @@ Gallery = FolderGallery | PostgresGallery
 SEARCHERS, READERS, REVIEWERS = 20, 41, 8
 SECOND = 1000  # entries of the set that comes and goes
 RECALL = 0.99  # of the graph, at least
-GROWTH = (
-    64.0  # MB that memory may grow by from the second third to the last: in the first, heaps fill [chosen]
-)
+GROWTH = 64.0  # MB that memory may grow by from the second third to the last; in the first, heaps fill
 GoOn = Callable[[int], bool]  # whether a client does one more, after so many
 
 
@@ -296,13 +294,11 @@ def main() -> int:
         seen = run(watch)
         took, cpu, (first, middle, last) = watch.ended()
         print(measure.table([title, "answers", "ms p50", "p95", "most"], seen.rows()))
-        print(
-            f"\n{took:.0f} s, {cpu:.0f} s of CPU; memory at most {first:.0f} MB in the first third, {middle:.0f} in the second, ",
-            end="",
-        )
+        thirds = f"{first:.0f}, {middle:.0f}, {last:.0f} MB in the three thirds"
+        print(f"\n{took:.0f} s, {cpu:.0f} s of CPU; memory at most {thirds}; ", end="")
         answers = len(seen.waits.get("search", ())) * K
         found = f"wrong answers {seen.wrong}" if exact else f"recall {seen.hits / max(1, answers):.4f}"
-        print(f"{last:.0f} MB in the last; {found}, decisions lost {seen.lost}, ", end="")
+        print(f"{found}, decisions lost {seen.lost}, ", end="")
         print(f"clients that failed {len(seen.failed)} {' '.join(seen.failed)}\n", flush=True)
         wrong = seen.wrong > 0 if exact else seen.hits < RECALL * answers
         bad = bad or bool(wrong or seen.lost or seen.failed) or last - middle > GROWTH
