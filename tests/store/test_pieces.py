@@ -42,12 +42,12 @@ def write(path, n=N, **options):
     return path
 
 
-def remuxed(path, to, keep=lambda i: True, stamp=lambda i, pts: pts):
-    """The packets of a film in another container, some left out, with other stamps."""
-    with av.open(str(path)) as source, av.open(str(to), "w") as out:
+def remuxed(path, to, stamp=lambda i, pts: pts, **options):
+    """The packets of a film in another container, with other stamps."""
+    with av.open(str(path)) as source, av.open(str(to), "w", options=options) as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for i, packet in enumerate(source.demux(video=0)):
-            if packet.size and keep(i):
+            if packet.size:
                 shift = stamp(i, packet.pts) - packet.pts
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 packet.stream = stream
@@ -131,6 +131,14 @@ def test_a_pause_moves_times_and_no_numbers(tmp_path):
         stretch = numbers.stretch((38, 45), before=0.3, after=0.3)
         got = [(frame.number, frame.time) for frame in frames.stretch(stretch)]
     assert got == every[35:48]
+
+
+def test_a_file_cut_short_has_no_sure_numbers(film, tmp_path):
+    path = remuxed(film, tmp_path / "film.mp4", movflags="faststart")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with open_frames(path) as frames, pytest.raises(Unnumbered, match="cut short"):
+        frames.numbers()
 
 
 def test_pictures_in_another_order_than_their_stamps_are_noticed(film, tmp_path):

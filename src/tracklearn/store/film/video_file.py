@@ -125,6 +125,8 @@ class VideoFile(FrameSource):
         """
         if not self._timed or self._survey.reordered:
             raise Unnumbered("frames of it have no time stamps of their own")
+        if promised_frames(self._path, self._container, self._stream, self.info.fps) is not None:
+            raise Unnumbered("the file is cut short")
         stamps, key, shown = list[float | None](), list[bool](), list[float | None]()
         try:
             with self._opened() as container:
