@@ -27,6 +27,7 @@ from tracklearn.store.film.frames import (
     LargerPicture,
     VideoInfo,
 )
+from tracklearn.store.film.numbers import Numbers, Stretch, Unnumbered, numbers_of
 from tracklearn.store.film.promises import lacks_index, promised_frames, start_time
 from tracklearn.store.film.shown import Deinterlacer, Turn, Turns, fitted_size, letterbox, square_size
 from tracklearn.store.film.stamps import Clock, Survey, rate_of, survey
@@ -108,9 +109,96 @@ class VideoFile(FrameSource):
                 if frame.time >= begin:
                     yield frame.time, frame.image
             return
+        for stamp, frame in self._sought(zero + begin):
+            if stamp - zero > end:
+                return
+            if stamp - zero >= begin:
+                yield stamp - zero, self._image(frame, self._turns.of(frame))
+
+    def numbers(self) -> Numbers:
+        """Number and time of every frame, read from the packets of a second handle; nothing more is decoded.
+
+        Memory is that of 8 bytes a frame.
+
+        Raises:
+            Unnumbered: they cannot be known so.
+        """
+        if not self._timed or self._survey.reordered:
+            raise Unnumbered("frames of it have no time stamps of their own")
+        if promised_frames(self._path, self._container, self._stream, self.info.fps) is not None:
+            raise Unnumbered("the file is cut short")
+        stamps, key, shown = list[float | None](), list[bool](), list[float | None]()
+        try:
+            with self._opened() as container:
+                for stream in self._same_stream(container):
+                    for packet in container.demux(stream):
+                        if packet.size and not packet.is_discard:
+                            stamps.append(_seconds(packet.pts, packet.time_base))
+                            key.append(packet.is_keyframe)
+            with self._opened() as container:
+                for stream in self._same_stream(container):
+                    for frame in itertools.islice(container.decode(stream), _SURVEYED_PICTURES):
+                        shown.append(_seconds(frame.pts, frame.time_base))
+        except _DAMAGED as error:
+            raise Unnumbered("it is damaged") from error
+        return numbers_of(stamps, key, shown, rate=self.info.fps)
+
+    def stretch(self, stretch: Stretch) -> Iterator[Frame]:
+        """The frames of a stretch, numbered and timed as those of an iteration, whose place it takes.
+
+        Of the stretch's own frames those that do not come are counted as undecodable.
+
+        Raises:
+            Unnumbered: pictures come in another order than their stamps, so that numbers do not hold.
+        """
+        pictures = self._entered(stretch)
+        own, before = 0, float("-inf")
+
+        def numbered() -> Iterator[tuple[Any, tuple[int, float, Turn]]]:
+            nonlocal own, before
+            for stamp, frame in pictures:
+                if stamp <= before:
+                    raise Unnumbered("its pictures come in another order than their time stamps")
+                before = stamp
+                if stamp > stretch.stamp[-1]:
+                    return
+                if (number := stretch.number(stamp)) is not None:
+                    own += stretch.own[0] <= number < stretch.own[1]
+                    yield frame, (number, stamp - stretch.zero, self._turns.of(frame))
+
+        for frame, (number, time, turn) in self._whole(numbered()):
+            if number % self._stride == 0:
+                yield Frame(number, time, self._image(frame, turn))
+        self._account()
+        if lost := stretch.own[1] - stretch.own[0] - own:
+            self.reasons[UNDECODABLE] = lost
+
+    def _entered(self, stretch: Stretch) -> Iterator[tuple[float, Any]]:
+        """(stamp, picture) from a key frame before a stretch on; where none is hit, from the first."""
+        for place in stretch.enter:
+            sought = self._sought(place)
+            if (first := next(sought, None)) is not None and first[0] <= place:
+                return itertools.chain([first], sought)
+        index = self._stream.index
+        self._container.close()
+        self._container = self._opened()
+        self._stream = self._container.streams[index]
+        self._stream.thread_type = "AUTO"
+        return self._pictures()
+
+    def _sought(self, stamp: float) -> Iterator[tuple[float, Any]]:
+        """(stamp, picture) of all that decodes from the key frame on that is shown then, or the one before.
+
+        It takes the place of an iteration. Where the container has no index the place is found roughly.
+        """
         self._decoded.close()
+        place = round(stamp / self._stream.time_base)
+        self._container.seek(place, stream=self._stream, backward=True)
+        return self._pictures()
+
+    def _pictures(self) -> Iterator[tuple[float, Any]]:
+        """(stamp, picture) of all that decodes from where the container stands."""
         base = self._stream.time_base
-        self._container.seek(int((zero + begin) / base), stream=self._stream, backward=True)
         errors, packets = 0, self._container.demux(self._stream)
         while errors < MAX_ERRORS_IN_A_ROW:
             try:
@@ -124,14 +212,11 @@ class VideoFile(FrameSource):
                 errors += 1
                 continue
             for frame in frames:
-                stamp = _seconds(frame.pts, frame.time_base or base)
-                if frame.is_corrupt or stamp is None:
+                at = _seconds(frame.pts, frame.time_base or base)
+                if frame.is_corrupt or at is None:
                     continue
                 errors = 0
-                if stamp - zero > end:
-                    return
-                if stamp - zero >= begin:
-                    yield stamp - zero, self._image(frame, self._turns.of(frame))
+                yield at, frame
 
     def _whole(self, numbered: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for frame, note in numbered:

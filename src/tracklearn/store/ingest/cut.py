@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -163,9 +163,14 @@ class Cutter:
 
     def skipped(self) -> list[dict[str, Any]]:
         """What was left out, for the manifest."""
-        low = f"less than {self.min_box_height:g} pixels of their height, or next to nothing, is in view"
-        return [
-            skip("boxes", low, self.counts["small_boxes"]),
-            skip("boxes", "a second box of the same track in one frame", self.counts["repeated_boxes"]),
-            skip("tracks", f"fewer than {self.min_length} crops", self.counts["short_tracks"]),
-        ]
+        return skipped(self.counts, self.min_length, self.min_box_height)
+
+
+def skipped(counts: Mapping[str, int], min_length: int, min_box_height: float) -> list[dict[str, Any]]:
+    """What was left out by a `Cutter`'s counts, for the manifest."""
+    low = f"less than {min_box_height:g} pixels of their height, or next to nothing, is in view"
+    return [
+        skip("boxes", low, counts["small_boxes"]),
+        skip("boxes", "a second box of the same track in one frame", counts["repeated_boxes"]),
+        skip("tracks", f"fewer than {min_length} crops", counts["short_tracks"]),
+    ]

@@ -6,27 +6,33 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+from tracklearn.store.config import digest
 from tracklearn.store.files import beside, remove_folder
 from tracklearn.store.film.clocks import Start, clocks_of
 from tracklearn.store.film.connection import CameraError, Live
 from tracklearn.store.ingest.jobs import Config, Job
+from tracklearn.store.ingest.pieces import Cut, Pieces, may_be_cut
 from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.ingest.request import Request
 from tracklearn.store.ingest.sources import Source
-from tracklearn.store.ingest.work import Work
+from tracklearn.store.ingest.work import JoinWork, PieceWork, Work
 from tracklearn.store.lock import locked
 from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.sets.setwriter import PartWriter, SetWriter
 from tracklearn.store.sets.shards import REMEDY
 from tracklearn.store.skipped import readable
 from tracklearn.store.workers.chosen import engine_of
-from tracklearn.store.workers.engine import ATTEMPTS, Engine
+from tracklearn.store.workers.engine import ATTEMPTS, Engine, Outcome, Task
 from tracklearn.types import Progress, Refusal
+
+T = TypeVar("T")
 
 
 def ingest(
@@ -127,33 +133,87 @@ def _read(
     strict: bool,
     progress: Progress | None,
 ) -> None:
-    """Have all files and folders read by workers, each into its part."""
-    tasks: list[Work] = []
+    """Have all files and folders read by workers, each into its part; long films in pieces."""
+    works: list[Work] = []
     for job, key, why in todo:
         place = writer.place(key, truth=job.plan is not None and job.plan.labelled)
         if place is not None and why is not None:
             place.open().finish(job.unread(out, why))
         elif place is not None:
-            tasks.append(Work(job, place, out, device, engine.apart))
-    if engine.apart:  # a long film that is begun last would be waited for alone
-        tasks.sort(key=_size, reverse=True)
-    with closing(engine.run(tasks, f"ingest {len(tasks)} sources", progress)) as outcomes:
-        for outcome in outcomes:
-            if outcome.lost is None:
-                continue
-            task = tasks[outcome.number]
-            why = (
-                f"{ATTEMPTS} workers that read it came to grief ({outcome.lost}): ingest it alone, with more "
-                "memory to spare"
+            works.append(Work(job, place, out, device, engine.apart))
+    left: set[Path] = set()  # parts of the films that are left out
+
+    def leave_out(work: Work, lost: str, read: str = "it") -> None:
+        why = (
+            f"{ATTEMPTS} workers that read {read} came to grief ({lost}): ingest it alone, with more "
+            "memory to spare"
+        )
+        if strict:
+            raise Refusal(f"{work.job.source}: {why}")
+        if work.place.folder not in left:
+            left.add(work.place.folder)
+            work.place.open().finish(work.job.unread(out, why))
+
+    long: dict[Path, Pieces] = {}
+    if films := [work for work in works if may_be_cut(work.job)]:
+        tasks = [Cut(film.job) for film in films]
+        for film, outcome in _outcomes(engine, films, tasks, f"look into {len(films)} films", None):
+            if outcome.lost is not None:
+                leave_out(film, outcome.lost)
+            else:
+                long[film.place.folder] = outcome.value
+    reads: list[tuple[Work, Work]] = []  # what is to be read, and the source that it is of
+    joins: list[JoinWork] = []
+    for work in works:
+        found = long.get(work.place.folder, Pieces())
+        if work.place.folder not in left and not found.pieces:
+            reads.append((_whole(work, found.why), work))
+        elif work.place.folder not in left:
+            asides = [writer.aside(digest([work.place.key, str(piece)])) for piece in found.pieces]
+            for piece, (_, place) in zip(found.pieces, asides, strict=True):
+                if place is not None:
+                    reads.append((PieceWork(work.job, place, out, device, engine.apart, piece=piece), work))
+            folders = tuple(folder for folder, _ in asides)
+            join = JoinWork(
+                work.job, work.place, out, device, engine.apart, pieces=found.pieces, folders=folders
             )
-            if strict:
-                raise Refusal(f"{task.job.source}: {why}")
-            task.place.open().finish(task.job.unread(out, why))
+            joins.append(join)
+    if engine.apart:  # a long film that is begun last would be waited for alone
+        reads.sort(key=lambda pair: pair[0].size, reverse=True)
+    unfit: dict[Path, str] = {}  # films that cannot be read in pieces after all
+    first = [read for read, _ in reads]
+    for (read, work), outcome in _outcomes(engine, reads, first, f"ingest {len(works)} sources", progress):
+        if outcome.lost is not None:
+            leave_out(work, outcome.lost, str(read))
+        elif outcome.value:
+            unfit[work.place.folder] = outcome.value
+    then: list[Work] = []
+    for join in joins:
+        why = unfit.get(join.place.folder)
+        if join.place.folder not in left:
+            then.append(
+                join if why is None else _whole(Work(join.job, join.place, out, device, engine.apart), why)
+            )
+    if then:
+        for work, outcome in _outcomes(engine, then, then, f"join {len(then)} films", progress):
+            if outcome.lost is not None:
+                leave_out(work, outcome.lost)
+    for folder in {folder for join in joins for folder in join.folders if folder.exists()}:
+        remove_folder(folder)
 
 
-def _size(task: Work) -> int:
-    """Bytes of its files; folders count nothing."""
-    return sum(file.stat().st_size for file in task.job.files if file.is_file())
+def _whole(work: Work, why: str) -> Work:
+    """A film that is read in one, and why where it is long."""
+    return replace(work, note=f"read as a whole, not in pieces: {why}" if why else "")
+
+
+def _outcomes(
+    engine: Engine, of: Sequence[T], tasks: Sequence[Task], what: str, progress: Progress | None
+) -> Generator[tuple[T, Outcome], None, None]:
+    """What became of tasks, in any order, each with what it was for."""
+    with closing(engine.run(tasks, what, progress)) as outcomes:
+        for outcome in outcomes:
+            yield of[outcome.number], outcome
 
 
 def _record(

@@ -10,7 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tracklearn.store.config import digest
 from tracklearn.store.detect.detector import Detector, open_detector, resolve
@@ -63,12 +70,40 @@ class Config(BaseModel):
     )
     max_gap: float = Field(default=5.0, gt=0, description="seconds; a track unseen for longer is over")
     jpeg_quality: int = Field(default=90, ge=1, le=100, description="of the crops as they are stored")
+    piece_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="films that a detector searches and that are longer are read in pieces of at most so "
+        "many minutes, each by whoever is free; in one if None [chosen]",
+    )
+    piece_overlap: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds before its beginning from which a piece is read, for detector and tracker to "
+        "know the place [chosen]",
+    )
 
     @model_validator(mode="after")
     def _lengths(self) -> Config:
         if self.max_length < self.min_length:
             raise Refusal(f"max_length {self.max_length} is below min_length {self.min_length}")
+        if self.piece_minutes is not None and self.piece_overlap > 60 * self.piece_minutes:
+            raise Refusal(
+                f"piece_overlap {self.piece_overlap:g} seconds is more than piece_minutes "
+                f"{self.piece_minutes:g}: a piece would be read for less than its overlap"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Parts, requests and manifests of films that are read whole stay what they were before there were
+        # pieces: a finished set is still known for what it is.
+        settings: dict[str, Any] = dump(self)
+        if self.piece_minutes is None:
+            del settings["piece_minutes"], settings["piece_overlap"]
+        return settings
 
 
 @dataclass(frozen=True)

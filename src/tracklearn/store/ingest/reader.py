@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,21 @@ from tracklearn.store.detect.detector import Detector
 from tracklearn.store.detect.listed import FileDetector
 from tracklearn.store.detect.motion import MotionDetector
 from tracklearn.store.film.clocks import begin_record
-from tracklearn.store.film.frames import DEFAULT_FPS, Frame, Frames, LargerPicture, VideoInfo
+from tracklearn.store.film.frames import DEFAULT_FPS, UNDECODABLE, Frame, Frames, LargerPicture, VideoInfo
 from tracklearn.store.film.live import LiveFrames
 from tracklearn.store.film.paired import ResultBoxes
 from tracklearn.store.film.track import open_tracker
-from tracklearn.store.ingest.cut import Cutter, Track
+from tracklearn.store.film.video_file import VideoFile
+from tracklearn.store.ingest.cut import Cutter, Track, skipped
 from tracklearn.store.ingest.folders import FolderPlan, read_crop
 from tracklearn.store.ingest.jobs import Job
+from tracklearn.store.ingest.pieces import Piece
+from tracklearn.store.ingest.seams import join
 from tracklearn.store.picture import pictures
 from tracklearn.store.picture.pictures import BrokenPicture
-from tracklearn.store.sets.setwriter import PartWriter
+from tracklearn.store.sets.setwriter import PartReader, PartWriter
 from tracklearn.store.skipped import readable, shorten, skip
-from tracklearn.types import Array, Progress
+from tracklearn.types import Array, Progress, Refusal
 
 
 class Reader:
@@ -40,6 +45,7 @@ class Reader:
         self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []
         self.counts: dict[str, int] = {}
+        self._what = f"ingest {job.source.camera or readable(job.source.path.name)}"  # for progress
         self.warnings: list[str] = []  # what a reader of the set should know, a line each
 
     def read(self) -> dict[str, Any]:
@@ -50,7 +56,10 @@ class Reader:
             record |= self._read_folder(self.job.plan)
         else:
             record |= self._read_film()
-        seconds = time.perf_counter() - began
+        return self._told(record, time.perf_counter() - began)
+
+    def _told(self, record: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The record with what came of it all."""
         done = self.counts.get("frames", self.part.n_crops)
         if not self.part.n_tracklets:
             why = "; ".join([self._nobody(), *self.warnings])
@@ -88,8 +97,7 @@ class Reader:
 
     def _report(self, done: int, total: int | None) -> None:
         if self.progress is not None:
-            name = self.job.source.camera or readable(self.job.source.path.name)
-            self.progress(f"ingest {name}", done, total)
+            self.progress(self._what, done, total)
 
     # Video, with a detector and a tracker or with the results of one
 
@@ -108,18 +116,7 @@ class Reader:
             info = frames.info
             total = None if info.n_frames is None else -(-info.n_frames // config.stride)
             boxes = open_boxes(self.job, frames, self.device)
-            if isinstance(boxes, Tracking):
-                record |= {"detector": boxes.detector.name, "tracker": config.tracker}
-            cutter = Cutter(
-                self.part,
-                source.camera,
-                min_length=config.min_length,
-                max_length=config.max_length,
-                min_box_height=config.min_box_height,
-                margin=config.margin,
-                max_gap=config.max_gap,
-                jpeg_quality=config.jpeg_quality,
-            )
+            cutter = self._cutter(config.min_length)
             n_frames, last, seconds = 0, -1, 0.0
             for frame in frames:
                 cutter.add(frame, *boxes.at(frame))
@@ -145,15 +142,104 @@ class Reader:
             *boxes.unused(last, config.stride),
             *cutter.skipped(),
         ]
-        odd = [*frames.notes, *frames.remarks(), *filter(None, [boxes.warning(info)])]
-        self.warnings += [readable(warning) for warning in odd]
-        video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
-        video |= {"seconds": round(seconds, 3), **frames.account}
-        record |= {"video": video}
+        self.warnings += _odd(frames, boxes)
+        record |= {"video": _video(frames, seconds)}
         if isinstance(frames, LiveFrames):
             self.skipped += frames.skipped()
             return record | frames.record()
         return record | begin_record(self.job.start, self.job.after, info.start)
+
+    def _cutter(self, min_length: int) -> Cutter:
+        config = self.config
+        return Cutter(
+            self.part,
+            self.job.source.camera,
+            min_length=min_length,
+            max_length=config.max_length,
+            min_box_height=config.min_box_height,
+            margin=config.margin,
+            max_gap=config.max_gap,
+            jpeg_quality=config.jpeg_quality,
+        )
+
+    # A film in pieces
+
+    def read_piece(self, piece: Piece) -> dict[str, Any]:
+        """Read a piece of a film, tracks of any length, its overlap included; an account of its own frames.
+
+        Raises:
+            LargerPicture, Unnumbered: the picture grows, or frames have other numbers than was thought; the
+                film has to be read whole.
+        """
+        began, stride = time.perf_counter(), self.config.stride
+        total = -(-len(piece.stretch.stamp) // stride)
+        self._what += f", {piece}"
+        own, seconds = Counter[str](), 0.0
+        with self.job.open_frames() as frames:
+            if not isinstance(frames, VideoFile):
+                raise Refusal(f"{self.job.source} was a video file, and is none any more")
+            boxes = open_boxes(self.job, frames, self.device)
+            cutter = self._cutter(1)
+            for done, frame in enumerate(frames.stretch(piece.stretch), 1):
+                before = {"detections": boxes.n_boxes, **cutter.counts}
+                cutter.add(frame, *boxes.at(frame))
+                if piece.own[0] <= frame.number < piece.own[1]:
+                    own["frames"] += 1
+                    after = {"detections": boxes.n_boxes, **cutter.counts}
+                    own.update({name: n - before[name] for name, n in after.items()})
+                    seconds = frame.time + 1 / frames.info.fps
+                self._report(done, total)
+            cutter.close()
+        own["broken_frames"] = frames.broken
+        return {
+            "counts": dict(own),
+            "learned": boxes.learned() if isinstance(boxes, Tracking) else {},
+            "warnings": [f"{piece}: {warning}" for warning in _odd(frames, boxes)],
+            "video": _video(frames, seconds),
+            "began": begin_record(self.job.start, self.job.after, frames.info.start),
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+
+    def join(self, pieces: Sequence[Piece], folders: Sequence[Path]) -> dict[str, Any]:
+        """Write what was read of all pieces of a film; the record for the manifest."""
+        began, config, source = time.perf_counter(), self.config, self.job.source
+        accounts = [PartReader(folder).record for folder in folders]
+        n_crops = sum(account["n_crops"] for account in accounts)
+        self._what += ", its pieces joined"
+        seams, tracks = join(
+            map(PartReader, folders),
+            [piece.own for piece in pieces],
+            [piece.begin for piece in pieces],
+            self.part,
+            source.camera,
+            min_length=config.min_length,
+            max_length=config.max_length,
+            max_gap=config.max_gap,
+            tell=lambda n: self._report(n, n_crops),
+        )
+        names = ("frames", "broken_frames", "detections", "boxes", "small_boxes", "repeated_boxes")
+        counts = {name: sum(account["counts"].get(name, 0) for account in accounts) for name in names}
+        self.counts = counts | tracks
+        if source.found is not None:
+            self.skipped += [skip("files", why, n) for why, n in source.found.left_out.items()]
+        self.skipped += [
+            skip("frames", UNDECODABLE, counts["broken_frames"]),
+            *skipped(self.counts, config.min_length, config.min_box_height),
+        ]
+        joined, cut = (sum(seam[what] for seam in seams) for what in ("joined", "cut"))
+        self.warnings += [
+            f"read in {len(pieces)} pieces: of the tracks in view at their seams {joined} go on across them "
+            f"and {cut} are cut there",
+            *(warning for account in accounts for warning in account["warnings"]),
+        ]
+        video = dict(accounts[-1]["video"])
+        for name in ("deinterlaced_frames", "fitted_frames"):
+            if n := sum(account["video"].get(name, 0) for account in accounts):
+                video[name] = n
+        record = self.job.record(self.out) | accounts[-1]["learned"] | {"video": video}
+        record |= {"pieces": len(pieces), "seams": seams} | accounts[0]["began"]
+        spent = sum(account["seconds"] for account in accounts)
+        return self._told(record, spent + time.perf_counter() - began)
 
     # Folders of crops
 
@@ -191,6 +277,19 @@ class Reader:
         return {"labels_used": True, "note": note}
 
 
+def _video(frames: Frames, seconds: float) -> dict[str, Any]:
+    """What a film is, for the manifest."""
+    info = frames.info
+    video = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
+    return video | {"seconds": round(seconds, 3), **frames.account}
+
+
+def _odd(frames: Frames, boxes: ResultBoxes | Tracking) -> list[str]:
+    """What is odd about a film and its boxes, a line each."""
+    odd = [*frames.notes, *frames.remarks(), *filter(None, [boxes.warning(frames.info)])]
+    return [readable(warning) for warning in odd]
+
+
 def open_boxes(job: Job, frames: Frames, device: str) -> ResultBoxes | Tracking:
     """What says where people are in the frames of a video: a tracker's results, or a detector and a tracker.
 
@@ -217,7 +316,7 @@ class Tracking:
     """
 
     def __init__(self, detector: Detector, tracker: str, frames: Frames, folder: Path) -> None:
-        self.detector = detector
+        self.detector, self.name = detector, tracker
         if isinstance(detector, FileDetector):
             detector.pair(frames, folder)
         self.tracker = open_tracker(tracker, fps=frames.info.fps, detector_threshold=detector.confident)
@@ -236,8 +335,9 @@ class Tracking:
         return [skip("detections", why, n) for why, n in self.detector.left_out.items()]
 
     def learned(self) -> dict[str, Any]:
-        """What the detector learned of the place, for the manifest."""
-        return self.detector.account() if isinstance(self.detector, MotionDetector) else {}
+        """What found the boxes, and what the detector learned of the place, for the manifest."""
+        learned = self.detector.account() if isinstance(self.detector, MotionDetector) else {}
+        return {"detector": self.detector.name, "tracker": self.name, **learned}
 
     def warning(self, info: VideoInfo) -> str:
         """What is odd about the boxes as a whole; "" if nothing is."""

@@ -1,14 +1,18 @@
-"""The reading of one source as a task that any worker can do."""
+"""The reading of one source, or of a piece of one, as a task that any worker can do."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tracklearn
 from tracklearn.store.files import remove_folder
+from tracklearn.store.film.frames import LargerPicture
+from tracklearn.store.film.numbers import Unnumbered
 from tracklearn.store.ingest.jobs import Job
+from tracklearn.store.ingest.pieces import Piece
 from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.sets.setwriter import Place
 from tracklearn.types import Progress, Refusal
@@ -25,6 +29,7 @@ class Work:
         device: torch device of a hub: detector.
         apart: it is done in another process than the one that asks, and may be begun twice.
         version: of the program that asks.
+        note: what the manifest should say of it beyond what is found; "" for nothing.
     """
 
     job: Job
@@ -33,9 +38,18 @@ class Work:
     device: str
     apart: bool
     version: str = tracklearn.__version__
+    note: str = ""
 
-    def run(self, progress: Progress | None) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes of its files, as far as they are read; folders count nothing."""
+        return sum(file.stat().st_size for file in self.job.files if file.is_file())
+
+    def run(self, progress: Progress | None) -> str:
         """Write the part, whole or not at all.
+
+        Returns:
+            Why a piece cannot be read as one; the film has to be read whole. Else "".
 
         Raises:
             ValueError: the worker has another version of the program, or does not see the set's folder.
@@ -52,9 +66,55 @@ class Work:
             )
         part = self.place.open(apart=self.apart)
         try:
-            part.finish(Reader(self.job, part, self.out, self.device, progress).read())
-        except BaseException:
+            part.finish(self._read(Reader(self.job, part, self.out, self.device, progress)))
+            return ""
+        except BaseException as error:
             part.abandon()
             if self.apart:
                 remove_folder(part.folder)
+            if isinstance(error, LargerPicture):
+                return "its picture grows"
+            if isinstance(error, Unnumbered):
+                return str(error)
             raise
+
+    def __str__(self) -> str:
+        return "it"
+
+    def _read(self, reader: Reader) -> dict[str, Any]:
+        """Have a reader write the part; the record of it."""
+        reader.warnings += filter(None, [self.note])
+        return reader.read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceWork(Work):
+    """A piece of a source; its place is that of a part that is none of the set."""
+
+    piece: Piece
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return super().size // self.piece.n
+
+    def __str__(self) -> str:
+        return f"{self.piece} of it"
+
+    def _read(self, reader: Reader) -> dict[str, Any]:
+        return reader.read_piece(self.piece)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinWork(Work):
+    """The pieces of a source, all of which have been read, to be joined.
+
+    Args:
+        pieces: in order. folders: where they were read to.
+    """
+
+    pieces: tuple[Piece, ...]
+    folders: tuple[Path, ...]
+
+    def _read(self, reader: Reader) -> dict[str, Any]:
+        return reader.join(self.pieces, self.folders)

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,7 +32,7 @@ from tracklearn.store.files import (
     sync_folder,
 )
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
-from tracklearn.store.sets.shards import ShardWriter, plain
+from tracklearn.store.sets.shards import ShardReader, ShardWriter, plain
 from tracklearn.store.sets.tables import ROW_GROUP, TableWriter
 from tracklearn.types import Array, Refusal
 
@@ -255,10 +256,21 @@ class SetWriter:
 
     def place(self, key: str, *, truth: bool = False) -> Place | None:
         """As `part`, for a part that is written by somebody else."""
-        folder = self.partial / f"part-{key[:24]}"
+        folder = self._folder(key)
         if folder in self._parts:
             raise Refusal(f"part {key[:24]} is written twice: every source needs a key of its own")
         self._parts[folder] = None
+        return self._place(folder, key, truth)
+
+    def aside(self, key: str) -> tuple[Path, Place | None]:
+        """Where a piece of a part goes, and its place as from `place`: kept for `resume`, but not joined."""
+        folder = self._folder(key)
+        return folder, self._place(folder, key, False)
+
+    def _folder(self, key: str) -> Path:
+        return self.partial / f"part-{key[:24]}"
+
+    def _place(self, folder: Path, key: str, truth: bool) -> Place | None:
         if _finished(folder, key):
             return None
         if folder.exists():
@@ -407,6 +419,42 @@ def truth_path(path: str | Path) -> Path:
     """Where the ground truth of the set at `path` lies: beside it, never inside."""
     path = Path(path)
     return beside(path, after=".truth.parquet")
+
+
+class PartReader:
+    """What a finished part holds.
+
+    Args:
+        folder: of the part.
+
+    Attributes:
+        record: as given to `PartWriter.finish`.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        done = _done(folder)
+        self.record: dict[str, Any] = done["record"]
+        self._folder, shards = folder, done["shards"]
+        self._shards = ShardReader([folder / s["name"] for s in shards], [s["crc32"] for s in shards])
+
+    @cached_property
+    def crops(self) -> dict[str, Array]:
+        """Column -> (m,) array, tracklet after tracklet."""
+        table = pq.read_table(plain(self._folder / "crops.parquet"))
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+    @cached_property
+    def continues(self) -> Array:
+        """(t,) the tracklet that each goes on from, −1 for none."""
+        table = pq.read_table(plain(self._folder / "tracklets.parquet"))
+        return np.asarray(table["continues"].to_numpy())
+
+    def jpeg(self, row: int) -> bytes:
+        """The bytes of one crop."""
+        return bytes(self._shards.get(int(self.crops["shard"][row]), int(self.crops["row"][row])))
 
 
 def _done(part: Path) -> dict[str, Any]:
