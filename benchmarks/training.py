@@ -53,10 +53,10 @@ from benchmarks.training_material import (
 )
 from tracklearn.app.pipeline.presets import PRESETS
 from tracklearn.learn import augment, backbone, deterministic, embed, network, sample, teacher
+from tracklearn.learn.compute import PRECISIONS
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment
 from tracklearn.learn.methods import tmc
-from tracklearn.learn.train import PRECISIONS
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.types import ArrayCrops, Crops, PseudoLabels
 

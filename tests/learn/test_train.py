@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tracklearn.core.labels import agreement
-from tracklearn.learn import backbone, deterministic, embed, losses, sample, train
+from tracklearn.learn import backbone, compute, deterministic, embed, losses, sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import classifier
 from tracklearn.learn.method import Assignment, Isolated
@@ -591,7 +591,7 @@ def test_features_on_cuda_train_the_same(easy, monkeypatch):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_bfloat16_learns_on_cuda(easy, compiled):
     tracklets, crops, _, network = easy
-    config = train.Config(precision="bfloat16", compile=compiled)
+    config = compute.Config(precision="bfloat16", compile=compiled)
     events = list(train.train(method(**LEARN), network, tracklets, crops, device="cuda", config=config))
     assert events[-2].losses["total"] < events[2].losses["total"]
 
@@ -631,10 +631,10 @@ def test_a_method_that_does_not_look_at_features_first_waits_for_a_sample_only(
 
 
 def test_auto_is_the_devices_own_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = train.Config(precision="auto")
+    config = compute.Config(precision="auto")
     for can, chosen in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can, raising=False)
-        assert train.settled(config, "cpu").precision == chosen
+        assert compute.settled(config, "cpu").precision == chosen
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as torch 2.11
-    assert train.settled(config, "cpu").precision == "float32"
-    assert train.settled(train.Config(precision="bfloat16"), "cpu").precision == "bfloat16"
+    assert compute.settled(config, "cpu").precision == "float32"
+    assert compute.settled(compute.Config(precision="bfloat16"), "cpu").precision == "bfloat16"

@@ -21,12 +21,13 @@ from tracklearn.app.pipeline.estimated import Estimate, StageEstimate, size
 from tracklearn.app.pipeline.plan import TrainPlan
 from tracklearn.app.pipeline.starts import Start
 from tracklearn.learn import deterministic, embed
+from tracklearn.learn.compute import PRECISIONS
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment, Material, Stage, Target, View
 from tracklearn.learn.ranks import Ranks, launched
 from tracklearn.learn.sample import Plan
 from tracklearn.learn.teacher import teacher_of
-from tracklearn.learn.train import PRECISIONS, SAMPLED
+from tracklearn.learn.train import SAMPLED
 from tracklearn.store import memory as machine
 from tracklearn.types import Array, Crops, Progress, PseudoLabels, Refusal, Tracklets
 

@@ -20,10 +20,10 @@ from tracklearn.store import config as settings_store
 from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
+    from tracklearn.learn.compute import Config as ComputeConfig
     from tracklearn.learn.method import Material, Method
     from tracklearn.learn.network import Config as NetworkConfig
     from tracklearn.learn.network import Network
-    from tracklearn.learn.train import Config as ComputeConfig
     from tracklearn.store.picture.crops import StoredCrops
     from tracklearn.store.sets.tracklets import TrackletSet
 
@@ -38,7 +38,7 @@ def _seeded(config: BaseModel, seed: int) -> BaseModel:
 def setting_models(*sections: str) -> dict[str, type[BaseModel]]:
     """The settings models by section name: ingest, network, train, and one section a method."""
     from tracklearn.learn.backbone import Config as NetworkConfig
-    from tracklearn.learn.train import Config as ComputeConfig
+    from tracklearn.learn.compute import Config as ComputeConfig
     from tracklearn.store.ingest.ingest import Config as IngestConfig
 
     models: dict[str, type[BaseModel]] = {
@@ -245,7 +245,7 @@ def plan_training(
             `TrainPlan.check` finds.
         FileNotFoundError: no such weights, settings file or set.
     """
-    from tracklearn.learn.train import settled
+    from tracklearn.learn.compute import settled
 
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:

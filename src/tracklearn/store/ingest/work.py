@@ -68,14 +68,10 @@ class Work:
         try:
             part.finish(self._read(Reader(self.job, part, self.out, self.device, progress)))
             return ""
-        except BaseException as error:
+        except BaseException:
             part.abandon()
             if self.apart:
                 remove_folder(part.folder)
-            if isinstance(error, LargerPicture):
-                return "its picture grows"
-            if isinstance(error, Unnumbered):
-                return str(error)
             raise
 
     def __str__(self) -> str:
@@ -92,6 +88,15 @@ class PieceWork(Work):
     """A piece of a source; its place is that of a part that is none of the set."""
 
     piece: Piece
+
+    def run(self, progress: Progress | None) -> str:
+        """As of any part, but that what only pieces cannot bear is returned."""
+        try:
+            return super().run(progress)
+        except LargerPicture:
+            return "its picture grows"
+        except Unnumbered as error:
+            return str(error)
 
     @property
     def size(self) -> int:
