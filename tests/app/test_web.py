@@ -575,6 +575,22 @@ def test_bars_of_a_time_line_lead_to_their_parts():
     assert "a&lt;b" in svg
     assert "style=" not in svg
     assert timeline([], [], [], label="x", links=False) == ""
+
+
+def test_bars_at_one_time_have_lines_of_their_own_as_far_as_there_are_any():
+    row = {"name": "1", "camera": "a", "start": 0.0, "end": 10.0, "wall": "", "span": "s"}
+    rows = [{**row, "ref": f"f-{i}"} for i in range(9)]
+    tall = [
+        float(y)
+        for y in re.findall(r'<rect[^>]* y="(\d+)"', timeline(rows, range(9), ["a"], label="x", links=False))
+    ]
+    assert len(tall) == 9
+    assert len(set(tall)) == 6  # and no more: hundreds of results are a page of lines
+    apart = timeline(rows[:3], [0.0, 20.0, 40.0], ["a"], label="x", links=False)
+    assert len(set(re.findall(r'<rect[^>]* y="(\d+)"', apart))) == 1
+
+
+def test_a_picture_of_its_own_brings_its_colours():
     assert alone("<svg a='b'><g/></svg>").startswith("<svg a='b'><style>")
 
 

@@ -227,6 +227,8 @@ def similarity_curve(frame: Array, similarity: Array, part: Array, *, alt: str =
 
     Source: TMC figure 3d. Dashed lines stand where the part changes.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with _canvas(alt=alt, size=(560, 232)) as (axes, svg):
         axes.plot(frame, similarity, color=_PAINT["line"], linewidth=1.2, zorder=1)
         kept = np.flatnonzero(part >= 0)
@@ -234,6 +236,7 @@ def similarity_curve(frame: Array, similarity: Array, part: Array, *, alt: str =
             axes.axvline(float(frame[at]), color=_PAINT["muted"], linewidth=0.8, dashes=(3, 3), zorder=0)
         _points(axes, frame.astype(float), similarity, part, size=15)
         low = np.nanmin(similarity) if np.isfinite(similarity).any() else 0.0
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))  # of a frame there is no half
         axes.set(xlabel="frame", ylabel="similarity to the frame before", ylim=(min(0.5, low - 0.05), 1.02))
     return svg[0]
 
