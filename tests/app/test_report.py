@@ -294,17 +294,19 @@ def calibrations(*names, error=0.04):
 
 
 def test_what_isolation_learned_from_free_pairs_is_drawn_and_told(tmp_path):
-    made, shown = calibrations("mean", "nearest")
-    assert list(shown) == ["mean", "nearest"]  # "lost" has no distances
+    made, shown = calibrations("mean", "nearest", "crop")
+    assert list(shown) == ["mean", "nearest", "crop"]  # "lost" has no distances
     page = rendered(bare(calibration=shown, diagnosis=["isolation: hm"]), tmp_path)
     reach = f"{made['nearest'].quantile('same', 0.95):.2f}"
     labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     ends = "pairs of one person and of two people, divided at"
     assert f"distance of the mean features: {ends} 0.35" in labels
+    assert f"distance of two crops: {ends} 0.35" in labels
     assert f"distance of the two nearest frames: {ends} {reach}" in labels
     assert "nearer than 0.35 are joined to one part: there 4.0 % of either kind" in page.words
     assert f"Frames nearer than {reach} are grouped: 95 of 100" in page.words
     assert "400 pairs of one person, 400 of two." in page.words
+    assert "None is known: crops of strangers of one camera" in page.words
     assert "isolation: hm" in page.words
     worse = rendered(bare(calibration=calibrations("mean", error=0.22)[1]), tmp_path).words
     assert f"nearer than {reach} are joined" in worse

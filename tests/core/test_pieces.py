@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 from tests.core.films import looks
 
 from tracklearn.core import pieces
@@ -68,3 +70,26 @@ def test_what_makes_no_sense_is_refused(name, value):
     given = {"join": 0.5, "least": 1, name: value}
     with pytest.raises(ValueError, match=name):
         isolate(np.eye(2), np.zeros(2, int), frame=np.arange(2), **given)
+
+
+def test_linkage_joins_single_frames_whatever_their_order():
+    """Against scipy's average linkage of each tracklet's frames."""
+    rng = np.random.default_rng(3)
+    face = rng.normal(size=(4, 16))
+    who = rng.integers(0, 4, 60)
+    x = face[who] + 0.4 * rng.normal(size=(60, 16))
+    tracklet = np.sort(rng.integers(0, 9, 60))
+    got = isolate(x, tracklet, frame=np.arange(60), method="linkage", join=0.9)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    for q in np.unique(tracklet):
+        rows = np.flatnonzero(tracklet == q)
+        want = np.zeros(1, int)
+        if len(rows) > 1:
+            want = fcluster(linkage(pdist(unit[rows]), "average"), 0.9, "distance")
+        together = want[:, None] == want
+        np.testing.assert_array_equal(got[rows][:, None] == got[rows], together)
+    with pytest.raises(ValueError, match="give join a distance"):
+        isolate(x, tracklet, frame=np.arange(60), method="linkage")
+    x[7] = 0
+    with pytest.raises(ValueError, match="1 row is not: 7"):
+        isolate(x, tracklet, frame=np.arange(60), method="linkage", join=0.9)

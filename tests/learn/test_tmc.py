@@ -240,6 +240,24 @@ def test_change_points_isolate_too(people, small):
         assert prepared.n_before < prepared.n_after
 
 
+def test_linkage_isolates_crops_that_have_no_moments(people, small):
+    """By a distance, or by what crops of strangers tell: of too few tracks nothing, and they stay whole."""
+    tracklets, crops, pid = people(n_frames=8, mixed=True, cast=0.1, seed=2)
+    settings = {"epochs": 1, "iterations": 1, "frames_train": 2, "k1": 10, "k2": 3, "min_samples": 2}
+    config = tmc.Config(isolation="linkage", join_intra=0.5, **settings)
+    prepared = next(train.train(tmc.method(config), small(crops), tracklets, crops))
+    assert prepared.dropped == 0
+    own = [prepared.tracklets.crop[prepared.tracklets.tracklet == i] for i in range(len(prepared.tracklets))]
+    assert np.mean([len(set(pid[rows].tolist())) == 1 for rows in own]) > 0.9
+    assert prepared.n_before < prepared.n_after
+    config = tmc.Config(isolation="linkage", join_intra="auto", **settings)
+    prepared = next(train.train(tmc.method(config), small(crops), tracklets, crops))
+    assert prepared.n_after == prepared.n_before == 24
+    assert any("they stay whole" in note for note in prepared.diagnosis)
+    with pytest.raises(ValueError, match="join_intra"):
+        tmc.Config(isolation="linkage")
+
+
 def test_the_form_of_the_jaccard_distance_can_be_chosen(people):
     tracklets, _, _ = people(n_people=8)
     rng = np.random.default_rng(0)

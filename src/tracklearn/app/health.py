@@ -148,13 +148,14 @@ def of_isolation(record: dict[str, Any]) -> list[Finding]:
                 'cut by change points (--set METHOD.isolation="change-point"), which drop none',
             )
         )
-    calibration = record.get("calibration", {}).get("mean")
+    known = record.get("calibration", {})
+    calibration = known.get("mean") or known.get("crop")
     if calibration and calibration["error"] > OVERLAP:
         found.append(
             Finding(
                 "separation",
-                "the features hardly tell two people seen at the same moment from one: "
-                f"{calibration['error']:.0%} of these pairs are on the wrong side of any threshold",
+                "the features hardly tell two people of one camera from one: "
+                f"{calibration['error']:.0%} of the pairs are on the wrong side of any threshold",
                 "start from a re-ID network (--weights osnet_x0_25), or train longer on more video",
             )
         )

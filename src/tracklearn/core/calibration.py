@@ -25,7 +25,7 @@ from tracklearn.types import Array, Refusal, Tracklets
 if TYPE_CHECKING:
     from torch import Tensor
 
-Statistic = Literal["mean", "nearest"]
+Statistic = Literal["mean", "nearest", "crop"]
 
 FEWEST = 30  # pairs of either kind below which nothing is concluded
 MOST = 4096  # pairs of either kind that are compared
@@ -61,7 +61,8 @@ class Calibration:
     """Distances of unit features between groups of frames known to be of one person, and of two.
 
     Args:
-        statistic: "mean", of the groups' unit means; "nearest", of the two nearest frames of the groups.
+        statistic: "mean", of the groups' unit means; "nearest", of the two nearest frames of the groups;
+            "crop", of two single crops (`unmix`).
         same, different: (p,), (q,) float32, sorted, 0-2.
         threshold: distance at which as large a share of `same` lies above as of `different` below.
         error: that share, about 0-0.5: 0 where they do not overlap.
@@ -301,6 +302,86 @@ def chance_pairs(tracklets: Tracklets) -> FreePairs:
     return FreePairs(row, edge, _evenly(np.arange(2 * len(span)).reshape(-1, 2)), _evenly(different))
 
 
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """What pairs of crops of one tracklet and of strangers tell, where no pair is known.
+
+    Args:
+        calibration: of single crops. `same` are not pairs that were seen: they have the distribution that is
+            left of the pairs of one tracklet once those of two people are taken away.
+        two: share of the pairs of crops of one tracklet that show two people, 0-1.
+        n: pairs of one tracklet that were looked at.
+    """
+
+    calibration: Calibration
+    two: float
+    n: int
+
+
+def unmix(features: Array | Tensor, tracklets: Tracklets) -> Mixture | None:
+    """Where another person begins, for tracklets without moments that may be mixed, as folders of crops.
+
+    Two crops of one tracklet, taken by chance, show one person or two; two crops of two tracklets of one
+    camera show two, but for one time in the number of people. The distances of the first are a mixture in
+    which those of the second have an unknown share. It is at most S(d) / T(d), of either kind the share of
+    pairs beyond d, whatever d; and that is the share where d is so great that no pair of one person is left.
+    So the least of these quotients is taken, with what chance may have taken from it, over the middle of the
+    strangers' distances, and their distribution, times that share, is taken out of the mixture's. What is
+    left is that of one person.
+
+    Wrong where strangers of one camera are further apart than those whom a tracker confuses (then too few are
+    taken to be two), where features of one person reach as far as those of two (too many), and with few
+    people, as `chance_pairs`.
+
+    Args:
+        features: (n, d) of all rows of the set, any lengths but zero.
+        tracklets: of any number of cameras; those of one crop say nothing of one person.
+
+    Returns:
+        Mixture; None where there are fewer than FEWEST pairs of either kind, or next to none of one person.
+        The same at every call.
+
+    Source: ours. The share as the least quotient: Blanchard, Lee, Scott, "Semi-Supervised Novelty Detection",
+    JMLR 2010, section 5.
+    """
+    x = on_host(as_matrix(features))
+    rng = np.random.default_rng(0)
+    several = np.flatnonzero(tracklets.length >= 2)
+    if len(several) > MOST:
+        several = several[np.linspace(0, len(several) - 1, MOST).astype(np.int64)]
+    length, first = tracklets.length[several], tracklets.start[several]
+    one = rng.integers(0, length)
+    other = (one + rng.integers(1, length)) % length
+    owner = np.repeat(np.arange(len(tracklets)), tracklets.length)
+    strangers = []
+    for camera in np.unique(tracklets.camid):
+        own = np.flatnonzero(tracklets.camid[owner] == camera)
+        pair = rng.choice(own, (min(4 * len(own), 4 * MOST), 2))
+        # A long track is cut when it is written: its pieces are one tracklet for this.
+        source = tracklets.source[owner[pair]]
+        strangers.append(pair[source[:, 0] != source[:, 1]])
+    pair = _evenly(np.concatenate(strangers)) if strangers else np.zeros((0, 2), np.int64)
+    if min(len(several), len(pair)) < FEWEST:
+        return None
+    mixed = np.sort(_of_crops(x, first + one, first + other))
+    different = np.sort(_of_crops(x, pair[:, 0], pair[:, 1]))
+    at = np.unique(np.r_[mixed, different])
+    below_mixed, below = (np.searchsorted(kind, at, side="right") / len(kind) for kind in (mixed, different))
+    middle = (below >= 0.2) & (below <= 0.8)
+    beyond = 1 - below_mixed[middle], 1 - below[middle]
+    # The least of many quotients is one that came out small by chance: each is taken one deviation greater.
+    spread = sum((1 - s) / np.maximum(s * len(k), 1) for s, k in zip(beyond, (mixed, different), strict=True))
+    quotient = beyond[0] / beyond[1] * (1 + np.sqrt(spread))
+    two = float(min(1.0, quotient.min())) if len(quotient) else 1.0
+    n_same = round((1 - two) * len(mixed))
+    if n_same < FEWEST:
+        return None
+    left = np.maximum.accumulate(np.clip((below_mixed - two * below) / (1 - two), 0, 1))
+    at_share = np.searchsorted(left / left[-1], (np.arange(n_same) + 0.5) / n_same)
+    same, different = at[at_share].astype(np.float32), different.astype(np.float32)
+    return Mixture(Calibration("crop", same, different, *equal_error(same, different)), two, len(mixed))
+
+
 def calibrate(
     features: Array | Tensor, pairs: FreePairs, *, statistic: Statistic = "mean"
 ) -> Calibration | None:
@@ -314,7 +395,7 @@ def calibrate(
     Returns:
         Calibration; None where there are fewer than FEWEST pairs of either kind.
     """
-    if statistic not in ("mean", "nearest"):
+    if statistic not in ("mean", "nearest"):  # of single crops nothing is known: `unmix`
         raise Refusal(f'statistic is "{statistic}", expected "mean" or "nearest"')
     if min(len(pairs.same), len(pairs.different)) < FEWEST:
         return None
@@ -439,6 +520,11 @@ def _of_nearest(x: Array, pairs: FreePairs, kind: Array) -> Array:
         left, right = (_unit(x[_some(pairs.row[pairs.edge[k] : pairs.edge[k + 1]])]) for k in (a, b))
         out[i] = np.sqrt(max(0.0, 2 - 2 * float((left @ right.T).max())))
     return out
+
+
+def _of_crops(x: Array, one: Array, other: Array) -> Array:
+    """(p,) distances of pairs of rows."""
+    return np.sqrt(np.maximum(0, 2 - 2 * np.einsum("ij,ij->i", _unit(x[one]), _unit(x[other]))))
 
 
 def _unit(rows: Array) -> Array:

@@ -1,6 +1,7 @@
 """Isolation: finding the parts of a tracklet that show one person each.
 
-By DBSCAN over a tracklet's frames, the paper's way, or by change points in their order (`change_point`).
+By DBSCAN over a tracklet's frames, the paper's way, by change points in their order (`change_point`), or by
+average linkage of single frames (`pieces`).
 
 Source: Teng et al., "A Free Lunch to Person Re-identification", arXiv 2204.00891, section 3.2 (intra-tracklet
 isolation).
@@ -24,9 +25,9 @@ from tracklearn.types import Array, Refusal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Method = Literal["dbscan", "change-point"]
+Method = Literal["dbscan", "change-point", "linkage"]
 Metric = Literal["euclidean", "cosine", "jaccard"]
-METHODS: tuple[Method, ...] = ("dbscan", "change-point")
+METHODS: tuple[Method, ...] = ("dbscan", "change-point", "linkage")
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine", "jaccard")
 
 _ADJACENT = 1 << 19  # numbers whose neighbours are compared at a time: 4 MB in float64
@@ -59,11 +60,13 @@ def isolate(
     join: float | None = None,
     least: int = 1,
 ) -> Array:
-    """The part of its tracklet that each crop belongs to, by DBSCAN or by change points.
+    """The part of its tracklet that each crop belongs to, by DBSCAN, by change points or by average linkage.
 
     DBSCAN: a tracklet that is all noise, or shorter than `min_samples`, is kept whole as part 0.
     Change points (see `core.change_point`): no frame is dropped. Frames in which somebody covers the person
     stay with the person while they are few, and are a part of their own where that is worth two cuts.
+    Linkage: every frame is a piece of its own, whatever their order, and `join` says what is joined. No frame
+    is dropped but by `least`.
 
     Args:
         features: (n, d), any lengths but zero: rows are normalised here. A torch tensor is compared on its
@@ -73,7 +76,7 @@ def isolate(
         time: (n,) seconds. A frame less than a tenth of a second after the one before tells less that is new,
             and change points count it for that time; where time does not go on, it is taken as unknown.
             DBSCAN does not use it.
-        method: "dbscan" (the paper's) or "change-point".
+        method: "dbscan" (the paper's), "change-point" or "linkage".
         eps: greatest distance of neighbours, above 0. The paper's best values are 0.5 for tracklets of 1.2
             persons on average and 0.6 for 1.5; 0.7 joins everybody (on Euclidean distances).
         min_samples: neighbours that make a frame the core of a part, itself included, at least 1.
@@ -104,10 +107,12 @@ def isolate(
         MB per thread and, for each tracklet of more than 256 frames in work, its rows in float32, a block of
         products of at most 16 MB (beyond 131,072 frames: 128 bytes a frame) and 8 bytes for every pair of
         stretches. A tensor is brought to the host.
+        Linkage: beside the result, the unit rows of the longest tracklet in float64 and 16 MB. A tensor is
+        brought to the host.
 
     Raises:
         ValueError: shapes disagree; rows not sorted; features not finite or all zero (names rows); an unknown
-            method or metric; eps, min_samples or penalty out of range.
+            method or metric; eps, min_samples or penalty out of range; linkage without `join`.
 
     Example:
         >>> import numpy as np
@@ -188,6 +193,9 @@ def typical_step(similarity: Array, *, metric: Metric = "euclidean") -> float:
 def _parts(features: Array | Tensor, tracklet: Array, time: Array | None, given: _Settings) -> Array:
     """Parts (n,) of a matrix whose rows may still turn out not finite or all zero."""
     edge = _edges(tracklet)
+    if given.method == "linkage":
+        row_lengths(features)  # names the rows that have none
+        return np.arange(len(tracklet)) - np.repeat(edge[:-1], np.diff(edge))
     if given.penalty is not None and given.method == "change-point":
         from tracklearn.core import change_point
 
@@ -304,6 +312,8 @@ def _check_settings(given: _Settings) -> _Settings:
         raise Refusal(f"penalty is {given.penalty}, expected a finite number above 0")
     if given.join is not None and not 0 < given.join <= 2:
         raise Refusal(f"join is {given.join}, expected a distance of unit features, above 0 and at most 2")
+    if given.method == "linkage" and given.join is None:
+        raise Refusal("linkage joins frames while they are nearer than join: give join a distance")
     if given.least < 1:
         raise Refusal(f"least is {given.least}, expected at least 1 frame")
     return given

@@ -58,7 +58,8 @@ class Isolated:
 
     Args:
         part: (n,) int64, part of each crop in its tracklet; −1 drops it.
-        calibration: what free pairs told of distances, by statistic; empty where nobody asked.
+        calibration: what free pairs, or crops of strangers, told of distances, by statistic; empty where
+            nobody asked.
         notes: sentences for the user.
     """
 

@@ -51,8 +51,8 @@ class ReportData:
             in the order shown; empty lets the report choose by `worst_mixed` and leave out projections.
         rounds: one mapping per round with index, n_clusters, noise_fraction, largest_cluster, eps, agreement,
             losses (name -> value), accuracy, diagnosis, seconds; missing or None where there is none.
-        calibration: "mean" or "nearest" -> what isolation learned from pairs that are known without labels:
-            the fields of `Calibration.to_dict`, and under "distances" the sorted arrays "same" and
+        calibration: "mean", "nearest" or "crop" -> what isolation learned from pairs without labels: the
+            fields of `Calibration.to_dict`, and under "distances" the sorted arrays "same" and
             "different"; empty for none.
         diagnosis: what isolation had to say, a line each.
         label: (u,) cluster of each part in the last round, −1 noise.

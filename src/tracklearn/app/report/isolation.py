@@ -65,7 +65,9 @@ def section(data: ReportData) -> dict[str, Any]:
 def calibrated(data: ReportData) -> list[dict[str, str]]:
     """For each distance that isolation was calibrated by: heading, chart and what it means."""
     return [
-        _calibrated(name, data.calibration[name]) for name in ("mean", "nearest") if name in data.calibration
+        _calibrated(name, data.calibration[name])
+        for name in ("mean", "nearest", "crop")
+        if name in data.calibration
     ]
 
 
@@ -82,9 +84,11 @@ def _calibrated(name: str, found: Mapping[str, Any]) -> dict[str, str]:
             f"near, and {percent(float(np.mean(different < at)))} of the pairs of two people."
         )
     else:
-        heading, at = "Mean features", float(found["joins_below"])
-        x_label = "distance of the mean features"
-        text = f"Pieces of a track nearer than {at:.2f} are joined to one part: "
+        crops = name == "crop"
+        heading, at = "Single crops" if crops else "Mean features", float(found["joins_below"])
+        x_label = "distance of two crops" if crops else "distance of the mean features"
+        joined = "Crops of a track whose groups are on average" if crops else "Pieces of a track"
+        text = f"{joined} nearer than {at:.2f} are joined to one part: "
         if found["separates"]:
             text += f"there {wrong} of either kind of pairs are on the wrong side."
         else:
@@ -99,6 +103,10 @@ def _calibrated(name: str, found: Mapping[str, Any]) -> dict[str, str]:
         alt=f"{x_label}: pairs of one person and of two people, divided at {at:.2f}",
     )
     counts = f"{number(len(same))} pairs of one person, {number(len(different))} of two."
+    if name == "crop":
+        counts += (
+            " None is known: crops of strangers of one camera, and what they leave of pairs of one track."
+        )
     return {"heading": heading, "svg": svg, "caption": f"{text} {counts}"}
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from tracklearn.core import isolate
-from tracklearn.core.calibration import Calibration, Statistic, calibrate, free_pairs
+from tracklearn.core.calibration import Calibration, Statistic, calibrate, free_pairs, unmix
 from tracklearn.learn.method import Isolated
 from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, Refusal, Tracklets
@@ -21,11 +22,17 @@ REACH = 0.95
 
 _TOO_FEW = (
     "isolation: too few moments at which two people are in view, apart, to learn where another person "
-    "begins: pieces of a track stay as they were cut"
+    "begins: pieces of a track stay as they were cut; where tracks come from elsewhere as folders of crops, "
+    'isolation = "linkage" learns it from their crops'
 )
+_TOO_FEW_CROPS = (
+    "isolation: too few tracks of several crops that show one person to learn where another begins: they "
+    "stay whole"
+)
+_MIXED = "isolation: of two crops of one track, {:.0f} % show two people, told without labels"
 _OVERLAP = (
-    "isolation: the features hardly tell two people seen at the same moment from one ({:.0f} % of these "
-    "pairs are on the wrong side): it cuts less; start from a re-ID network (--weights osnet_x0_25)"
+    "isolation: the features hardly tell two people of one camera from one ({:.0f} % of the pairs are on the "
+    "wrong side): it cuts less; start from a re-ID network (--weights osnet_x0_25)"
 )
 
 
@@ -37,10 +44,11 @@ class Config(BaseModel):
     isolate: bool = Field(
         default=True, description="Cut tracklets at switches first; off is the paper's TMC- [paper 3.2]."
     )
-    isolation: Literal["dbscan", "change-point"] = Field(
+    isolation: Literal["dbscan", "change-point", "linkage"] = Field(
         default="dbscan",
-        description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2], or change points "
-        "in their order, which drop no frame [chosen; METHODS 3.2].",
+        description="How a tracklet is cut: DBSCAN over its frames' features [paper 3.2]; change points in "
+        "their order, which drop no frame [chosen; METHODS 3.2]; or average linkage of its crops below "
+        "join_intra, for folders of a few crops that know no moments [chosen].",
     )
     eps_intra: Positive | Literal["auto"] = Field(
         default=0.6,
@@ -60,8 +68,8 @@ class Config(BaseModel):
     join_intra: Positive | Literal["auto", "none"] = Field(
         default="none",
         description="Distance of unit means below which pieces of a tracklet are joined again by average "
-        "linkage. auto: where another person begins in this footage, by pairs that are known without labels; "
-        "none leaves the pieces [chosen; METHODS 3.2].",
+        "linkage. auto: where another person begins in this footage, by pairs that are known without labels, "
+        "or with isolation = linkage by crops of strangers; none leaves the pieces [chosen; METHODS 3.2].",
     )
     least_intra: Count = Field(
         default=1,
@@ -87,6 +95,10 @@ class Config(BaseModel):
                 f'metric = "{self.metric}" needs an eps_intra of its own: the default {self.eps_intra} is a '
                 "Euclidean distance"
             )
+        if self.isolation == "linkage" and self.join_intra == "none":
+            raise Refusal(
+                'isolation = "linkage" joins crops below join_intra: set it to "auto" or to a distance (0-2)'
+            )
         return self
 
 
@@ -103,7 +115,14 @@ def parts(
     """
     found = _calibrations(config, features, tracklets)
     notes, join = [], None if config.join_intra in ("none", "auto") else float(config.join_intra)
-    if config.join_intra == "auto":
+    if config.join_intra == "auto" and config.isolation == "linkage":
+        mixture = unmix(features, tracklets)
+        if mixture is None:
+            return Isolated(np.zeros(len(tracklets.tracklet), np.int64), {}, (_TOO_FEW_CROPS,))
+        found = {"crop": mixture.calibration}
+        join = mixture.calibration.joins_below
+        notes.append(_MIXED.format(100 * mixture.two))
+    elif config.join_intra == "auto":
         if "mean" in found:
             join = found["mean"].joins_below
         else:
@@ -132,7 +151,7 @@ def parts(
 
 def _calibrations(config: Config, features: Array | Tensor, tracklets: Tracklets) -> dict[str, Calibration]:
     """What free pairs tell, by the statistics that the settings ask for; none where there are too few."""
-    if config.join_intra != "auto":
+    if config.join_intra != "auto" or config.isolation == "linkage":
         return {}
     asked: list[Statistic] = ["mean"]
     # A radius that reaches most of a person's frames is too wide where nothing is joined afterwards.
