@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from tests.app.made_files import channel_means, put
+from tests.app.far_workers import Backwards, Killed
+from tests.app.made_files import channel_means, put, write_onnx
+from tests.optional import has
 from tracklearn.app.judge import benchmark as module
 from tracklearn.app.judge import extract, rates
 from tracklearn.app.judge.pictures import cmc_picture, ranked_lists
 from tracklearn.app.judge.trial import Trial
+from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import load_network, tracklet_features
-from tracklearn.app.model.open import Model, TrainedOn, open_model
+from tracklearn.app.model.open import Model, TrainedOn, open_model, open_weights
 from tracklearn.app.pipeline import run as pipeline
 from tracklearn.core import rank
 from tracklearn.store import benchmarks
@@ -25,7 +29,8 @@ from tracklearn.store.picture.pictures import decode
 from tracklearn.store.sealed import write_sealed
 from tracklearn.store.sets import referenced, tracklets
 from tracklearn.store.sets.tracklets import open_set
-from tracklearn.types import Scores, Truth
+from tracklearn.store.workers.processes import Processes
+from tracklearn.types import Refusal, Scores, Truth
 
 KEYS = {"mAP", "rank1", "rank5", "rank10", "rank20", "n_valid", "n_skipped", "protocol"}
 
@@ -210,13 +215,109 @@ def test_features_do_not_depend_on_what_is_held_at_once(onnx, mars, monkeypatch)
     read = [benchmarks.read("mars", mars)]
     whole, told = extract.extract(open_model(onnx), read), []
     for size in (1, 3, 4, 5):
-        monkeypatch.setattr(extract, "_CHUNK", size)
+        monkeypatch.setattr(shards, "SHARD", size)
         told.clear()
         found = extract.extract(open_model(onnx), read, progress=lambda *now: told.append(now))
         np.testing.assert_array_equal(found.feature, whole.feature)
         assert found.readable.all()
         assert told[-1] == ("features", 12, 12)
         assert [now[1] for now in told] == sorted(now[1] for now in told)
+
+
+# ------------------------------------------------------------------------------------ by workers
+
+
+def same_features(one, other):
+    np.testing.assert_array_equal(one.feature, other.feature)
+    np.testing.assert_array_equal(one.readable, other.readable)
+    assert one.unreadable == other.unreadable
+    assert one.n_images == other.n_images
+    assert len(one.feature)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(shards, "SHARD", 5)
+
+
+def test_workers_make_the_features_of_one_process(onnx, mars, prid, market, run, tmp_path, small_shards):
+    """Of any model, of one test or several, whichever shard comes first, images that fail among them."""
+    next((mars / "bbox_test" / "0002").glob("*F003.jpg")).write_bytes(b"no picture")
+    next((mars / "bbox_test" / "0002").glob("*T0005F001.jpg")).unlink()
+    whole = benchmarks.read("prid2011", prid)
+    path = run(whole.write_train(tmp_path / "half"))
+    copy = shutil.copy(path / "weights.safetensors", tmp_path / "alone.safetensors")
+    sizes = ["network.height=64", "network.width=32"]
+    splits = [benchmarks.read("prid2011", prid, split=i) for i in range(3)]
+    some = benchmarks.read("market1501", market, subset=benchmarks.Subset(1, 3))
+    for model, tests in (
+        (open_model(onnx, mean=[0.1, 0.2, 0.3]), [benchmarks.read("mars", mars)]),
+        (open_model(path, device="cpu"), splits),
+        (open_model(path, which="start", device="cpu"), [some]),
+        (open_weights(copy, device="cpu", settings=sizes), [some]),
+    ):
+        engine, told = Backwards(), []
+        made = extract.extract(model, tests, engine=engine, progress=lambda *now, to=told: to.append(now))
+        same_features(made, extract.extract(model, tests))
+        assert told[-1][0] == "features"
+        assert engine.gpus == 0
+    assert len(made.feature) > shards.SHARD
+
+
+def test_a_worker_that_is_killed_on_the_way_changes_nothing(onnx, market, tmp_path, small_shards):
+    model, read = open_model(onnx), benchmarks.read("market1501", market)
+    made = extract.extract(model, [read], engine=Killed(tmp_path / "mark"))
+    assert (tmp_path / "mark").exists()
+    same_features(made, extract.extract(model, [read]))
+
+
+def test_a_worker_that_sees_another_model_or_other_images_says_so(onnx, market):
+    model, read = open_model(onnx), benchmarks.read("market1501", market)
+    put(market / "query" / "0001_c3s1_000999_00.jpg", 1, 999)
+    with pytest.raises(Refusal, match="Market is another one where a worker looks"):
+        extract.extract(model, [read], engine=Backwards())
+    write_onnx(onnx, notes={"pixel_mean": "0.5 0.5 0.5"})
+    with pytest.raises(Refusal, match=r"means\.onnx is another one where a worker looks: all machines"):
+        extract.extract(model, [benchmarks.read("market1501", market)], engine=Processes(1))
+
+
+def test_workers_cannot_open_what_is_held_in_memory(onnx, market):
+    read, model = benchmarks.read("market1501", market), open_model(onnx)
+    for other, test in ((replace(model, origin=None), read), (model, replace(read, asked=None))):
+        with pytest.raises(
+            Refusal, match="is held in memory, where workers do not see it: leave workers out"
+        ):
+            extract.extract(other, [test], engine=Backwards())
+
+
+@pytest.mark.slow
+def test_ray_makes_them_too(onnx, market, small_shards):
+    has("ray")
+    from tracklearn.store.workers.ray import OnRay
+
+    model, read = open_model(onnx), [benchmarks.read("market1501", market)]
+    same_features(extract.extract(model, read, engine=OnRay(workers=2)), extract.extract(model, read))
+
+
+def test_on_a_gpu_every_shard_asks_for_one(run, market, tmp_path, monkeypatch):
+    """Whether there is one the worker says: the process that asks need not have any."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    read = benchmarks.read("market1501", market)
+    path = run(read.write_train(tmp_path / "set"))
+    file = shutil.copy(path / "weights.safetensors", tmp_path / "alone.safetensors")
+    for model in (
+        open_model(path, device="cuda", elsewhere=True),
+        open_weights(file, device="cuda:0", elsewhere=True),
+    ):
+        engine = Backwards()
+        with pytest.raises(Refusal, match="torch sees 0 CUDA devices here"):
+            extract.extract(model, [read], engine=engine)
+        assert engine.gpus == 1
+    for opens, what in ((open_model, path), (open_weights, file)):
+        with pytest.raises(Refusal, match="torch sees 0 CUDA devices here"):
+            opens(what, device="cuda")
+        with pytest.raises(Refusal, match="--device 'gpu' is unknown"):
+            opens(what, device="gpu", elsewhere=True)
 
 
 # ------------------------------------------------------------------------------ images that fail
@@ -434,6 +535,18 @@ def test_the_command_prints_a_table_or_one_json_object(call, onnx, market):
     assert Path(result["out"]).name == "means-evaluation-market1501-reranked-trapezoid"
 
 
+def test_with_workers_the_command_writes_the_same(call, onnx, market, tmp_path, small_shards):
+    given = (onnx, "--benchmark", "market1501", "--root", market, "--partial", "--json")
+    results = []
+    for options in ([], ["--workers", "2"]):
+        code, out, err = call(*given, "--out", tmp_path / f"out{len(results)}", *options)
+        assert code == 0, err
+        results.append(json.loads(out.splitlines()[-1]))
+    one, two = ({k: v for k, v in found.items() if k not in ("seconds", "out")} for found in results)
+    assert one == two
+    assert (tmp_path / "out0" / "ranked.png").read_bytes() == (tmp_path / "out1" / "ranked.png").read_bytes()
+
+
 def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
     set_path = benchmarks.read("market1501", market).write_train(tmp_path / "train")
     path = run(set_path)
@@ -459,6 +572,7 @@ def test_refusals_are_one_line(call, onnx, market, prid, run, tmp_path):
         ((onnx, *on, "--protocol", "gallery-excludes-queries"), "its gallery holds no queries"),
         ((onnx, *on, "--protocol", "offical"), 'protocol "offical" does not exist'),
         ((onnx, *on, "--ap", "coco"), "expected one of hits, trapezoid, sklearn"),
+        ((onnx, *on, "--on", "dask"), "--on 'dask' is unknown: write ray"),
         ((onnx, *on, "--split", "3"), "one fixed split"),
         ((onnx, "--benchmark", "prid2011", "--root", prid, "--split", "3"), "splits 0 to 2"),
         ((onnx, "--benchmark", "prid2011", "--root", prid, "--split", "-1"), "splits 0 to 2"),

@@ -214,6 +214,7 @@ def test_refusals(call, tmp_path):
         (("truth.txt", "--truth", "no.txt"), "no such file or folder"),
         (("truth.txt", "--truth", "other.txt"), "no frame in common"),
         (("truth.txt", "--truth", "truth.txt", "--root", "."), "leave --benchmark"),
+        (("truth.txt", "--truth", "truth.txt", "--workers", "2"), "leave --benchmark"),
         (("truth.txt", "--persons", "persons.txt"), "give --benchmark and --root"),
         (("truth.txt",), "give --benchmark and --root"),
         (("truth.txt", "--truth", "truth.txt", "--persons", "persons.txt"), "in view at once"),

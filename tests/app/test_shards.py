@@ -2,13 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from tests.app.conftest import QUICK
+from tests.app.far_workers import Backwards
 from tests.optional import has
 from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import load_network, tracklet_features
+from tracklearn.app.model.open import run_origin
+from tracklearn.app.pipeline import first_look
+from tracklearn.app.pipeline.training import train
+from tracklearn.learn import embed
+from tracklearn.learn.compute import PRECISIONS
+from tracklearn.store import benchmarks
 from tracklearn.store.gallery.open import open_gallery
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
@@ -68,20 +78,70 @@ def test_index_and_identities_by_workers_write_the_same(call, done, tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_a_training_with_workers_learns_the_same(call, done, tmp_path, monkeypatch):
+    """To the byte: they look at all crops before the first epoch, a shard each."""
+    monkeypatch.setattr(shards, "SHARD", shards.BATCH)
+    asked, gathered = [], shards.gathered
+    monkeypatch.setattr(
+        shards, "gathered", lambda tasks, *rest, **more: asked.append(tasks) or gathered(tasks, *rest, **more)
+    )
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    options = ["--weights", "none", "--preset", "cpu", "--device", "cpu", *settings]
+    tracklets = done["out"] / "set"
+    code, _, err = call("train", tracklets, "--out", "run", *options, "--workers", "2")
+    assert code == 0, err
+    (tasks,) = asked
+    assert len(tasks) > 1
+    assert sum(len(task.rows) for task in tasks) == open_set(tracklets).n_crops
+    for name in ("start.safetensors", "isolation.safetensors", "labels.safetensors", "weights.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (done["out"] / "run" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_first_look_by_workers_is_that_of_training_itself(run, market, tmp_path, precision):
+    """In its arithmetic, and with a picture that is broken, which the process that trains hears of."""
+    made = benchmarks.read("market1501", market).write_train(tmp_path / "set", singles=True)
+    sorted((market / "bounding_box_train").iterdir())[2].write_bytes(b"no picture")
+    tracklet_set = open_set(made)
+    crops, rows = tracklet_set.crops(64, 32), tracklet_set.tracklets.crop
+    look = first_look.by_workers(
+        run(made), tracklet_set, crops, device="cpu", precision=precision, engine=Backwards(), progress=None
+    )
+    found = look(rows)
+    own = tracklet_set.crops(64, 32)
+    own.read(rows)
+    assert crops.unreadable == own.unreadable
+    assert crops.broken == own.broken == 1
+    network = load_network(Run(tmp_path / "run"), "start").to(memory_format=torch.channels_last)
+    expected = embed.extract(network, crops, rows, device="cpu", dtype=PRECISIONS[precision])
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found, axis=0)) == len(rows)
+
+
+def test_processes_of_torchrun_take_no_workers(call, done, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    plan = done["arguments"]["plan"](done["out"] / "set")
+    with pytest.raises(Refusal, match="share all crops already: leave --workers and --on out"):
+        next(train(plan, tmp_path / "run", workers=2))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_worker_that_sees_another_run_or_set_says_so(opened):
     run, tracklet_set = opened
-    rows = np.arange(4)
-    for digest, content in (("0" * 64, tracklet_set.digest), (run.manifest["digest"], "0" * 64)):
-        shard = shards.Shard(run.path, digest, tracklet_set.path, content, rows, "cpu")
-        with pytest.raises(Refusal, match="all machines must see the same folders"):
-            shard.run(None)
+    origin, crops = run_origin(run, device="cpu"), shards.SetCrops.of(tracklet_set)
+    for other, there in ((replace(origin, digest="0"), crops), (origin, replace(crops, digest="0"))):
+        with pytest.raises(Refusal, match="another one where a worker looks: all machines must see the same"):
+            shards.Shard(other, there, np.arange(4)).run(None)
+    with pytest.raises(Refusal, match=r"what asks it is 0\.0: install the same version everywhere"):
+        shards.Shard(origin, crops, np.arange(4), version="0.0").run(None)
 
 
 def test_workers_that_die_over_a_shard_end_it(opened, monkeypatch):
     run, tracklet_set = opened
 
     class Dying(InOrder):
-        def run(self, tasks, what, progress=None):
+        def run(self, tasks, what, progress=None, *, gpus=0):
             from tracklearn.store.workers.engine import Outcome
 
             yield Outcome(0, lost="it was killed")

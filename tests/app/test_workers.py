@@ -29,6 +29,11 @@ def test_a_run_with_workers_gives_the_same_gallery(call, sources, done, tmp_path
     )
     assert code == 0, err
     assert open_set(tmp_path / "w" / "set").digest == open_set(done["out"] / "set").digest
+    for folder in ("run/gallery", "run"):
+        files = sorted((done["out"] / folder).glob("*.[sp]a*"))  # safetensors, parquet
+        assert files
+        for file in files:
+            assert (tmp_path / "w" / folder / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize("command", ["ingest", "run"])

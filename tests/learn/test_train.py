@@ -154,6 +154,24 @@ def test_tracklets_are_cut_again_by_what_was_learned(easy):
     assert events[-1].meta["isolated"] == 2
 
 
+def test_others_may_look_at_all_crops_before_the_first_round_and_then_no_more(easy):
+    tracklets, crops, _, network = easy
+    asked = []
+
+    def look(rows):
+        asked.append(rows)
+        return embed.extract(network, crops, rows, device="cpu")
+
+    chosen = cut_by_what_is_learned()
+    events = list(train.train(chosen, network, tracklets, crops, look=look))
+    same(events[-1].arrays, run(easy, chosen=chosen)[-1].arrays)
+    assert [rows.tolist() for rows in asked] == [tracklets.crop.tolist()]
+    next(train.train(method(), network, tracklets, crops, look=look))  # which does not look at all of them
+    assert len(asked) == 1
+    with pytest.raises(ValueError, match=r"look returned shape \(3, 32\), expected \(120, 32\)"):
+        next(train.train(chosen, network, tracklets, crops, look=lambda rows: look(rows[:3])))
+
+
 @pytest.mark.parametrize("at", [1, 3, 5, 8])
 def test_resume_around_a_second_cut_is_bit_identical(easy, at):
     whole = run(easy, chosen=cut_by_what_is_learned())

@@ -37,6 +37,8 @@ def train(
     seed: int = 0,
     settings: Sequence[str] = (),
     resume: bool = False,
+    workers: int | None = None,
+    on: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Round]:
     """Train without labels: an iterator of rounds (epochs), each when it ends; the run is written to `out`.
@@ -62,6 +64,8 @@ def train(
         settings: "section.key=value" texts over the preset, for example ["tmc.epochs=10"]; with a `config`
             those of other sections.
         resume: go on with the run in `out`.
+        workers, on: who looks at all crops before the first epoch, as for `ingest`; this process alone where
+            neither is given. What is learned is the same.
         progress: called as progress(what, done, total).
 
     Raises:
@@ -73,8 +77,10 @@ def train(
         UserWarning: the starting weights were trained with somebody's labels.
     """
     from tracklearn.store.sets.joined import open_sets
+    from tracklearn.store.workers.chosen import engine_of
 
     method = "tmc" if config is None else method_of(config)
+    engine_of(on, workers)  # asked now whether there is such a one
     open_sets(tracklets)
     if config is not None and (both := [s for s in settings if s.strip().startswith(f"{method}.")]):
         raise Refusal(f"{both[0]!r} and a config of {method} say the same: give the one or the other")
@@ -94,7 +100,7 @@ def train(
     if Path(out).exists() and not resume:
         raise FileExistsError(f"{out} exists: go on with resume=True, or choose another folder")
     _warn(plan)
-    return training.train(plan, out, resume=resume, progress=progress)
+    return training.train(plan, out, resume=resume, workers=workers, on=on, progress=progress)
 
 
 def fit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +66,7 @@ def train(
     ranks: Ranks | None = None,
     seed: int = 0,
     resume: State | None = None,
+    look: Callable[[Array], Array] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Prepared | Round | State]:
     """Run a method: `Prepared` and a `State` first, then a `Round` and a `State` after every epoch.
@@ -91,6 +92,9 @@ def train(
         ranks: this process among those that share the work (`ranks.joined`); alone by default.
         seed: of sampling and augmentation.
         resume: a state of the same method, data and seed.
+        look: (n,) crop rows -> (n, d) float32 unit features by the first of `networks`, in the arithmetic of
+            `config`: who else may look at all crops before the first round, where the method does. None:
+            this process does, of several each its share.
         progress: called as progress(what, done, total).
 
     Raises:
@@ -125,7 +129,7 @@ def train(
     if config.compile:
         for _, network in pairs.named():
             network.compile()
-    training = _Training(method, pairs, tracklets, crops, config, seed, progress)
+    training = _Training(method, pairs, tracklets, crops, config, seed, look, progress)
     return training.events(resume)
 
 
@@ -140,6 +144,7 @@ class _Training:
         crops: Crops,
         config: Config,
         seed: int,
+        look: Callable[[Array], Array] | None,
         progress: Progress | None,
     ) -> None:
         self.method = method
@@ -148,6 +153,7 @@ class _Training:
         self.crops = crops
         self.config = config
         self.seed = seed
+        self.look = look
         self.progress: Progress = progress or (lambda what, done, total: None)
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -192,7 +198,12 @@ class _Training:
         prepare, looks = self.method.prepare, self.method.prepare is not None and self.method.prepare_looks
         row = np.arange(self.original.n_crops) if looks else _sample(self.original)
         crop = self.original.crop[row]
-        features = self._extract("isolation", self.pairs.teachers[0], crop, self.crops)
+        if looks and self.look is not None and not self.rounds:
+            features, expected = self.look(crop), (len(crop), self.pairs.teachers[0].feature_dim)
+            if features.shape != expected:
+                raise Refusal(f"look returned shape {features.shape}, expected {expected}")
+        else:
+            features = self._extract("isolation", self.pairs.teachers[0], crop, self.crops)
         similarity = np.full(self.original.n_crops if ranks.rank == 0 else 0, np.nan, np.float32)
         if ranks.rank == 0:
             similarity[row] = isolate.adjacent_similarity(features, self.original.tracklet[row])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tracklearn.app.commands.bars import Bars
-from tracklearn.app.commands.options import Backbone, Device, Json, done, overridden, say
+from tracklearn.app.commands.options import Backbone, Device, Json, On, Workers, done, overridden, say
 from tracklearn.types import Progress, Refusal
 
 if TYPE_CHECKING:
@@ -104,12 +104,14 @@ def evaluate(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed that draws the queries shown.")] = 0,
     device: Device = "auto",
+    workers: Workers = None,
+    on: On = None,
     resume: Annotated[bool, typer.Option("--resume", help="Replace an evaluation that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a trained network on a benchmark by its protocol, or tracks by the truth of their films."""
     if truth:
-        _judge_tracks(run, truth, persons, as_json, other=benchmark or root or out)
+        _judge_tracks(run, truth, persons, as_json, other=benchmark or root or out or workers or on)
         return
     if benchmark is None or root is None or persons is not None:
         raise Refusal(
@@ -123,6 +125,7 @@ def evaluate(
             weights,
             overridden(settings, backbone=("network.backbone", backbone)),
             device=device,
+            elsewhere=on is not None,
             mean=_three("--mean", mean),
             std=_three("--std", std),
             interpolation=interpolation,
@@ -141,6 +144,8 @@ def evaluate(
             partial=partial,
             seed=seed,
             resume=resume,
+            workers=workers,
+            on=on,
             progress=bars,
             tell=bars.note,
         )
@@ -159,7 +164,8 @@ def _judge_tracks(
         )
     if other is not None:
         raise Refusal(
-            "--truth judges tracks and --benchmark a network: leave --benchmark, --root and --out out"
+            "--truth judges tracks and --benchmark a network: leave --benchmark, --root, --out, "
+            "--workers and --on out"
         )
     result = app.judge([tracks], truth, persons=persons)
     for warning in result["warnings"]:

@@ -10,7 +10,9 @@ import typer
 from tracklearn.app.commands.bars import Bars, first_process, round_line
 from tracklearn.app.commands.options import (
     Json,
+    On,
     Resume,
+    Workers,
     done,
     tell_health,
     tell_losses,
@@ -28,6 +30,8 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the run to.")],
     training: Training = Training(),  # noqa: B008 (a frozen value)
+    workers: Workers = None,
+    on: On = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +51,9 @@ def train(
             if first_process():
                 done(tracklets[0], expected.to_dict(), as_json, expected.table())
             return
-        for event in stage.train(plan, out, resume=resume, progress=bars, tell=bars.note):
+        for event in stage.train(
+            plan, out, resume=resume, workers=workers, on=on, progress=bars, tell=bars.note
+        ):
             if first_process():
                 show(event)
     if not first_process():

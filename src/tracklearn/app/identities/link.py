@@ -131,7 +131,8 @@ def identities(
         decisions = [*read_journal(journal), *steps]
         word = known.said(decisions, names, journal)
 
-        features = frame_features(footage, device=pick_device(device), engine=engine, progress=progress)
+        where = pick_device(device, elsewhere=on is not None)
+        features = frame_features(footage, device=where, engine=engine, progress=progress)
         found = learn(footage, features)
         linked, limits = _linked(
             footage,

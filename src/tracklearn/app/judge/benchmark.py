@@ -20,6 +20,7 @@ from tracklearn.app.judge.trial import Trial
 from tracklearn.core import rank
 from tracklearn.store.files import make_folder, write_atomic, write_json
 from tracklearn.store.lock import locked
+from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal, Scores
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def evaluate(
     partial: bool = False,
     seed: int = 0,
     resume: bool = False,
+    workers: int | None = None,
+    on: str | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -65,6 +68,8 @@ def evaluate(
         partial: take what is there of a test of which more than one in a hundred is missing.
         seed: draws the queries shown.
         resume: write over an evaluation in `out`.
+        workers, on: who embeds the images, as for `ingest`; scores are the same. A model on a GPU that only
+            their machines have is opened with `elsewhere`.
         progress: told as ("features", images done, images in all).
         tell: shown what a reader of the scores must know.
 
@@ -77,8 +82,10 @@ def evaluate(
     Raises:
         FileExistsError: `out` holds something and `resume` is off.
         FileNotFoundError, ValueError: as `benchmarks.read`; an unknown protocol or AP; a test that is not
-            complete, or that holds people the run was trained on; no query or no gallery left.
+            complete, or that holds people the run was trained on; no query or no gallery left; there are no
+            such workers.
     """
+    engine = engine_of(on, workers)
     variant = next((known for known in rank.AP if known == ap), None)
     if variant is None:
         raise Refusal(f"--ap is {ap!r}, expected one of {', '.join(rank.AP)}")
@@ -111,7 +118,7 @@ def evaluate(
     with locked(folder):
         make_folder(folder)
         began = time.perf_counter()
-        features = extract(model, tests, progress=progress)
+        features = extract(model, tests, engine=engine, progress=progress)
         seconds = {"features": time.perf_counter() - began, "distances": 0.0, "scores": 0.0}
         judged, shown = _judge(tests, features, chosen, rerank=rerank, ap=variant, seconds=seconds)
         result = {

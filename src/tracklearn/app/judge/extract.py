@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracklearn.app.model import shards
+from tracklearn.store import config as settings_store
 from tracklearn.store.picture.crops import ENLARGE, GREY
-from tracklearn.types import Array, Progress
+from tracklearn.store.workers.engine import Engine, require_same
+from tracklearn.types import Array, Progress, Refusal
 
 if TYPE_CHECKING:
-    from tracklearn.app.model.open import Model
-    from tracklearn.store.benchmarks import Benchmark, Part
+    from tracklearn.app.model.open import Embedder, Model
+    from tracklearn.store.benchmarks import Asked, Benchmark, Part
 
 
-_CHUNK = 4096  # images whose features are held at once: whole batches, as one long extraction has
 _LISTED = 100  # unreadable images named in a record
 
 
@@ -32,19 +34,10 @@ class Pictures:
         part: whose images.
         height, width: size of what `read` returns, pixels.
         interpolation: "bicubic" or "bilinear", for an axis that grows; one that shrinks is averaged.
-        told: called with the number of images of every read, from the thread that read them.
     """
 
-    def __init__(
-        self,
-        part: Part,
-        height: int,
-        width: int,
-        *,
-        interpolation: str = "bicubic",
-        told: Callable[[int], None] | None = None,
-    ) -> None:
-        self._part, self._height, self._width, self._told = part, height, width, told
+    def __init__(self, part: Part, height: int, width: int, *, interpolation: str = "bicubic") -> None:
+        self._part, self._height, self._width = part, height, width
         self._resize = ENLARGE[interpolation]
         self.unreadable: dict[int, str] = {}
 
@@ -59,8 +52,6 @@ class Pictures:
         else:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="pictures") as pool:
                 images = list(pool.map(self._one, rows))
-        if self._told is not None:
-            self._told(len(rows))
         return np.stack(images)
 
     def _one(self, row: int) -> Array:
@@ -117,16 +108,72 @@ class Features:
         }
 
 
-def extract(model: Model, tests: Sequence[Benchmark], *, progress: Progress | None = None) -> Features:
+@dataclass(frozen=True)
+class JudgedImages:
+    """The images of a benchmark's test part, for workers; see `shards.Pictures`.
+
+    Args:
+        asked: what was read. digest: of what it lists.
+    """
+
+    asked: Asked
+    digest: str
+
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> JudgedImages:
+        """Those of a benchmark.
+
+        Raises:
+            ValueError: it was not read by `benchmarks.read`.
+        """
+        if benchmark.asked is None:
+            raise Refusal(
+                f"{benchmark.title} is held in memory, where workers do not see it: leave workers out"
+            )
+        return cls(benchmark.asked, _listed(benchmark.test))
+
+    def open(self, embedder: Embedder) -> Pictures:
+        """See `shards.Pictures`."""
+        part = self.asked.again().test
+        require_same(self.asked.root, _listed(part), self.digest)
+        return Pictures(part, embedder.height, embedder.width, interpolation=embedder.interpolation)
+
+
+def _listed(part: Part) -> str:
+    """Digest of which image has which row."""
+    from tracklearn.store.picture.images import ImageFiles
+
+    images = part.images
+    return (
+        settings_store.digest(images.paths.to_pylist()) if isinstance(images, ImageFiles) else images.digest
+    )
+
+
+def extract(
+    model: Model,
+    tests: Sequence[Benchmark],
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Features:
     """The feature of every item that takes part, once where several splits share it (METHODS 2.6).
 
     It is the mean over all images of their unit features, unit again; of a single image its own. Images that
     cannot be read are left out. Memory: the result, and the features of 4,096 images, or of the longest item
-    where that has more.
+    where that has more; by workers, those that come before their turn too.
+
+    Args:
+        model: what embeds.
+        tests: as `benchmarks.read` gives them.
+        engine: who embeds; this process, where there is none or one that works here.
+        progress: told as ("features", images done, images in all).
+
+    Raises:
+        ValueError: as `model.extract`; workers cannot open the model, or died (`shards.outcomes`).
     """
     known: dict[Any, int] = {}
     place: list[Array] = []
-    jobs: list[Array] = []
+    wanted: list[_Wanted] = []
     for test in tests:
         needed = test.test.pid >= 0
         needed[test.query] = True
@@ -140,37 +187,78 @@ def extract(model: Model, tests: Sequence[Benchmark], *, progress: Progress | No
         at = np.full(len(needed), -1)
         at[items] = [known[name] for name in names]
         place.append(at)
-        jobs.append(np.array(unknown, np.int64))
-    total = sum(int(test.test.tracklets.length[new].sum()) for test, new in zip(tests, jobs, strict=True))
-    count = _Count(total, progress)
-    unreadable = []
+        wanted.append(_Wanted.of(test, np.array(unknown, np.int64)))
+    total = sum(len(one.crop) for one in wanted)
+    unreadable: list[dict[int, str]] = []
     feature, readable = np.zeros((0, 0), np.float32), np.zeros(len(known), bool)
     row = 0
-    for test, new in zip(tests, jobs, strict=True):
-        pictures = Pictures(
-            test.test, model.height, model.width, interpolation=model.interpolation, told=count.add
-        )
-        for made, kept in _stream(model, test.test, new, pictures):
-            if not feature.size:
-                feature = np.zeros((len(known), made.shape[1]), np.float32)
-            feature[row : row + len(made)], readable[row : row + len(made)] = made, kept
-            row += len(made)
-        unreadable.append(pictures.unreadable)
+    if engine is None or not engine.apart:
+        source = _here(model, wanted, shards.Count(total, progress))
+    else:
+        source = _by_workers(model, wanted, engine, progress)
+    with closing(source) as made:
+        for one in wanted:
+            unreadable.append({})
+            for pooled, kept in _pooled(one, made, unreadable[-1]):
+                if not feature.size:
+                    feature = np.zeros((len(known), pooled.shape[1]), np.float32)
+                feature[row : row + len(pooled)], readable[row : row + len(pooled)] = pooled, kept
+                row += len(pooled)
     return Features(feature, readable, tuple(place), tuple(unreadable), total)
 
 
-class _Count:
-    """Images done so far, told on from whatever thread has read some."""
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """The images of one test whose features are wanted.
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-        self._lock = Lock()
+    Args:
+        test: whose.
+        crop: (n,) image rows.
+        owner: (n,) the item of each, counted from 0 among those wanted; ascending.
+    """
 
-    def add(self, n: int) -> None:
-        with self._lock:
-            self._done += n
-            if self._progress is not None:
-                self._progress("features", self._done, self._total)
+    test: Benchmark
+    crop: Array
+    owner: Array
+
+    @classmethod
+    def of(cls, test: Benchmark, items: Array) -> _Wanted:
+        tracklets = test.test.tracklets
+        rows = np.flatnonzero(np.isin(tracklets.tracklet, items))
+        return cls(test, tracklets.crop[rows], np.searchsorted(items, tracklets.tracklet[rows]))
+
+
+# Features of some images, as long as a shard, and row -> why of those that could not be read so far.
+_Made = Generator[tuple[Array, dict[int, str]], None, None]
+
+
+def _here(model: Model, wanted: Sequence[_Wanted], count: shards.Count) -> _Made:
+    """All that is wanted in order, by this process."""
+    for one in wanted:
+        pictures = Pictures(one.test.test, model.height, model.width, interpolation=model.interpolation)
+        crops = shards.Counted(pictures, count)
+        for low in range(0, len(one.crop), shards.SHARD):
+            yield model.extract(crops, one.crop[low : low + shards.SHARD]), pictures.unreadable
+
+
+def _by_workers(model: Model, wanted: Sequence[_Wanted], engine: Engine, progress: Progress | None) -> _Made:
+    """The same by workers; what comes before its turn waits."""
+    if model.origin is None:
+        raise Refusal("the model is held in memory, where workers do not see it: leave workers out")
+    tasks = [
+        shard
+        for one in wanted
+        if len(one.crop)
+        for shard in shards.shards_of(model.origin, JudgedImages.of(one.test), one.crop)
+    ]
+    early: dict[int, tuple[Array, dict[int, str]]] = {}
+    turn = 0
+    with closing(shards.outcomes(tasks, engine, progress)) as outcomes:
+        for number, made, unreadable in outcomes:
+            early[number] = made, unreadable
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
 
 
 def _identities(part: Part, items: Array) -> list[Any]:
@@ -184,26 +272,31 @@ def _identities(part: Part, items: Array) -> list[Any]:
     return list(zip(first, tracklets.length[items].tolist(), strict=True))
 
 
-def _stream(model: Model, part: Part, items: Array, pictures: Pictures) -> Iterator[tuple[Array, Array]]:
-    """Of these items in turn, some at a time: (b, d) features, and (b,) whether readable."""
+def _pooled(
+    wanted: _Wanted, made: Iterator[tuple[Array, dict[int, str]]], unreadable: dict[int, str]
+) -> Iterator[tuple[Array, Array]]:
+    """Of its items in turn, some at a time: (b, d) features, and (b,) whether readable.
+
+    Args:
+        wanted: whose. made: features of its images in order, a shard at a time.
+        unreadable: filled with its images that could not be read.
+    """
     from tracklearn.learn import embed
 
-    tracklets = part.tracklets
-    rows = np.flatnonzero(np.isin(tracklets.tracklet, items))
-    owner = np.searchsorted(items, tracklets.tracklet[rows])
-    crop = tracklets.crop[rows]
-    held, begun = np.zeros((0, 0), np.float32), 0  # features of rows begun.. that are not given yet
-    for low in range(0, len(rows), _CHUNK):
-        high = min(low + _CHUNK, len(rows))
-        made = model.extract(pictures, crop[low:high])
-        held = np.concatenate([held, made]) if len(held) else made
-        # The last item may go on in the next chunk.
-        end = high if high == len(rows) else int(np.searchsorted(owner, owner[high]))
-        good = ~np.isin(crop[begun:end], list(pictures.unreadable))
+    crop, owner = wanted.crop, wanted.owner
+    held, begun, high = np.zeros((0, 0), np.float32), 0, 0  # features of rows begun.. that are not given yet
+    while high < len(crop):
+        features, lost = next(made)
+        unreadable.update(lost)
+        high += len(features)
+        held = np.concatenate([held, features]) if len(held) else features
+        # The last item may go on in the next shard.
+        end = high if high == len(crop) else int(np.searchsorted(owner, owner[high]))
+        good = ~np.isin(crop[begun:end], list(unreadable))
         group = owner[begun:end]
         first, count = (group[0], group[-1] + 1 - group[0]) if len(group) else (0, 0)
         kept = np.bincount(group[good] - first, minlength=count) > 0
-        out = np.zeros((count, made.shape[1]), np.float32)
+        out = np.zeros((count, features.shape[1]), np.float32)
         number = np.cumsum(kept) - 1
         out[kept] = embed.pool(held[: end - begun][good], number[group[good] - first], int(kept.sum()))
         yield out, kept

@@ -1,23 +1,26 @@
-"""Features of a set's crops by a run's network, by workers, a shard of crops at a time.
+"""Features of many pictures by workers, a shard of them at a time.
 
 A shard is a whole number of batches, so that every batch is the one that a single process makes, and so is
-every feature where the device is the same. Each worker loads the network once.
+every feature where the device is the same. Each worker opens the network once, and the pictures too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tracklearn.app.model.of_run import load_network
+import tracklearn
+from tracklearn.app.model.open import Embedder, Origin, run_origin
 from tracklearn.store.runs import Run
-from tracklearn.store.workers.engine import ATTEMPTS, Engine
-from tracklearn.types import Array, Progress, Refusal, Tracklets
+from tracklearn.store.workers.engine import ATTEMPTS, Engine, require_same, require_version
+from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
     from tracklearn.store.sets.tracklets import TrackletSet
@@ -26,51 +29,191 @@ BATCH = 256  # crops at a time in the network, as `embed.extract` has it
 SHARD = 16 * BATCH
 
 
-@dataclass(frozen=True, eq=False)
-class Shard:
-    """Some crops of a set, to be embedded.
+class ReadCrops(Crops, Protocol):
+    """Crops that tell of failures; `unreadable`: row -> why it could not be read, of those read so far."""
 
-    Args:
-        run: folder of the run; digest: its own.
-        tracklets: folder of the set; content: its digest.
-        rows: (n,) int64 of the set's crops.
-        device: where to compute.
-    """
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """Filled while crops are read; they come back grey."""
 
-    run_path: Path
-    digest: str
-    tracklets: Path
-    content: str
-    rows: Array
-    device: str
 
-    def run(self, progress: Progress | None) -> Array:
-        """(n, d) float32 unit features.
+class Pictures(Hashable, Protocol):
+    """Where pictures lie: a small value that can be pickled and compared, opened in the worker."""
+
+    def open(self, embedder: Embedder) -> ReadCrops:
+        """The pictures as this network takes them.
 
         Raises:
-            ValueError: the worker sees another run or set there.
+            ValueError: the worker sees others there.
         """
-        from tracklearn.learn import embed
 
-        network, crops = _opened(self.run_path, self.digest, self.tracklets, self.content)
-        return embed.extract(
-            network, crops, self.rows, device=self.device, batch=BATCH, progress=progress, fixed=True
-        )
+
+@dataclass(frozen=True)
+class SetCrops:
+    """The crops of a tracklet set, or of several as one.
+
+    Args:
+        paths: folders of the sets, from the root.
+        digest: of the set, or of the sets as one.
+    """
+
+    paths: tuple[Path, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, tracklet_set: TrackletSet) -> SetCrops:
+        """Those of an opened set."""
+        members = tracklet_set.members
+        return cls(tuple(Path(one.path).absolute() for one in members), tracklet_set.digest)
+
+    def open(self, embedder: Embedder) -> ReadCrops:
+        """See `Pictures`; none is kept: each is read once."""
+        from tracklearn.store.sets.joined import open_sets
+
+        found = open_sets(self.paths)
+        require_same(self.paths[0], found.digest, self.digest)
+        return found.crops(embedder.height, embedder.width, cache_bytes=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Some pictures, to be embedded.
+
+    Args:
+        origin: what embeds them.
+        pictures: where they lie.
+        rows: (n,) int64 of them.
+        version: of the program that asks.
+    """
+
+    origin: Origin
+    pictures: Pictures
+    rows: Array
+    version: str = tracklearn.__version__
+
+    def run(self, progress: Progress | None) -> tuple[Array, dict[int, str]]:
+        """(n, d) float32 unit features, and row -> why of pictures that could not be read.
+
+        Raises:
+            ValueError: the worker has another version of the program, or sees another network or other
+                pictures there; as what embeds them.
+        """
+        require_version(self.version)
+        embedder = _embedder(self.origin)
+        crops = _crops(self.pictures, self.origin)
+        made = embedder.extract(Counted(crops, Count(len(self.rows), progress)), self.rows)
+        lost = crops.unreadable
+        return made, {row: lost[row] for row in self.rows.tolist() if row in lost} if lost else {}
 
 
 @lru_cache(maxsize=1)
-def _opened(run_path: Path, digest: str, tracklets: Path, content: str) -> tuple[Any, Any]:
-    """The network and the crops, for all shards that come to this process."""
-    from tracklearn.store.sets.tracklets import open_set
+def _embedder(origin: Origin) -> Embedder:
+    """The network, for all shards that come to this process."""
+    return origin.open()
 
-    run, found = Run(run_path), open_set(tracklets)
-    for path, is_, wanted in ((run_path, run.manifest["digest"], digest), (tracklets, found.digest, content)):
-        if is_ != wanted:
-            raise Refusal(
-                f"{path} is another one where a worker looks: all machines must see the same folders"
-            )
-    network = load_network(run)
-    return network, found.crops(network.config.height, network.config.width, cache_bytes=0)
+
+@lru_cache(maxsize=1)
+def _crops(pictures: Pictures, origin: Origin) -> ReadCrops:
+    """The pictures, likewise."""
+    return pictures.open(_embedder(origin))
+
+
+class Count:
+    """Pictures read so far, told on from whatever thread has read some.
+
+    Args:
+        total: of all.
+        progress: told as ("features", read, total).
+    """
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self._lock = Lock()
+
+    def add(self, n: int) -> None:
+        """So many more."""
+        with self._lock:
+            self._done += n
+            if self._progress is not None:
+                self._progress("features", self._done, self._total)
+
+
+class Counted:
+    """Crops that are counted as they are read.
+
+    Args:
+        crops: those. count: what they are counted in.
+    """
+
+    def __init__(self, crops: Crops, count: Count) -> None:
+        self._crops, self._count = crops, count
+
+    def __len__(self) -> int:
+        return len(self._crops)
+
+    def read(self, indices: Sequence[int] | Array) -> Array:
+        """See `types.Crops`."""
+        images = self._crops.read(indices)
+        self._count.add(len(images))
+        return images
+
+
+def shards_of(origin: Origin, pictures: Pictures, rows: Array) -> list[Shard]:
+    """The shards of these rows, in their order."""
+    index = np.asarray(rows, np.int64)
+    return [Shard(origin, pictures, index[i : i + SHARD]) for i in range(0, len(index), SHARD)]
+
+
+def outcomes(
+    shards: Sequence[Shard], engine: Engine, progress: Progress | None, *, what: str = "features"
+) -> Generator[tuple[int, Array, dict[int, str]], None, None]:
+    """Of every shard its number and what it gave (`Shard.run`), as soon as it is known, in any order.
+
+    Raises:
+        ValueError: workers died over a shard; as `Shard.run`.
+    """
+    with closing(engine.run(shards, what, progress, gpus=_gpus(shards))) as found:
+        for outcome in found:
+            if outcome.lost is not None:
+                raise Refusal(
+                    f"{ATTEMPTS} workers that embedded crops came to grief ({outcome.lost}): ask for fewer"
+                )
+            yield outcome.number, *outcome.value
+
+
+def _gpus(shards: Sequence[Shard]) -> int:
+    """GPUs that each shard computes on."""
+    devices = {str(dict(shard.origin.options).get("device", "cpu")) for shard in shards}
+    return int(any(device.startswith("cuda") for device in devices))
+
+
+def gathered(
+    shards: Sequence[Shard], engine: Engine, progress: Progress | None, *, what: str = "features"
+) -> tuple[Array, dict[int, str]]:
+    """(n, d) float32 unit features of all pictures of some shards, and which could not be read (row -> why).
+
+    Memory: the result, and the shards that have just come.
+
+    Args:
+        shards: of `shards_of`, at least one.
+        engine: who computes.
+        progress: told of all pictures together, as `what`.
+
+    Raises:
+        ValueError: as `outcomes`.
+    """
+    n = sum(len(shard.rows) for shard in shards)
+    out: Array | None = None
+    unreadable: dict[int, str] = {}
+    with closing(outcomes(shards, engine, progress, what=what)) as found:
+        for number, made, lost in found:
+            if out is None:
+                out = np.empty((n, made.shape[1]), np.float32)
+            first = number * SHARD
+            out[first : first + len(made)] = made
+            unreadable |= lost
+    assert out is not None
+    return out, unreadable
 
 
 def features(
@@ -84,8 +227,6 @@ def features(
 ) -> Array:
     """(n, d) float32 unit features of crops, by the trained network of a run.
 
-    Memory: the result, and the shards that have just come.
-
     Args:
         run: whose network. tracklet_set: whose crops. rows: (n,) of them, n ≥ 1.
         device: where each worker computes.
@@ -95,24 +236,8 @@ def features(
     Raises:
         ValueError: as `embed.extract`; workers died over a shard.
     """
-    where = Path(run.path).absolute(), run.manifest["digest"], Path(tracklet_set.path).absolute()
-    tasks = [
-        Shard(*where, tracklet_set.digest, np.asarray(rows[i : i + SHARD], np.int64), device)
-        for i in range(0, len(rows), SHARD)
-    ]
-    out = None
-    with closing(engine.run(tasks, "features", progress)) as outcomes:
-        for outcome in outcomes:
-            if outcome.lost is not None:
-                raise Refusal(
-                    f"{ATTEMPTS} workers that embedded crops came to grief ({outcome.lost}): ask for fewer"
-                )
-            if out is None:
-                out = np.empty((len(rows), outcome.value.shape[1]), np.float32)
-            first = outcome.number * SHARD
-            out[first : first + len(outcome.value)] = outcome.value
-    assert out is not None
-    return out
+    shards = shards_of(run_origin(run, device=device), SetCrops.of(tracklet_set), rows)
+    return gathered(shards, engine, progress)[0]
 
 
 def tracklet_features(

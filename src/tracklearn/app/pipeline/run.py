@@ -62,7 +62,8 @@ def run(
         plan: makes the training plan for the path of the set; called before the set is there.
         resume: go on in an existing folder.
         strict: refuse all when any source cannot be read, instead of leaving it out.
-        workers, on: who reads the sources, as for `ingest`.
+        workers, on: who reads the sources, as for `ingest`, and where training is on the CPU embeds all
+            crops: before the first epoch, for the gallery and for identities.
         live: how cameras are recorded.
         start: when the films of a camera began.
         on_round: told of every round.
@@ -96,6 +97,8 @@ def run(
         asked.check(strict=strict)
         training = plan(set_path)
         training.check_out(run_path)
+        # A GPU embeds faster than many cores, and processes that share it would share its memory.
+        embedding: dict[str, Any] = {"workers": workers, "on": on} if training.device == "cpu" else {}
         if asked.n_cameras is not None:
             training.check_cameras(asked.n_cameras)
         stages = Stages(out, tell=tell, remake=remake)
@@ -115,7 +118,9 @@ def run(
         trained = settings_store.digest([training.digest, salt])
         with stages.stage("train", trained, run_path) as needed:
             if needed:
-                for event in train(training, run_path, resume=True, progress=progress, tell=tell):
+                for event in train(
+                    training, run_path, resume=True, progress=progress, tell=tell, **embedding
+                ):
                     if on_round:
                         on_round(event)
 
@@ -125,7 +130,14 @@ def run(
         indexed = settings_store.digest([trained, cuts]) if cuts else trained
         with stages.stage("index", indexed, run_path / "gallery") as needed:
             if needed:
-                index(run_path, set_path, device=training.device, resume=True, progress=progress)
+                index(
+                    run_path,
+                    set_path,
+                    device=training.device,
+                    resume=True,
+                    progress=progress,
+                    **embedding,
+                )
 
         people = out / "identities"
         said = [*read_journal(journal_path(run_path)), *decided(run_path)]
@@ -141,6 +153,7 @@ def run(
                     device=training.device,
                     resume=True,
                     progress=progress,
+                    **embedding,
                 )
 
         extra = extra_report() if extra_report else {}

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
+from tracklearn.app.pipeline import first_look
 from tracklearn.app.pipeline.plan import TrainPlan, starting_networks
 from tracklearn.core.isolate import typical_step
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store import memory
 from tracklearn.store.files import relative
 from tracklearn.store.runs import RunWriter
+from tracklearn.store.workers.chosen import engine_of
+from tracklearn.store.workers.engine import Engine
 from tracklearn.types import Array, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
@@ -41,24 +44,32 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    workers: int | None = None,
+    on: str | None = None,
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Iterator[Round]:
     """Train on a plan's sets without their labels and write the run to `out`, yielding each round as it ends.
 
-    Where `torchrun` started several processes they share the work, and the first of them writes. `tell` hears
-    what a person should know of the starting weights, and of the folder: that a damaged state was passed
-    over.
+    Where `torchrun` started several processes they share the work, and the first of them writes. One process
+    may have workers look at all crops before the first epoch (`workers`, `on`, as for `ingest`); what is
+    learned is the same. `tell` hears what a person should know of the starting weights, and of the folder:
+    that a damaged state was passed over.
 
     Raises:
         FileExistsError: `out` exists and `resume` is off.
         ValueError: the set is unusable, another process is writing to `out`, or training stopped because
             nothing could be clustered; the message holds the diagnosis. A run that has no round by then
-            leaves no folder.
+            leaves no folder. There are no such workers, or several processes are to have some.
         MemoryError: less memory is left than the networks alone take.
     """
-    from tracklearn.learn.ranks import joined
+    from tracklearn.learn.ranks import joined, launched
 
+    engine = engine_of(on, workers)
+    if engine.apart and launched() > 1:
+        raise Refusal(
+            "the processes that torchrun starts share all crops already: leave --workers and --on out"
+        )
     plan.check_out(out)
     _require_memory(plan)
     with joined(plan.device) as (ranks, device), ExitStack() as stack:
@@ -67,7 +78,7 @@ def train(
         if ranks.rank == 0:
             manifest = _manifest(plan, tracklet_set, out)
             writer = stack.enter_context(RunWriter(out, manifest, resume=resume))
-        yield from _train(plan, tracklet_set, writer, resume, progress, tell, ranks, device)
+        yield from _train(plan, tracklet_set, writer, resume, progress, tell, ranks, device, engine)
 
 
 def _require_memory(plan: TrainPlan) -> None:
@@ -103,6 +114,7 @@ def _train(
     tell: Tell | None,
     ranks: Ranks,
     device: str,
+    engine: Engine,
 ) -> Iterator[Round]:
     import torch
 
@@ -127,6 +139,17 @@ def _train(
     kept = ranks.from_first(kept)
     last = state = loop.State(*kept) if kept else None
     method = plan.value()
+    look = None
+    if writer is not None and engine.apart:
+        look = first_look.by_workers(
+            writer.path,
+            tracklet_set,
+            crops,
+            device=device,
+            precision=plan.compute.precision,
+            engine=engine,
+            progress=progress,
+        )
     events = loop.train(
         method,
         networks,
@@ -137,6 +160,7 @@ def _train(
         ranks=ranks,
         seed=plan.seed,
         resume=state,
+        look=look,
         progress=progress if ranks.rank == 0 else None,
     )
     broken = state.meta["broken_crops"] if state else 0

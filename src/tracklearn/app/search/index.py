@@ -102,7 +102,7 @@ def index(
             raise FileExistsError(f"{folder} exists: replace it with --resume, or take a set in with --add")
         elif is_url(where) and not resume:
             _require_free(where)
-        device = pick_device(device)
+        device = pick_device(device, elsewhere=on is not None)
         network = None if engine.apart else load_network(opened)
         contents = []
         for path, one in zip(paths, sets, strict=True):
@@ -121,7 +121,7 @@ def index(
         else:
             create_gallery(where, contents, origin=origin, replace=resume).close()
         note_gallery(opened.path, where)
-    return Searcher(opened.path, device=device, gallery=where)
+    return Searcher(opened.path, device=device if on is None else pick_device(None), gallery=where)
 
 
 def _require_free(url: str) -> None:

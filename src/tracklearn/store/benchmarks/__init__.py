@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tracklearn.store.benchmarks import generated, labelled, stills, videos
-from tracklearn.store.benchmarks.parts import GROUPED_NOTE, Benchmark, Part, Subset
+from tracklearn.store.benchmarks.parts import GROUPED_NOTE, Asked, Benchmark, Part, Subset
 from tracklearn.store.benchmarks.subset import draw
 from tracklearn.store.picture.images import ImageFiles
 from tracklearn.types import Progress, Refusal
@@ -23,6 +23,7 @@ from tracklearn.types import Progress, Refusal
 __all__ = [
     "DATASETS",
     "GROUPED_NOTE",
+    "Asked",
     "Benchmark",
     "Dataset",
     "Part",
@@ -235,7 +236,9 @@ def read(
         whole = dataset.reader(root)
     else:
         whole = dataset.reader(root, split=split or 0, splits=None if splits is None else Path(splits))
-    return whole if subset is None else draw(whole, subset)
+    found = whole if subset is None else draw(whole, subset)
+    file = None if splits is None else Path(splits).absolute()
+    return replace(found, asked=Asked(read, name, root.absolute(), split, file, subset))
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ class Benchmark:
         notes: what a reader of scores must know.
         skipped: what was left out of the parts as the protocol wants it, as of `folders.skip`.
         missing: what tables or splits name and the folder lacks, a training part among it, a line each.
+        asked: what it was read by; None where it was made otherwise.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
     missing: tuple[str, ...] = ()
+    asked: Asked | None = None
 
     @property
     def query_row(self) -> Array:
@@ -283,6 +285,31 @@ def locate(root: str | Path, title: str, needed: Sequence[str], nested: Sequence
     if most == 0:
         raise FileNotFoundError(f"{root} is not {title}: it has no {missing}; see `tracklearn datasets`")
     raise FileNotFoundError(f"only a part of {title} is in {best}: there is no {missing}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was read, so that another process can read the same: a small value.
+
+    Args:
+        reads: `benchmarks.read`.
+        name, split, subset: as it was given them; root, splits: likewise, from the root of all folders.
+    """
+
+    reads: Callable[..., Benchmark]
+    name: str
+    root: Path
+    split: int | None
+    splits: Path | None
+    subset: Subset | None
+
+    def again(self) -> Benchmark:
+        """The benchmark as it is now, or where this process looks.
+
+        Raises:
+            FileNotFoundError, ValueError: as `benchmarks.read`.
+        """
+        return self.reads(self.name, self.root, split=self.split, splits=self.splits, subset=self.subset)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tracklearn.store.ingest.jobs import Job
 from tracklearn.store.ingest.pieces import Piece
 from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.sets.setwriter import Place
+from tracklearn.store.workers.engine import require_version
 from tracklearn.types import Progress, Refusal
 
 
@@ -56,9 +57,7 @@ class Work:
             OSError: the disk is full or failing.
         """
         folder = self.place.folder.parent
-        if self.version != tracklearn.__version__:
-            here = f"{socket.gethostname()} has tracklearn {tracklearn.__version__}"
-            raise Refusal(f"{here}, and what asks it is {self.version}: install the same version everywhere")
+        require_version(self.version)
         if not folder.is_dir():
             raise Refusal(
                 f"{folder} is not there on {socket.gethostname()}: --out must lie in a folder that all "

@@ -79,7 +79,10 @@ class StoredCrops:
         cache_bytes: most that is kept, whatever the memory; 0 switches it off, None lets the memory decide.
         workers: decoding threads, default one per core and at most 4.
 
-    A picture that cannot be decoded comes back grey and is counted in `broken`.
+    A picture that cannot be decoded comes back grey.
+
+    Attributes:
+        unreadable: row -> why it could not be decoded, of the crops met so far.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class StoredCrops:
         self._blocks: list[Array] = []
         self._slot = np.full(n if self._capacity else 0, -1, np.int32)
         self._used = 0
-        self._broken: set[int] = set()
+        self.unreadable: dict[int, str] = {}
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -119,7 +122,7 @@ class StoredCrops:
     @property
     def broken(self) -> int:
         """Number of crops met so far that could not be decoded."""
-        return len(self._broken)
+        return len(self.unreadable)
 
     def read(self, indices: Sequence[int] | Array) -> Array:
         """The crops of these rows as uint8 RGB (b, height, width, 3), in the order asked for.
@@ -162,8 +165,8 @@ class StoredCrops:
             row = int(index[i])
             try:
                 image = self._picture(row)
-            except BrokenPicture:
-                self._broken.add(row)
+            except BrokenPicture as error:
+                self.unreadable[row] = str(error)
                 out[i] = GREY
             else:
                 out[i] = resize(image, self.height, self.width)

@@ -9,14 +9,17 @@ given up; an error that it raises ends all of it, as it would here.
 from __future__ import annotations
 
 import pickle
+import socket
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from tracklearn.types import Progress
+import tracklearn
+from tracklearn.types import Progress, Refusal
 
 ATTEMPTS = 2  # workers that may die of one task
 _PACE = 0.2  # seconds between two words of a worker on how far it is
@@ -52,7 +55,7 @@ class Engine(Protocol):
         """Whether tasks are run in other processes."""
 
     def run(
-        self, tasks: Sequence[Task], what: str, progress: Progress | None = None
+        self, tasks: Sequence[Task], what: str, progress: Progress | None = None, *, gpus: int = 0
     ) -> Generator[Outcome, None, None]:
         """Do the tasks; each outcome as soon as it is known, in any order.
 
@@ -60,6 +63,8 @@ class Engine(Protocol):
             tasks: in the order in which they are begun.
             what: what the work is called, for `progress`.
             progress: told of what all tasks together have done. In order, each task tells by itself.
+            gpus: that each task needs for itself. An engine that places tasks where there are such gives them
+                out; processes of one machine share what it has.
 
         Raises:
             What a task raises first. Tasks that are running are then stopped.
@@ -72,11 +77,35 @@ class InOrder:
     apart = False
 
     def run(
-        self, tasks: Sequence[Task], what: str, progress: Progress | None = None
+        self, tasks: Sequence[Task], what: str, progress: Progress | None = None, *, gpus: int = 0
     ) -> Generator[Outcome, None, None]:
         """See `Engine`."""
         for number, task in enumerate(tasks):
             yield Outcome(number, task.run(progress))
+
+
+# What tasks refuse in a worker: what the process that asks did not mean
+
+
+def require_version(version: str) -> None:
+    """Refuse to work for another version of the program.
+
+    Raises:
+        ValueError: this is not `version`.
+    """
+    if version != tracklearn.__version__:
+        here = f"{socket.gethostname()} has tracklearn {tracklearn.__version__}"
+        raise Refusal(f"{here}, and what asks it is {version}: install the same version everywhere")
+
+
+def require_same(path: str | Path, found: str, wanted: str) -> None:
+    """Refuse what is not what the process that asks saw under that name, by their digests.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if found != wanted:
+        raise Refusal(f"{path} is another one where a worker looks: all machines must see the same folders")
 
 
 # What engines of several processes share

@@ -50,7 +50,7 @@ class Processes:
         self.workers = workers
 
     def run(
-        self, tasks: Sequence[Task], what: str, progress: Progress | None = None
+        self, tasks: Sequence[Task], what: str, progress: Progress | None = None, *, gpus: int = 0
     ) -> Generator[Outcome, None, None]:
         """See `engine.Engine`."""
         overall, losses = Overall(what, len(tasks), progress), Losses()

@@ -51,7 +51,7 @@ class OnRay:
         self._address, self._workers = address, workers
 
     def run(
-        self, tasks: Sequence[Task], what: str, progress: Progress | None = None
+        self, tasks: Sequence[Task], what: str, progress: Progress | None = None, *, gpus: int = 0
     ) -> Generator[Outcome, None, None]:
         """See `engine.Engine`."""
         if not tasks:
@@ -60,8 +60,14 @@ class OnRay:
         overall, losses, moves = Overall(what, len(tasks), progress), Losses(), Counter[int]()
         todo = deque(range(len(tasks)))
         with self._cluster():
-            at_once = self._workers or max(1, 2 * int(ray.cluster_resources().get("CPU", 1)))
-            worker = ray.remote(num_cpus=1, max_retries=0)(_work)
+            there = ray.cluster_resources()
+            if gpus > there.get("GPU", 0):
+                raise Refusal(
+                    f"too few GPUs: a task needs {gpus}, the Ray cluster has {there.get('GPU', 0):g}; say "
+                    "--device cpu, or add machines that have them"
+                )
+            at_once = self._workers or max(1, 2 * int(there.get("CPU", 1)))
+            worker = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_work)
             heard = ray.remote(num_cpus=0)(_Heard).remote()
             running: dict[Any, int] = {}
             try:
