@@ -30,8 +30,11 @@ class Killer:
     def __init__(self, server, set_path, folder):
         self.server, self.set_path, self.folder = server, set_path, folder
 
-    def __call__(self, out, call=0):
-        """One `train --resume`; how it ended. `call`: the number of the call before which it is killed."""
+    def __call__(self, out, call=0, here=False):
+        """One `train --resume`; how it ended.
+
+        `call`: the number of the call before which it is killed. `here`: in the server, warm then for all.
+        """
         options = ["--weights", "none", "--preset", "cpu", "--device", "cpu"]
         options += [part for text in SETTINGS for part in ("--set", text)]
         return self.server.run(
@@ -41,6 +44,7 @@ class Killer:
             mode=KILL,
             call=call,
             journal=self.folder / "journal",
+            here=here,
         )
 
     def calls(self):
@@ -55,7 +59,9 @@ def kill(done, tmp_path_factory):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("killed").resolve()
     with Server(folder / "server") as server:
-        yield Killer(server, done["out"] / "set", folder)
+        killer = Killer(server, done["out"] / "set", folder)
+        assert killer(folder / "warm", here=True).code == 0
+        yield killer
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.faults.table import table
 needs_shim = pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
 
 # Of the points of each command every so many: what the default run has time for. The slow test takes all.
-FEW = {"train": 86, "ingest": 122, "index": 18, "run": 422}
+FEW = {"train": 130, "ingest": 180, "index": 27, "run": 640}
 
 
 @pytest.fixture(scope="module")
