@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,26 @@ def prepared(n: int, scratch: str) -> tuple[list[str], Path]:
     return films(Path(scratch) / "films", n), Path(scratch) / "set"
 
 
+def draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Processor time of each step and memory, by number of sources, beside straight lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    n = [row["sources"] for row in rows]
+    for name, label in (("look", "look before the work"), ("join", "join"), ("digest", "digests")):
+        left.plot(n, [row[name] for row in rows], "o-", label=label)
+        left.plot([0, n[-1]], [0, rows[-1][name]], color="0.6", dashes=(1, 2), zorder=0)
+    left.set(xlabel="sources", ylabel="seconds of processor time", xlim=(0, None), ylim=(0, None))
+    right.plot(n, [row["memory_above"] / 1e6 for row in rows], "o-", color="tab:blue")
+    right.set(xlabel="sources", ylabel="MB above the start", xlim=(0, None), ylim=(0, None))
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(fontsize="small", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -110,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(measure.table(header, body))
     measure.save("scale_sources", {"rows": rows}, settings={"sizes": list(given.sizes)}, folder=given.out)
+    draw(rows, given.out / "scale_sources.png")
     return 0
 
 

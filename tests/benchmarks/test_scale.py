@@ -69,6 +69,7 @@ def test_what_sources_cost_the_process_that_asks(tmp_path, capsys):
     from benchmarks import scale_sources
 
     assert scale_sources.main(["--sizes", "3", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "scale_sources.png").read_bytes()[:4] == b"\x89PNG"
     (row,) = json.loads((tmp_path / "scale_sources.json").read_text())["result"]["rows"]
     assert row["sources"] == 3
     assert min(row[name] for name in ("names", "look", "digest", "place", "join")) >= 0
