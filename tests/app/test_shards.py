@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from tests.app.conftest import QUICK
-from tests.app.far_workers import Backwards
+from tests.app.far_workers import Backwards, Killed
 from tests.optional import has
+from tests.postgres_server import server, why_not
 from tracklearn.app.model import shards
-from tracklearn.app.model.of_run import load_network, tracklet_features
+from tracklearn.app.model.of_run import load_network, parts_of, tracklet_features
 from tracklearn.app.model.open import run_origin
 from tracklearn.app.pipeline import first_look
 from tracklearn.app.pipeline.training import train
+from tracklearn.app.search.index import index
 from tracklearn.learn import embed
 from tracklearn.learn.compute import PRECISIONS
 from tracklearn.store import benchmarks
-from tracklearn.store.gallery.open import open_gallery
+from tracklearn.store.gallery.entries import Content
+from tracklearn.store.gallery.open import create_gallery, open_gallery
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.store.workers.engine import InOrder
@@ -76,6 +79,50 @@ def test_index_and_identities_by_workers_write_the_same(call, done, tmp_path):
         assert call("identities", "run", "set", "--out", path, *options)[0] == 0
         tables.append((path / "identities.csv").read_bytes())
     assert tables[0] == tables[1]
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
+@pytest.mark.timeout(600)
+def test_workers_send_what_they_embedded_to_the_database_themselves(done, tmp_path, monkeypatch):
+    """What one process makes, to the bit; one worker is killed, and a broken-off call is gone on with."""
+    shutil.copytree(done["out"] / "run", tmp_path / "run")
+    monkeypatch.setattr(shards, "BATCH", 8)
+    monkeypatch.setattr(shards, "SHARD", 16)
+    own, tracklet_set = Run(tmp_path / "run"), open_set(done["out"] / "set")
+    parts = parts_of(own, tracklet_set)
+    network = load_network(own)
+    features = embed.extract(
+        network, tracklet_set.crops(64, 32), parts.crop, device="cpu", batch=8, fixed=True
+    )
+    features = embed.pool(features, parts.tracklet, len(parts))
+    with server() as url:
+        place = f"{url}#far"
+        options = {"url": place, "device": "cpu", "progress": None}
+        broken = Backwards()
+        run_all = broken.run
+        broken.run = lambda tasks, *a, **k: run_all(tasks[-1:], *a, **k)  # it gets no further than one shard
+        shards.send_features(own, tracklet_set, parts, engine=broken, **options)
+        asked = []
+        killed = Killed(tmp_path / "mark")
+        run_them = killed.run
+        killed.run = lambda tasks, *a, **k: asked.append(len(tasks)) or run_them(tasks, *a, **k)
+        sent = shards.send_features(own, tracklet_set, parts, engine=killed, **options)
+        assert (tmp_path / "mark").exists()
+        content = Content(sent, parts, tracklet_set.cameras, digest=tracklet_set.digest)
+        with create_gallery(place, [content], origin={"run": own.manifest["digest"]}) as made:
+            got = np.stack([made.feature(row) for row in range(len(made))])
+        np.testing.assert_array_equal(got, features)
+        everything = []
+        engine = Backwards()
+        run_every = engine.run
+        engine.run = lambda tasks, *a, **k: everything.append(len(tasks)) or run_every(tasks, *a, **k)
+        shards.send_features(own, tracklet_set, parts, engine=engine, **options)
+        assert asked == [everything[0] - 1]  # the shard of before was not made again
+        place = f"{url}#whole"
+        index(own.path, tracklet_set.path, gallery=place, device="cpu", workers=2)
+        with open_gallery(place) as made:
+            want = open_gallery(done["out"] / "run" / "gallery").entries
+            assert made.entries.keys() == want.keys()
 
 
 def test_a_training_with_workers_learns_the_same(call, done, tmp_path, monkeypatch):

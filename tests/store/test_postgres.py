@@ -1,5 +1,7 @@
 """The gallery in a real PostgreSQL with pgvector: as the folder does, its graph measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.postgres_server import server, why_not
@@ -8,8 +10,8 @@ from tests.store.test_gallery_sets import content
 from tests.store.test_people import A, B, row
 
 from tracklearn.store.gallery import database as sql
-from tracklearn.store.gallery import folder, postgres
-from tracklearn.store.gallery.entries import PartKey
+from tracklearn.store.gallery import folder, incoming, postgres
+from tracklearn.store.gallery.entries import PartKey, Sent
 from tracklearn.store.gallery.open import create_gallery, open_gallery
 from tracklearn.store.gallery.steps import Move, Naming, Step, to_plain
 
@@ -76,6 +78,41 @@ def test_searches_find_what_the_folder_finds(tmp_path, place):
     with pytest.raises(ValueError, match="no camera named 'none'"):
         there.search(query, 1, camera="none")
     there.close()
+
+
+def test_features_that_workers_sent_make_the_same_gallery(place):
+    """In any order, some of them twice; what is not there is missed, and nothing is left of them."""
+    rng = np.random.default_rng(1)
+    a, b = unit(rng, 90, 16), unit(rng, 40, 16)
+    whole = [content(a, digest="a", track=rng.integers(0, 30, 90)), content(b, digest="b")]
+    sent = [
+        replace(one, features=Sent(name, 16)) for one, name in zip(whole, ("first", "second"), strict=True)
+    ]
+    assert not incoming.expect(place, "first", 90).any()
+    incoming.send(place, "second", np.arange(40), b)
+    for part in (np.arange(50, 90), np.arange(20, 60), np.arange(0, 20)):
+        incoming.send(place, "first", part, unit(rng, len(part), 16))
+        incoming.send(place, "first", part, a[part])
+    assert incoming.expect(place, "first", 90).all()
+    with create_gallery(place, sent, origin={"run": "abc"}) as made:
+        rows = [made.feature(row) for row in range(130)]
+        assert np.array_equal(rows, np.concatenate([a, b]))
+        want = create_gallery(f"{place}x", whole, origin={"run": "abc"})
+        for name in ("row", "set", "source", "part", "camid", "start", "end", "crop"):
+            assert np.array_equal(getattr(made.entries, name), getattr(want.entries, name)), name
+        assert made.entries.camera == want.entries.camera
+        assert not incoming.expect(place, "first", 90).any()
+        incoming.send(place, "first", np.arange(89), a[:89])
+        with pytest.raises(ValueError, match="1 of 90 features that workers sent are not in the database"):
+            made.add([sent[0]])
+        assert incoming.expect(place, "first", 90).sum() == 89  # all or none
+        assert len(made) == 130
+        with pytest.raises(ValueError, match="length"):
+            incoming.send(place, "first", np.arange(2), 2 * a[:2])
+        # Whom a broken-off indexing sent is forgotten with the rest.
+        postgres.change(place, {"delete": [], "crop": [], "sets": {}, "people": to_plain(want.people.kept())})
+        assert not incoming.expect(place, "first", 90).any()
+        want.close()
 
 
 def test_the_graph_is_measured_against_all(place):

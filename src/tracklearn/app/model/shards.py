@@ -10,6 +10,7 @@ from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 import tracklearn
+from tracklearn.app.model.of_run import load_network
 from tracklearn.app.model.open import Embedder, Origin, run_origin
+from tracklearn.store.config import digest
+from tracklearn.store.gallery.entries import Sent
 from tracklearn.store.runs import Run
 from tracklearn.store.workers.engine import ATTEMPTS, Engine, require_same, require_version
 from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 BATCH = 256  # crops at a time in the network, as `embed.extract` has it
 SHARD = 16 * BATCH
+_LOST = "{} workers that embedded crops came to grief ({}): ask for fewer"
 
 
 class ReadCrops(Crops, Protocol):
@@ -175,9 +180,7 @@ def outcomes(
     with closing(engine.run(shards, what, progress, gpus=_gpus(shards))) as found:
         for outcome in found:
             if outcome.lost is not None:
-                raise Refusal(
-                    f"{ATTEMPTS} workers that embedded crops came to grief ({outcome.lost}): ask for fewer"
-                )
+                raise Refusal(_LOST.format(ATTEMPTS, outcome.lost))
             yield outcome.number, *outcome.value
 
 
@@ -238,6 +241,80 @@ def features(
     """
     shards = shards_of(run_origin(run, device=device), SetCrops.of(tracklet_set), rows)
     return gathered(shards, engine, progress)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class PartsShard:
+    """Some parts of tracks, to be embedded and sent to a database's gallery.
+
+    Args:
+        shard: whole batches that hold all of their crops, and a few more.
+        url: of the gallery. name: of what they are parts.
+        part: (m,) int64 numbers of the parts. edge: (m + 1,) their crops among those of the shard.
+    """
+
+    shard: Shard
+    url: str
+    name: str
+    part: Array
+    edge: Array
+
+    def run(self, progress: Progress | None) -> int:
+        """Length of a feature; as `Shard.run` otherwise."""
+        from tracklearn.learn import embed
+        from tracklearn.store.gallery import incoming
+
+        made, _ = self.shard.run(progress)
+        own = np.repeat(np.arange(len(self.part)), np.diff(self.edge))
+        pooled = embed.pool(made[self.edge[0] : self.edge[-1]], own, len(self.part))
+        incoming.send(self.url, self.name, self.part, pooled)
+        return int(made.shape[1])
+
+
+def send_features(
+    run: Run,
+    tracklet_set: TrackletSet,
+    tracklets: Tracklets,
+    *,
+    url: str,
+    device: str,
+    engine: Engine,
+    progress: Progress | None,
+) -> Sent:
+    """Have workers embed tracklets and send their features to a database's gallery themselves.
+
+    They are those of `tracklet_features`, to the bit where the device is the same: a shard is made of the
+    very batches that a single process makes. What an earlier call has sent is not made again.
+
+    Args:
+        url: of the gallery; workers reach the database by it too.
+
+    Returns:
+        What a gallery takes in their place.
+    """
+    from tracklearn.store.gallery import incoming
+
+    rows, edge = tracklets.crop, tracklets.start
+    cut = sha256(
+        rows.tobytes() + edge.tobytes()
+    ).hexdigest()  # hands and isolation may cut it otherwise later
+    name = digest([run.manifest["digest"], tracklet_set.digest, device, cut])
+    there = incoming.expect(url, name, len(tracklets))
+    origin, pictures = run_origin(run, device=device), SetCrops.of(tracklet_set)
+    tasks, first, width = [], 0, load_network(run).feature_dim
+    while first < len(tracklets):
+        last = max(first + 1, int(np.searchsorted(edge, edge[first] + SHARD, side="right")) - 1)
+        if not there[first:last].all():
+            low = edge[first] // BATCH * BATCH
+            high = min(-(-edge[last] // BATCH) * BATCH, len(rows))
+            shard = Shard(origin, pictures, np.asarray(rows[low:high], np.int64))
+            tasks.append(PartsShard(shard, url, name, np.arange(first, last), edge[first : last + 1] - low))
+        first = last
+    with closing(engine.run(tasks, "features", progress, gpus=_gpus([t.shard for t in tasks]))) as found:
+        for outcome in found:
+            if outcome.lost is not None:
+                raise Refusal(_LOST.format(ATTEMPTS, outcome.lost))
+    return Sent(name, width)
 
 
 def tracklet_features(

@@ -16,10 +16,11 @@ from tracklearn.store.files import relative
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.store.workers.chosen import engine_of
-from tracklearn.types import Progress, Refusal
+from tracklearn.types import Array, Progress, Refusal
 
 if TYPE_CHECKING:
     from tracklearn.app.search.searcher import Searcher
+    from tracklearn.store.gallery.entries import Sent
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def index(
 
     The set that the run was trained on is indexed as isolation left it; in any other set each track is one
     part. Either is cut where a person said so. `workers` and `on` say who embeds, as for `ingest`; the
-    gallery is the same.
+    gallery is the same. To a database they send what they have embedded themselves.
 
     Args:
         run: finished run.
@@ -107,7 +108,12 @@ def index(
         contents = []
         for path, one in zip(paths, sets, strict=True):
             parts = parts_of(opened, one)
-            if network is None:
+            features: Array | Sent
+            if is_url(where) and network is None:
+                features = shards.send_features(
+                    opened, one, parts, url=where, device=device, engine=engine, progress=progress
+                )
+            elif network is None:
                 features = shards.tracklet_features(
                     opened, one, parts, device=device, engine=engine, progress=progress
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +14,7 @@ from tracklearn.store.files import first_line, plain_json
 from tracklearn.store.gallery.entries import (
     NUMBERS,
     Content,
+    Sent,
     described,
 )
 from tracklearn.store.runtimes import load
@@ -123,17 +124,62 @@ def insert(connection: Any, contents: Sequence[Content]) -> None:
         )
         first = connection.execute("SELECT COALESCE(MAX(id), -1) + 1 FROM entry").fetchone()[0]
         column = described(content.tracklets)
-        values = [column[name].tolist() for name in NUMBERS]
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                f"COPY entry (id, set_number, camera, {', '.join(names)}, feature) FROM STDIN (FORMAT BINARY)"
-            ) as copy,
-        ):
-            copy.set_types(["int8", "int8", "text", *kinds, "vector"])
-            camid = content.tracklets.camid.tolist()
-            for i, row in enumerate(zip(*values, strict=True)):
-                copy.write_row((first + i, number, content.cameras[camid[i]], *row, content.features[i]))
+        camid = content.tracklets.camid.tolist()
+        rows = (
+            (first + i, number, content.cameras[camid[i]], *row)
+            for i, row in enumerate(zip(*(column[name].tolist() for name in NUMBERS), strict=True))
+        )
+        columns, types = ["id", "set_number", "camera", *names], ["int8", "int8", "text", *kinds]
+        if isinstance(content.features, Sent):
+            _take_in(connection, columns, types, rows, content.features.name, len(content.tracklets))
+        else:
+            features = iter(content.features)
+            copied(
+                connection,
+                "entry",
+                [*columns, "feature"],
+                [*types, "vector"],
+                ((*row, next(features)) for row in rows),
+            )
+
+
+def copied(
+    connection: Any, table: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Rows into a table, by COPY."""
+    text = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(text) as copy:
+        copy.set_types(list(types))
+        for row in rows:
+            copy.write_row(row)
+
+
+def _take_in(
+    connection: Any,
+    columns: Sequence[str],
+    types: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    name: str,
+    n: int,
+) -> None:
+    """Entries whose features workers have sent: from `incoming`, where none is left of them.
+
+    Raises:
+        ValueError: not all are there.
+    """
+    connection.execute("DROP TABLE IF EXISTS pg_temp.coming")
+    connection.execute("CREATE TEMP TABLE coming (LIKE entry) ON COMMIT DROP")
+    connection.execute("ALTER TABLE coming DROP COLUMN feature")
+    copied(connection, "coming", columns, types, rows)
+    listed = ", ".join(columns)
+    taken = connection.execute(
+        f"INSERT INTO entry ({listed}, feature) SELECT {', '.join('c.' + one for one in columns)}, i.feature "
+        "FROM coming c JOIN incoming i ON i.name = %s AND i.part = c.tracklet",
+        [name],
+    ).rowcount
+    if taken != n:
+        raise Refusal(f"{n - taken} of {n} features that workers sent are not in the database: index again")
+    connection.execute("DELETE FROM incoming WHERE name = %s", [name])
 
 
 def build_graph(connection: Any, width: int) -> str:

@@ -223,8 +223,20 @@ def joined_cameras(sets: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_content(features: Array, tracklets: Tracklets, cameras: Sequence[str]) -> Array:
-    """(t, d) float32 features that may be added, one for each part.
+@dataclass(frozen=True)
+class Sent:
+    """Features that workers have sent to the database already (`incoming`).
+
+    Args:
+        name: what they are of. width: length of a feature, d.
+    """
+
+    name: str
+    width: int
+
+
+def check_content(features: Array | Sent, tracklets: Tracklets, cameras: Sequence[str]) -> Array | Sent:
+    """(t, d) float32 features that may be added, one for each part; those that were sent as they are.
 
     Raises:
         ValueError: no tracklets, a shape that does not fit, features that are not unit rows, or a part
@@ -232,18 +244,19 @@ def check_content(features: Array, tracklets: Tracklets, cameras: Sequence[str])
     """
     if not len(tracklets):
         raise Refusal("the set holds no tracklets: there is nothing to index")
-    features = np.asarray(features)
-    if features.ndim != 2 or len(features) != len(tracklets):
-        raise Refusal(
-            f"features has shape {features.shape}, expected ({len(tracklets)}, d): one row per tracklet"
-        )
-    features = unit("features", features.astype(np.float32, copy=False), features.shape[1])
     if tracklets.n_cameras > len(cameras):
         raise Refusal(f"cameras has {len(cameras)} names, expected {tracklets.n_cameras}: one per camid")
     if (tracklets.length == 0).any():
         empty = int(np.flatnonzero(tracklets.length == 0)[0])
         raise Refusal(f"tracklet {empty} has no crops: leave empty tracklets out before indexing")
-    return features
+    if isinstance(features, Sent):
+        return features
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != len(tracklets):
+        raise Refusal(
+            f"features has shape {features.shape}, expected ({len(tracklets)}, d): one row per tracklet"
+        )
+    return unit("features", features.astype(np.float32, copy=False), features.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,17 +264,33 @@ class Content:
     """What is to be indexed of one set.
 
     Args:
-        features: (t, d) unit float32, one row per part.
+        features: (t, d) unit float32, one row per part; or what workers have sent to the database.
         tracklets: the parts they belong to.
         cameras: names by camid.
         digest, path: of the set; the path as seen from the run.
     """
 
-    features: Array
+    features: Array | Sent
     tracklets: Tracklets
     cameras: Sequence[str]
     digest: str = ""
     path: str = ""
+
+    @property
+    def width(self) -> int:
+        """Length of a feature, d."""
+        return self.features.width if isinstance(self.features, Sent) else int(self.features.shape[1])
+
+    @property
+    def rows(self) -> Array:
+        """(t, d) float32 features, which are here.
+
+        Raises:
+            TypeError: they were sent.
+        """
+        if isinstance(self.features, Sent):
+            raise TypeError("the features of this content are in the database")
+        return self.features
 
     def checked(self) -> Content:
         """The same, its features float32.

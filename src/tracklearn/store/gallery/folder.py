@@ -309,9 +309,9 @@ class FolderGallery:
         """
         contents = [content.checked() for content in contents]
         for content in contents:
-            if content.features.shape[1] != self.width:
+            if content.width != self.width:
                 raise Refusal(
-                    f"the features have {content.features.shape[1]} numbers, those of {self.path} "
+                    f"the features have {content.width} numbers, those of {self.path} "
                     f"{self.width}: another network made them"
                 )
         with locked(self.path):
@@ -405,7 +405,7 @@ def create(
     if path.exists() and not replace:
         raise FileExistsError(f"{path} exists already: choose another name or replace it")
     contents = [content.checked() for content in contents]
-    if len({content.features.shape[1] for content in contents}) != 1:
+    if len({content.width for content in contents}) != 1:
         raise Refusal("a gallery holds features of one width, of one set at least")
     new = not path.exists()
     with locked(path):

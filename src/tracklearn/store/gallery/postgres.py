@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracklearn.store.files import plain_json
+from tracklearn.store.gallery import incoming
 from tracklearn.store.gallery.database import (
     COLUMN,
     SCHEMA,
@@ -384,9 +385,9 @@ class PostgresGallery:
         """
         contents = [content.checked() for content in contents]
         for content in contents:
-            if content.features.shape[1] != self.width:
+            if content.width != self.width:
                 raise Refusal(
-                    f"the features have {content.features.shape[1]} numbers, those of {self.where} "
+                    f"the features have {content.width} numbers, those of {self.where} "
                     f"{self.width}: another network made them"
                 )
         with changing(self._connection()) as connection:
@@ -406,8 +407,9 @@ class PostgresGallery:
 
     def compact(self) -> str:
         """Have the server write the tables anew, without what was deleted; what was done, in words."""
-        for table in ("entry", "identity", "name", "step"):
-            self._connection().execute(f"VACUUM (FULL) {table}")
+        for table in ("entry", "identity", "name", "step", "incoming"):
+            if self._read("SELECT to_regclass(%s)", table)[0][0] is not None:
+                self._connection().execute(f"VACUUM (FULL) {table}")
         return "VACUUM FULL done; the server's log and its backups may still hold what was deleted"
 
 
@@ -428,9 +430,9 @@ def create(
         ValueError: the database cannot be reached, lacks pgvector, or refuses; features that do not fit.
     """
     contents = [content.checked() for content in contents]
-    if len({content.features.shape[1] for content in contents}) != 1:
+    if len({content.width for content in contents}) != 1:
         raise Refusal("a gallery holds features of one width, of one set at least")
-    width = contents[0].features.shape[1]
+    width = contents[0].width
     database, schema = split_url(url)
     with connect(database, schema, make=True) as connection:
         known = connection.execute("SELECT to_regclass(%s)", [f"{schema}.entry"]).fetchone()[0]
@@ -483,6 +485,7 @@ def change(url: str, what: Mapping[str, Any]) -> None:
     try:
         with changing(gallery._connection()) as connection:
             connection.execute("DELETE FROM entry WHERE id = ANY(%s)", [list(what["delete"])])
+            incoming.forget(connection)  # what a broken-off indexing sent may be of whom it is to forget
             ids, crops = [pair[0] for pair in what["crop"]], [pair[1] for pair in what["crop"]]
             connection.execute(
                 "UPDATE entry SET crop = new.crop FROM unnest(%s::bigint[], %s::bigint[]) AS new (id, crop) "

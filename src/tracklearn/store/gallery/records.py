@@ -46,7 +46,7 @@ def written(folder: Path, content: Content) -> dict[str, Any]:
     names = np.asarray(content.cameras, dtype=object)
     place = GallerySet(content.digest, content.path, tuple(content.cameras))
     camera = names[content.tracklets.camid].tolist()
-    return write_segment(folder, content.features, described(content.tracklets), camera, place)
+    return write_segment(folder, content.rows, described(content.tracklets), camera, place)
 
 
 def manifest_of(records: Sequence[Mapping[str, Any]], origin: Mapping[str, Any]) -> dict[str, Any]:
