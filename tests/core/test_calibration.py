@@ -287,11 +287,19 @@ def test_the_share_of_two_people_in_one_track_is_told_without_a_label(share):
     assert found.two == pytest.approx((who[::2] != who[1::2]).mean(), abs=0.05)
     # What is left is the distribution of one person: as by the truth.
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    same = who[::2] == who[1::2]
-    distance = np.linalg.norm(unit[::2] - unit[1::2], axis=1)[same]
+    distance, same = np.linalg.norm(unit[::2] - unit[1::2], axis=1), who[::2] == who[1::2]
     for q in (0.25, 0.5, 0.75):
-        assert found.calibration.quantile("same", q) == pytest.approx(np.quantile(distance, q), abs=0.05)
+        assert found.calibration.quantile("same", q) == pytest.approx(
+            np.quantile(distance[same], q), abs=0.05
+        )
     assert found.calibration.separates
+    # As many pairs are cut wrongly as joined wrongly, and few of either; next to none where none is mixed.
+    cut, joined = (
+        (same & (distance >= found.joins_below)).mean(),
+        (~same & (distance < found.joins_below)).mean(),
+    )
+    assert cut == pytest.approx(joined, abs=0.02)
+    assert cut + joined < 0.1
 
 
 def test_of_tracks_that_are_all_mixed_nothing_is_concluded():

@@ -64,7 +64,8 @@ class Calibration:
         statistic: "mean", of the groups' unit means; "nearest", of the two nearest frames of the groups;
             "crop", of two single crops (`unmix`).
         same, different: (p,), (q,) float32, sorted, 0-2.
-        threshold: distance at which as large a share of `same` lies above as of `different` below.
+        threshold: distance at which as large a share of `same` lies above as of `different` below; of single
+            crops as many pairs, of those that tracklets have: where hardly any is mixed, hardly any is cut.
         error: that share, about 0-0.5: 0 where they do not overlap.
     """
 
@@ -379,7 +380,10 @@ def unmix(features: Array | Tensor, tracklets: Tracklets) -> Mixture | None:
     left = np.maximum.accumulate(np.clip((below_mixed - two * below) / (1 - two), 0, 1))
     at_share = np.searchsorted(left / left[-1], (np.arange(n_same) + 0.5) / n_same)
     same, different = at[at_share].astype(np.float32), different.astype(np.float32)
-    return Mixture(Calibration("crop", same, different, *equal_error(same, different)), two, len(mixed))
+    cut = (1 - two) * (1 - np.searchsorted(same, at, side="right") / n_same)
+    joined = two * np.searchsorted(different, at, side="left") / len(different)
+    threshold, (_, error) = float(at[np.argmax(joined >= cut)]), equal_error(same, different)
+    return Mixture(Calibration("crop", same, different, threshold, error), two, len(mixed))
 
 
 def calibrate(
