@@ -294,11 +294,9 @@ def test_the_share_of_two_people_in_one_track_is_told_without_a_label(share):
         )
     assert found.calibration.separates
     # As many pairs are cut wrongly as joined wrongly, and few of either; next to none where none is mixed.
-    cut, joined = (
-        (same & (distance >= found.joins_below)).mean(),
-        (~same & (distance < found.joins_below)).mean(),
-    )
-    assert cut == pytest.approx(joined, abs=0.02)
+    below = found.calibration.joins_below
+    cut, joined = (same & (distance >= below)).mean(), (~same & (distance < below)).mean()
+    assert cut == pytest.approx(joined, abs=0.03)
     assert cut + joined < 0.1
 
 

@@ -89,7 +89,11 @@ def _calibrated(name: str, found: Mapping[str, Any]) -> dict[str, str]:
         x_label = "distance of two crops" if crops else "distance of the mean features"
         joined = "Crops of a track whose groups are on average" if crops else "Pieces of a track"
         text = f"{joined} nearer than {at:.2f} are joined to one part: "
-        if found["separates"]:
+        if found["separates"] and crops:
+            text += (
+                "there as many pairs of one track are cut wrongly, by what was learned, as joined wrongly."
+            )
+        elif found["separates"]:
             text += f"there {wrong} of either kind of pairs are on the wrong side."
         else:
             text += (
