@@ -10,14 +10,18 @@ PYTEST_WORKERS ?= 2
 
 # The whole fault suite prints its table; `make test` runs a few of its points.
 # `make test-cases` repeats every case of footage, text and surroundings that once failed.
-.PHONY: demo test test-slow test-browser test-faults test-cases lint setup clean
+.PHONY: demo test test-long test-slow test-browser test-faults test-cases lint setup clean
 
 demo: setup
 	$(BIN)/tracklearn demo --out demo --resume
 
 # Each worker begins with one half of the tests, so that most fixtures are made once, and helps the other out.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal -m "not long and not slow and not gpu"
+
+# Whole runs again and again: killed, on odd machines, in several processes, and the examples. CI runs them too.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal -m "long and not slow and not gpu"
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m "slow or gpu"

@@ -96,6 +96,7 @@ def test_a_second_call_shows_the_same_without_doing_it_again(small):
         module.demo(out, device="cpu")
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_numbers_elsewhere(small, tmp_path):
     _, result = small
     again = module.demo(tmp_path / "again", device="cpu")

@@ -22,6 +22,8 @@ from tracklearn.learn import embed
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set
 
+pytestmark = pytest.mark.long
+
 ROWS = np.arange(0, 160, 20)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -19,7 +19,10 @@ from tracklearn.app.pipeline.training import train
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 
-pytestmark = pytest.mark.timeout(1200)  # seconds of an idle machine, but nobody promises one
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(1200),
+]  # seconds of an idle machine, but nobody promises one
 
 SETTINGS = [*QUICK, "tmc.iterations=3", "train.checkpoint_every=2"]
 

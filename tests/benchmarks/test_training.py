@@ -31,6 +31,7 @@ def rig():
     return training.Rig(SMALL, crops, 0)
 
 
+@pytest.mark.long
 def test_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "cases", lambda device: [SMALL])
     monkeypatch.setattr(training, "EXTRACTED", 32)

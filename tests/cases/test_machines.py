@@ -22,6 +22,8 @@ from tracklearn.store import cache, files, published, weights
 from tracklearn.store.files import beside, cannot_map, read_arrays, write_arrays
 from tracklearn.store.sets.tracklets import open_set
 
+pytestmark = pytest.mark.long
+
 # One batch: what is asked here is whether every step comes to its end.
 SHORT = [*QUICK, "tmc.epochs=1", "tmc.iterations=1"]
 SETTINGS = ["--weights", "none", "--preset", "cpu", *(p for s in SHORT for p in ("--set", s))]

@@ -1,6 +1,6 @@
 """What a crash, a failing disk or a loss of power leaves is gone on with to the same bytes.
 
-A few points of the main commands here; all of them in the slow test and in `make test-faults`.
+A few points of the main commands in the long test; all of them in the slow one and in `make test-faults`.
 """
 
 import os
@@ -15,7 +15,7 @@ from tests.faults.table import table
 
 needs_shim = pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
 
-# Of the points of each command every so many: what the default run has time for. The slow test takes all.
+# Of the points of each command every so many: what the long test has time for. The slow test takes all.
 FEW = {"train": 130, "ingest": 180, "index": 27, "run": 640}
 
 
@@ -25,6 +25,7 @@ def lab(tmp_path_factory):
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)  # seconds of an idle machine, but nobody promises one
 @needs_shim
 @pytest.mark.parametrize("name", FEW)

@@ -13,6 +13,8 @@ from tracklearn.learn.methods import tmc
 from tracklearn.learn.methods.named import method_module, method_of
 from tracklearn.learn.train import Round, train
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -26,6 +26,8 @@ from tracklearn.learn.methods import cap, tmc
 from tracklearn.learn.ranks import Ranks, joined, launched
 from tracklearn.types import ArrayCrops
 
+pytestmark = pytest.mark.long
+
 # Seconds after which processes that have not ended are killed; they need about 15 on a core of their own.
 LIMIT = 200
 

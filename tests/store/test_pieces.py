@@ -197,6 +197,7 @@ def test_no_crop_is_doubled_and_none_lost(whole, pieced):
     assert {name: record(pieced)[name] for name in alike} == {name: record(whole)[name] for name in alike}
 
 
+@pytest.mark.long
 def test_two_workers_make_the_set_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "open_detector", open_detector)  # which workers have, too
     path = write(tmp_path / "hall.mp4", 90)
