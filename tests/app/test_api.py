@@ -96,9 +96,11 @@ def test_the_version(call):
 def test_a_dry_run_of_everything_says_what_would_be_read(call, sources, tmp_path):
     (tmp_path / "text.mp4").write_text("no film")
     options = ["--weights", "none", "--preset", "cpu", "--dry-run", *(x for s in QUICK for x in ("--set", s))]
-    code, out, _ = call("run", *sources, "back=text.mp4", "--out", "work", *options)
+    stored = f"stored=file://{tmp_path}/text.mp4"
+    code, out, _ = call("run", *sources, "back=text.mp4", stored, "--out", "work", *options)
     assert code == 0
     lines = out.splitlines()
+    assert lines[4].startswith("  stored: 0.0 MB in storage, looked at when they are read, file:///")
     assert lines[0] == "What would be read; nothing is written:"
     assert "frames a second" in lines[1]
     assert lines[3].startswith("  back: left out: not a video that can be decoded")

@@ -78,6 +78,19 @@ def test_a_trackers_results_are_linked_again(call, video, colours, delay):
     assert result["bounds"]["piece"]["threshold"] == 0.8
 
 
+def test_a_film_in_storage_is_fetched_to_be_followed(call, video, colours, tmp_path):
+    place = f"file://{tmp_path}"
+    source = f"{place}/results.txt+{place}/hall.mp4"
+    code, _, err = call(source, "--reid", colours, "--out", "tracks.txt")
+    assert code == 0, err
+    assert numbers("tracks.txt") == {0: {1}, 1: {2}, 2: {1}}
+    (tmp_path / "text.mp4").write_text("this is no video")
+    code, _, err = call(f"{place}/text.mp4", "--reid", colours, "--out", "none.txt")
+    assert code == 2
+    assert f"{place}/text.mp4: " in err
+    assert "tracklearn-" not in err
+
+
 def test_a_detector_and_a_tracker_make_the_tracks(call, video, colours):
     code, out, err = call(
         video, "--detector", f"file:{video.parent}/found.txt", "--reid", colours, "--out", "tracks.txt"

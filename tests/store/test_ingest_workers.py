@@ -7,37 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.optional import has
+from tests.store.killed_workers import CONFIG, FRAMES, KILLER, write_films
 
-from tracklearn.store.film.mot import Boxes, write_results
-from tracklearn.store.film.video_writer import VideoWriter
-from tracklearn.store.ingest.ingest import Config, ingest
+from tracklearn.store.ingest.ingest import ingest
 from tracklearn.store.ingest.request import Request
 from tracklearn.store.sets.setwriter import SetWriter
 from tracklearn.store.sets.tracklets import open_set
 
 N, FEW = 40, 6
-FRAMES = 8
-CONFIG = Config(min_length=4)
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Forty films of one person, each with a colour and a place of its own, and the person's boxes."""
-    folder = tmp_path_factory.mktemp("films")
-    for i in range(N):
-        x = 4 + i
-        with VideoWriter(folder / f"c{i:02d}.mp4", width=96, height=64, fps=10, crf=5) as writer:
-            for frame in range(FRAMES):
-                image = np.full((64, 96, 3), 90, np.uint8)
-                image[10:50, x + frame : x + frame + 14] = (5 * i, 200 - 5 * i, 40)
-                writer.write(image)
-        frame = np.arange(FRAMES)
-        box = np.stack([x + frame, 0 * frame + 10, x + frame + 14, 0 * frame + 50], 1).astype(float)
-        write_results(folder / f"c{i:02d}.txt", Boxes(frame, np.ones(FRAMES), box, np.full(FRAMES, 0.9)))
-    return folder
+    return write_films(tmp_path_factory.mktemp("films"), N)
 
 
 @pytest.fixture(scope="module")
@@ -69,38 +53,6 @@ def same(path, whole):
             k: v for k, v in other.items() if k not in {*timed, "path", "results"}
         }
     return made
-
-
-KILLER = """
-import json, os, signal, sys
-
-seen = {}
-
-
-def look(event, arguments):
-    if event not in ("open", "os.mkdir", "os.rename") or "part-" not in str(arguments[0]):
-        return
-    try:
-        with open(os.environ["PLAN"]) as file:
-            plan = json.load(file)
-    except FileNotFoundError:
-        return
-    if plan["part"] not in str(arguments[0]):
-        return
-    if plan["full"]:
-        raise OSError(28, "No space left on device", str(arguments[0]))
-    mark = plan["mark"]
-    seen[mark] = seen.get(mark, 0) + 1
-    if seen[mark] == plan["call"]:
-        try:
-            os.close(os.open(mark, os.O_CREAT | (0 if plan["always"] else os.O_EXCL)))
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-sys.addaudithook(look)
-"""
 
 
 @pytest.fixture(scope="module")

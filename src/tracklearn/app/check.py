@@ -10,6 +10,7 @@ from typing import Any
 from tracklearn.app.pipeline.stages import Stages
 from tracklearn.store.files import DamagedError
 from tracklearn.store.sealed import MANIFEST, read_sealed
+from tracklearn.store.sets.stored import local
 from tracklearn.types import Refusal
 
 
@@ -44,7 +45,7 @@ def check(path: str | Path) -> list[Checked]:
         FileNotFoundError: no such folder.
         ValueError: there is nothing in it that Tracklearn wrote.
     """
-    path = Path(path)
+    path = local(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no such folder: {path}")
     found = list(_found(path))

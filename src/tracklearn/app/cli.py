@@ -5,6 +5,7 @@ Progress and errors go to standard error; with --json one JSON object is the las
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -120,6 +121,19 @@ def _speak_plainly() -> None:
             others(message, category, filename, *rest, **named)
 
     warnings.showwarning = show
+    # What takes its time while a set is opened; other loggers stay as they are.
+    copies = logging.getLogger("tracklearn.store.sets.stored")
+    copies.handlers, copies.propagate = [_Told()], False
+    copies.setLevel(logging.INFO)
+
+
+class _Told(logging.Handler):
+    """Lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Of several processes the first says it."""
+        if os.environ.get("RANK", "0") == "0":
+            print(f"tracklearn: {printable(record.getMessage())}", file=sys.stderr)
 
 
 def _refuse(error: BaseException, message: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tracklearn.store import objects
 from tracklearn.store.files import beside, make_folder, remove_folder, sync_folder
 from tracklearn.store.lock import InUseError, locked
 from tracklearn.store.sealed import read_sealed, write_sealed
@@ -39,6 +40,7 @@ class Intents:
         self._markers = list(markers)
         self._steps: list[list[str]] = []
         self._databases: list[dict[str, Any]] = []
+        self._storages: list[dict[str, Any]] = []
 
     def room(self, name: str) -> Path:
         """A new folder for files to come."""
@@ -58,6 +60,10 @@ class Intents:
         """Let a change be made in a database, behind all others (`gallery.postgres.change`)."""
         self._databases.append({"url": url, "change": dict(change)})
 
+    def storage(self, url: str, folder: Path, change: Mapping[str, Any]) -> None:
+        """Let objects in storage follow a folder that changes here, behind all others (`objects.change`)."""
+        self._storages.append({"url": url, "folder": self._name(folder), "change": dict(change)})
+
     def decide(self) -> None:
         """Carry all of it out; from here on it is carried out by whoever comes next, should this fail.
 
@@ -71,6 +77,7 @@ class Intents:
         for marker in self._markers:
             write_sealed(marker, {"forget": os.path.relpath(self.folder, marker.parent)})
         content = {"steps": self._steps, "markers": markers, "databases": self._databases}
+        content |= {"storages": self._storages} if self._storages else {}
         write_sealed(self.folder / _DECISION, content)
         _carry_out(self.folder)
 
@@ -112,7 +119,7 @@ def settle(path: Path) -> None:
     """Bring a change of this folder to its end, or take it back, if one was left half way.
 
     Raises:
-        ValueError: another process is at it; or a database that it changes cannot be reached.
+        ValueError: another process is at it; or a database or storage that it changes cannot be reached.
     """
     marker = _place(path)
     if not marker.exists() or marker in _busy:
@@ -178,6 +185,8 @@ def _carry_out(folder: Path) -> None:
         from tracklearn.store.gallery.postgres import change
 
         change(entry["url"], entry["change"])
+    for entry in content.get("storages", ()):
+        objects.change(entry["url"], Path(os.path.normpath(root / entry["folder"])), entry["change"])
     _remove_markers([Path(os.path.normpath(root / name)) for name in content["markers"]])
     # The decision goes last: until then all of it may be done again.
     for left in sorted(folder.iterdir()):

@@ -80,11 +80,11 @@ def _take(file: Path, path: Path) -> int | None:
                 raise
             holder = os.read(descriptor, 4096)
             os.close(descriptor)
-            raise _in_use(path, holder) from None
+            raise in_use(path, holder) from None
         if is_at(descriptor, file):
             with named(file):
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, _own_mark())
+                os.write(descriptor, own_mark())
             return descriptor
         os.close(descriptor)  # its holder has just removed it
     while True:
@@ -92,17 +92,18 @@ def _take(file: Path, path: Path) -> int | None:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             holder = file.read_bytes() if file.is_file() else b""
-            if holder and not _is_over(holder):
-                raise _in_use(path, holder, file) from None
+            if holder and not is_over(holder):
+                raise in_use(path, holder, file) from None
             file.unlink(missing_ok=True)
             continue
         with named(file):
-            os.write(descriptor, _own_mark())
+            os.write(descriptor, own_mark())
         os.close(descriptor)
         return None
 
 
-def _own_mark() -> bytes:
+def own_mark() -> bytes:
+    """What a lock says of the process that holds it: this one."""
     mark = {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
     return json.dumps({**mark, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()
 
@@ -123,7 +124,7 @@ def _mark(holder: bytes) -> dict[str, Any]:
     return mark if isinstance(mark, dict) else {}
 
 
-def _is_over(holder: bytes) -> bool:
+def is_over(holder: bytes) -> bool:
     """Whether the process that a lock file names is surely no more."""
     mark = _mark(holder)
     if mark.get("host") != socket.gethostname() or not isinstance(mark.get("pid"), int):
@@ -137,7 +138,8 @@ def _is_over(holder: bytes) -> bool:
     return _born(mark["pid"]) not in ("", mark.get("born"))
 
 
-def _in_use(path: Path, holder: bytes, file: Path | None = None) -> InUseError:
+def in_use(path: object, holder: bytes, file: object = None) -> InUseError:
+    """The error of a place that another process writes to; `file`: the lock, where it may be a left one."""
     mark = _mark(holder)
     who = "another process"
     if mark:

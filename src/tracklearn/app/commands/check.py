@@ -18,10 +18,11 @@ def check(
 ) -> None:
     """Compare every file of a folder with the sum that was taken when it was written."""
     from tracklearn.app import check as app
+    from tracklearn.store.objects import showable
 
     found = app.check(path)
     if as_json:
-        say_json({"path": str(path), "checked": [each.to_dict() for each in found]})
+        say_json({"path": showable(str(path)), "checked": [each.to_dict() for each in found]})
     else:
         say(app.table(found))
     if any(each.damages for each in found):

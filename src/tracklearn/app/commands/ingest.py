@@ -34,7 +34,14 @@ from tracklearn.app.commands.recording import For, Start, ended_by_ctrl_c, live_
 
 def ingest(
     sources: Sources,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write the tracklet set to.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="SET",
+            help="Folder to write the tracklet set to, or s3://bucket/name in storage.",
+        ),
+    ],
     detector: Detector = None,
     tracker: TrackerName = None,
     threshold: Threshold = None,
@@ -53,6 +60,7 @@ def ingest(
     """Turn camera files, tracker results or folders of crops into a tracklet set."""
     from tracklearn.app.model.device import pick_device
     from tracklearn.store.ingest import ingest as store
+    from tracklearn.store.sets.stored import destination
     from tracklearn.store.sets.tracklets import open_set
 
     overrides = overridden(settings, **ingest_options(detector, tracker, threshold, stride))
@@ -76,16 +84,14 @@ def ingest(
                 workers=workers,
                 on=on,
             )
-        tracklet_set = open_set(path)
-        losses = tell_losses(bars, tracklet_set.manifest)
+        # One in storage is not fetched for what its manifest says.
+        manifest = open_set(path).manifest if isinstance(path, Path) else destination(path).manifest() or {}
+        losses = tell_losses(bars, manifest)
         if workers or on:
-            bars.note(pace.table(tracklet_set.manifest["sources"]))
+            bars.note(pace.table(manifest["sources"]))
     result = {
         "set": str(path),
-        "cameras": list(tracklet_set.cameras),
-        "n_tracklets": len(tracklet_set.tracklets),
-        "n_crops": tracklet_set.tracklets.n_crops,
-        "sources": tracklet_set.manifest["sources"],
+        **{key: manifest[key] for key in ("cameras", "n_tracklets", "n_crops", "sources")},
         "losses": losses,
     }
     done(path, result, as_json, f"{result['n_tracklets']} tracks, {result['n_crops']} crops")

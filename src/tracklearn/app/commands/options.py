@@ -95,7 +95,7 @@ On = Annotated[
         "--on",
         metavar="ray[:ADDRESS]",
         help="Work on a Ray cluster: one on this machine, or the one at ADDRESS, whose machines all see the "
-        "same folders (extra ray).",
+        "same folders, or storage (extra ray).",
     ),
 ]
 Sources = Annotated[
@@ -103,12 +103,13 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         help="One camera each: VIDEO, FOLDER or 'PATTERN' of videos, RESULTS.txt+VIDEO, a folder of crops, "
-        "or an address such as rtsp://user@host/stream; name=SOURCE names the camera.",
+        "or an address such as rtsp://user@host/stream, s3://bucket/film.mp4, 's3://bucket/*.mp4'; "
+        "name=SOURCE names the camera.",
     ),
 ]
 
 
-def done(path: Path, result: dict[str, Any], as_json: bool, text: str = "") -> None:
+def done(path: Path | str, result: dict[str, Any], as_json: bool, text: str = "") -> None:
     """Tell the path (and `text`) to a person, or the whole result to a program."""
     if as_json:
         say_json(result)

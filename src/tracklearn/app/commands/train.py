@@ -49,7 +49,7 @@ def train(
 
             expected = estimate(plan, progress=bars)
             if first_process():
-                done(tracklets[0], expected.to_dict(), as_json, expected.table())
+                done(plan.sets[0], expected.to_dict(), as_json, expected.table())
             return
         for event in stage.train(
             plan, out, resume=resume, workers=workers, on=on, progress=bars, tell=bars.note

@@ -14,6 +14,7 @@ from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import load_network, parts_of
 from tracklearn.core.whereabouts import Whereabouts
 from tracklearn.store.runs import Run
+from tracklearn.store.sets.stored import origin_of
 from tracklearn.store.workers.engine import Engine
 from tracklearn.types import Array, Progress, Refusal, Tracklets
 
@@ -28,7 +29,7 @@ class Footage:
 
     Args:
         run: whose network looks at them.
-        joined: the sets as one; paths: as they were given.
+        joined: the sets as one; paths: as they were given; of storage as far as that may be shown.
         parts: the tracks as the run's isolation left them where the run learned from their set, else the
             same, and cut where a person said so; `source` is a track's number in `joined`, `crop` its row
             there.
@@ -87,9 +88,10 @@ def gather(run: str | Path, sets: Sequence[str | Path]) -> Footage:
     opened = Run(run)
     opened.weights_path()  # refuses what has not been trained to its end
     found = join(sets)
-    for one, path in zip(found.members, sets, strict=True):
-        _refuse_changed(opened, one, path)
-    return Footage(opened, found, tuple(map(str, sets)), parts_of(opened, found))
+    for one in found.members:
+        _refuse_changed(opened, one, one.path)
+    given = tuple(str(origin_of(one.path) or path) for one, path in zip(found.members, sets, strict=True))
+    return Footage(opened, found, given, parts_of(opened, found))
 
 
 def _refuse_changed(run: Run, one: TrackletSet, path: str | Path) -> None:

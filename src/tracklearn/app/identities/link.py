@@ -34,6 +34,7 @@ from tracklearn.store.identities.cameras import CameraRules, read_cameras
 from tracklearn.store.identities.folder import Identities, IdentityWriter, counts
 from tracklearn.store.identities.journal import add_decisions, journal_path, read_journal
 from tracklearn.store.lock import locked
+from tracklearn.store.objects import require_folder
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal
 
@@ -113,6 +114,7 @@ def identities(
     from tracklearn.app.identities.pictures import draw
     from tracklearn.app.identities.tracks import write_tracks
 
+    require_folder(out)
     out = Path(out)
     engine = engine_of(on, workers)
     with ExitStack() as stack:

@@ -22,7 +22,9 @@ from tracklearn.app.model.of_run import load_network
 from tracklearn.app.model.open import Embedder, Origin, run_origin
 from tracklearn.store.config import digest
 from tracklearn.store.gallery.entries import Sent
+from tracklearn.store.objects import Stored
 from tracklearn.store.runs import Run
+from tracklearn.store.sets.stored import elsewhere
 from tracklearn.store.workers.engine import ATTEMPTS, Engine, require_same, require_version
 from tracklearn.types import Array, Crops, Progress, Refusal, Tracklets
 
@@ -58,25 +60,25 @@ class SetCrops:
     """The crops of a tracklet set, or of several as one.
 
     Args:
-        paths: folders of the sets, from the root.
+        paths: folders of the sets, from the root, or places in storage.
         digest: of the set, or of the sets as one.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Stored, ...]
     digest: str
 
     @classmethod
     def of(cls, tracklet_set: TrackletSet) -> SetCrops:
         """Those of an opened set."""
         members = tracklet_set.members
-        return cls(tuple(Path(one.path).absolute() for one in members), tracklet_set.digest)
+        return cls(tuple(elsewhere(one.path) for one in members), tracklet_set.digest)
 
     def open(self, embedder: Embedder) -> ReadCrops:
         """See `Pictures`; none is kept: each is read once."""
         from tracklearn.store.sets.joined import open_sets
 
         found = open_sets(self.paths)
-        require_same(self.paths[0], found.digest, self.digest)
+        require_same(str(self.paths[0]), found.digest, self.digest)
         return found.crops(embedder.height, embedder.width, cache_bytes=0)
 
 

@@ -104,6 +104,8 @@ def _opened(job: Job, refused: str | None) -> dict[str, Any]:
         return known
     if job.plan is not None:
         return known | {"images": job.plan.n_files, "tracklets": len(job.plan.tracklets)}
+    if job.afar:
+        return known | {"bytes": sum(info.size for info in job.objects)}
     with job.open_frames() as frames:
         info = frames.info
     return known | {"width": info.width, "height": info.height, "frames": info.n_frames, "fps": info.fps}
@@ -114,6 +116,8 @@ def _told(one: dict[str, Any]) -> str:
         return f"left out: {one['refused']}"
     if "images" in one:
         return f"{count(one['images'], 'image')} in {count(one['tracklets'], 'tracklet')}, {one['source']}"
+    if "bytes" in one:
+        return f"{one['bytes'] / 1e6:.1f} MB in storage, looked at when they are read, {one['source']}"
     if "frames" not in one:
         return f"a camera, recorded as it comes, {one['source']}"
     n, fps = one["frames"], one["fps"]

@@ -246,11 +246,13 @@ def plan_training(
         FileNotFoundError: no such weights, settings file or set.
     """
     from tracklearn.learn.compute import settled
+    from tracklearn.store.sets.stored import local
 
     takes = takes_source(method)  # refuses an unknown method too
     if source is not None and not takes:
         raise Refusal(f"method {method} does not learn from a labelled source set: leave out --source")
-    paths = tuple(map(Path, [sets] if isinstance(sets, str | Path) else sets))
+    paths = tuple(map(local, [sets] if isinstance(sets, str | Path) else sets))
+    source = None if source is None else local(source)
     if source is not None and Path(source).resolve() in [path.resolve() for path in paths]:
         raise Refusal("--source is the target itself, whose labels training must not see: give another")
     device = pick_device(device)

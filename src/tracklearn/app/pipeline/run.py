@@ -23,6 +23,7 @@ from tracklearn.store.files import beside
 from tracklearn.store.identities.folder import Identities
 from tracklearn.store.identities.journal import journal_path, read_cuts, read_journal
 from tracklearn.store.lock import locked
+from tracklearn.store.objects import require_folder
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress, Refusal
 
@@ -85,6 +86,7 @@ def run(
     from tracklearn.store.sets.tracklets import open_set
     from tracklearn.store.workers.chosen import engine_of
 
+    require_folder(out)
     out = Path(out)
     with locked(out):
         if out.exists() and not resume:

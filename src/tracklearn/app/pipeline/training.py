@@ -19,6 +19,7 @@ from tracklearn.core.isolate import typical_step
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store import memory
 from tracklearn.store.files import relative
+from tracklearn.store.objects import require_folder
 from tracklearn.store.runs import RunWriter
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.store.workers.engine import Engine
@@ -65,6 +66,7 @@ def train(
     """
     from tracklearn.learn.ranks import joined, launched
 
+    require_folder(out)
     engine = engine_of(on, workers)
     if engine.apart and launched() > 1:
         raise Refusal(

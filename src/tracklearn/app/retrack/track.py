@@ -16,6 +16,7 @@ from tracklearn.app.model.device import pick_device
 from tracklearn.app.retrack.learned import Learned, learned
 from tracklearn.core.relink import Relinker, Settled
 from tracklearn.store.files import replacing
+from tracklearn.store.film.addresses import hide
 from tracklearn.store.film.frames import Frame, LargerPicture
 from tracklearn.store.film.mot import write_rows
 from tracklearn.store.ingest.cut import cut
@@ -93,11 +94,13 @@ def track(
     where = pick_device(device)
     job = _job(source, config, where, tell)
     known = learned(reid, distance=distance, device=device, progress=progress)
-    with locked(out):
+    with locked(out), job.here() as film:
+        if film.fetched and (why := film.unreadable()) is not None:
+            raise Refusal(f"{film.source}: {film.named(why)}")
         try:
-            return _track(job, known, out, delay, where, None, progress)
+            return _track(film, known, out, delay, where, None, progress)
         except LargerPicture as larger:
-            return _track(job, known, out, delay, where, larger.size, progress)
+            return _track(film, known, out, delay, where, larger.size, progress)
 
 
 def _job(
@@ -107,8 +110,8 @@ def _job(
     asked = Request([source], config)
     if len(asked.jobs) > 1:
         raise Refusal(
-            f"{source} stands for {len(asked.jobs)} recordings: track them one by one, or all of them with "
-            "tracklearn ingest and identities"
+            f"{hide(str(source))} stands for {len(asked.jobs)} recordings: track them one by one, or all of "
+            "them with tracklearn ingest and identities"
         )
     job = asked.jobs[0]
     if job.source.address:

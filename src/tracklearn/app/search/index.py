@@ -82,6 +82,7 @@ def index(
     engine = engine_of(on, workers)
     paths = [tracklets] if isinstance(tracklets, (str, Path)) else list(tracklets)
     sets = [open_set(path) for path in paths]
+    paths = [one.path for one in sets]
     if len({one.digest for one in sets}) < len(paths) or not paths:
         raise Refusal("no set is given, or one of them twice: give each tracklet set once")
     folder = opened.path / "gallery"

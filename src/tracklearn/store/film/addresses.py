@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import quote
 
+from tracklearn.store import objects
 from tracklearn.store.skipped import readable
 from tracklearn.types import Refusal
 
@@ -84,6 +85,8 @@ def showable(address: str) -> str:
     """
     if _DEVICE_FILE.fullmatch(address):
         return address
+    if objects.is_url(address):
+        return readable(objects.showable(address))
     head, colon, rest = address.partition(":")
     body = rest.lstrip("/")
     strokes = rest[: len(rest) - len(body)]

@@ -41,6 +41,10 @@ def begin_times(sources: Sequence[Source], start: Start) -> list[Begin]:
             raise Refusal(f"camera {camera!r} is recorded live: it begins now, give it no start")
         if isinstance(given, datetime):
             first = sources[own[0]].path
+            if len(own) > 1 and any(sources[i].stored for i in own):
+                raise Refusal(
+                    f"camera {camera!r} has {len(own)} videos, some in storage: give a start for each of them"
+                )
             for i in own:
                 out[i] = (given, None) if i == own[0] else (None, (given, first))
         elif len(given) != len(own):

@@ -77,6 +77,29 @@ def match(pattern: str) -> Recordings:
     return Recordings(pattern, files, left_out, Path(fixed or ".").resolve().name)
 
 
+def match_names(pattern: str, names: Sequence[str], *, text: str, folder: str) -> Recordings:
+    """As `match`, of names that somebody else lists: a storage.
+
+    Args:
+        pattern: relative to the place that was listed; "" takes the names without a stroke.
+        names: with strokes for folders. text: for messages. folder: name of the place.
+
+    Raises:
+        FileNotFoundError, ValueError: as `match`.
+    """
+    parts = pattern.split("/") if pattern else ["*"]
+    found = [Path(name) for name in names if _fits(name.split("/"), parts)]
+    if not found:
+        raise FileNotFoundError(f"nothing in storage fits {text}")
+    files, left_out = _sorted_out(found)
+    if not files:
+        raise Refusal(
+            f"no video among the {len(found)} objects of {text}: expected recordings such as *.mp4; "
+            "folders of images are not read from storage: copy them here first"
+        )
+    return Recordings(text, files, left_out, folder)
+
+
 def in_folder(folder: Path) -> Recordings | None:
     """The video files directly in a folder; None where there are none.
 

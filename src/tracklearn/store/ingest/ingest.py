@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from tracklearn.store.config import digest
-from tracklearn.store.files import beside, remove_folder
 from tracklearn.store.film.clocks import Start, clocks_of
 from tracklearn.store.film.connection import CameraError, Live
 from tracklearn.store.ingest.jobs import Config, Job
@@ -23,10 +22,9 @@ from tracklearn.store.ingest.reader import Reader
 from tracklearn.store.ingest.request import Request
 from tracklearn.store.ingest.sources import Source
 from tracklearn.store.ingest.work import JoinWork, PieceWork, Work
-from tracklearn.store.lock import locked
-from tracklearn.store.sealed import MANIFEST, read_sealed
+from tracklearn.store.objects import sweep
 from tracklearn.store.sets.setwriter import PartWriter, SetWriter
-from tracklearn.store.sets.shards import REMEDY
+from tracklearn.store.sets.stored import Destination, destination
 from tracklearn.store.skipped import readable
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.store.workers.engine import ATTEMPTS, Engine, Outcome, Task
@@ -49,7 +47,7 @@ def ingest(
     tell: Callable[[str], None] | None = None,
     workers: int | None = None,
     on: str | None = None,
-) -> Path:
+) -> Path | str:
     """Turn sources into the tracklet set `out`.
 
     A source that cannot be read (a damaged video or result file, a folder without anything usable) is left
@@ -59,9 +57,12 @@ def ingest(
     Args:
         sources: what to read, as `Source` or as text: "cam1.mp4", "door=cam1.mp4", "door@2=cam1.mp4",
             "door=result.txt+cam1.mp4", "door=video:FRAMES", "door=CROPS", "door=FILMS/*.mp4",
-            "door=rtsp://user@host/stream"; see `tracklearn.store.ingest.sources`. Or a `Request`, which has
-            `config`, `live` and `start` of its own, and is not looked at again where that was done.
-        out: folder to write; it appears when all is done. Until then there is `out.partial`.
+            "door=rtsp://user@host/stream", "door=s3://bucket/cam1.mp4"; see
+            `tracklearn.store.ingest.sources`. Or a `Request`, which has `config`, `live` and `start` of its
+            own, and is not looked at again where that was done.
+        out: folder to write; it appears when all is done. Until then there is `out.partial`. Or a place in
+            storage, "s3://bucket/sets/site" (`tracklearn.store.sets.stored`), which workers write to by
+            themselves.
         config: settings; the defaults if None.
         device: torch device of a hub: detector.
         resume: go on with an interrupted ingest: finished sources are kept, the unfinished one starts again.
@@ -83,7 +84,7 @@ def ingest(
             machines must all see sources and `out` under the same names.
 
     Returns:
-        `out`.
+        `out`; of a place in storage its address, as far as it may be shown.
 
     Raises:
         FileNotFoundError: a source or model does not exist.
@@ -93,41 +94,47 @@ def ingest(
             are listed as skipped in the manifest.
         OSError: the disk is full or failing; finished sources are kept for `resume`.
     """
-    out = Path(out)
+    at = destination(out)
     engine = engine_of(on, workers)
-    with locked(out):
+    with at.locked():
         asked = sources if isinstance(sources, Request) else Request(sources, config, start=start, live=live)
-        if out.exists() and not resume:
+        there = at.exists()
+        if there and not resume:
             raise FileExistsError(
-                f"{out} exists: --resume keeps it if sources and settings are the same; else choose another "
+                f"{at} exists: --resume keeps it if sources and settings are the same; else choose another "
                 "--out"
             )
-        if out.exists():
-            return _complete(out, asked.digest)
+        if there:
+            _require_made_of(at, asked.digest)
+            return at.result
         refused, jobs = asked.check(device=device, strict=strict), asked.jobs
         if tell and asked.chosen:
             tell(asked.chosen)
-        with SetWriter(out, resume=resume) as writer:
+        with at.writer(resume=resume) as writer, ExitStack() as after:
+            if any(job.afar for job in jobs):
+                after.callback(sweep)  # what killed workers of this machine had fetched
             todo = list(zip(jobs, asked.part_keys, refused, strict=True))
-            _record([item for item in todo if item[0].source.address], writer, out, device, progress)
+            folder = at.folder
+            _record([item for item in todo if item[0].source.address], writer, folder, device, progress)
             files = [item for item in todo if not item[0].source.address]
-            _read(files, writer, out, device, engine, strict, progress)
+            _read(files, writer, folder, device, engine, strict, progress)
             records = writer.records
             empty = [record for record in records if not record["n_tracklets"]]
             if len(empty) == len(records):
-                remove_folder(writer.partial)  # worth nothing, and in the way of the next attempt
+                writer.drop()  # in the way of the next attempt
                 which = f"any of the {len(records)} sources, such as " if len(records) > 1 else ""
                 first = next((job for job in jobs if job.source.address), jobs[0])  # cameras stand first
                 shown = readable(str(first.source))  # as it was given; the record has it as seen from the set
                 raise Refusal(f"no people found in {which}{shown}: {empty[0]['reason']}")
             extra = {"request": asked.digest, "clocks": clocks_of(records)}
-            return writer.finish(asked.config.model_dump(), camid=asked.camid, extra=extra)
+            writer.finish(asked.config.model_dump(), camid=asked.camid, extra=extra)
+            return at.result
 
 
 def _read(
     todo: Sequence[tuple[Job, str, str | None]],
     writer: SetWriter,
-    out: Path,
+    out: Path | None,
     device: str,
     engine: Engine,
     strict: bool,
@@ -140,7 +147,7 @@ def _read(
         if place is not None and why is not None:
             place.open().finish(job.unread(out, why))
         elif place is not None:
-            works.append(Work(job, place, out, device, engine.apart))
+            works.append(Work(job, place, out, device, engine.apart, strict=strict))
     left: set[Path] = set()  # parts of the films that are left out
 
     def leave_out(work: Work, lost: str, read: str = "it") -> None:
@@ -170,12 +177,12 @@ def _read(
             reads.append((_whole(work, found.why), work))
         elif work.place.folder not in left:
             asides = [writer.aside(digest([work.place.key, str(piece)])) for piece in found.pieces]
-            for piece, (_, place) in zip(found.pieces, asides, strict=True):
-                if place is not None:
+            for piece, (place, finished) in zip(found.pieces, asides, strict=True):
+                if not finished:
                     reads.append((PieceWork(work.job, place, out, device, engine.apart, piece=piece), work))
-            folders = tuple(folder for folder, _ in asides)
+            places = tuple(place for place, _ in asides)
             join = JoinWork(
-                work.job, work.place, out, device, engine.apart, pieces=found.pieces, folders=folders
+                work.job, work.place, out, device, engine.apart, pieces=found.pieces, places=places
             )
             joins.append(join)
     if engine.apart:  # a long film that is begun last would be waited for alone
@@ -192,14 +199,16 @@ def _read(
         why = unfit.get(join.place.folder)
         if join.place.folder not in left:
             then.append(
-                join if why is None else _whole(Work(join.job, join.place, out, device, engine.apart), why)
+                join
+                if why is None
+                else _whole(Work(join.job, join.place, out, device, engine.apart, strict=strict), why)
             )
     if then:
         for work, outcome in _outcomes(engine, then, then, f"join {len(then)} films", progress):
             if outcome.lost is not None:
                 leave_out(work, outcome.lost)
-    for folder in {folder for join in joins for folder in join.folders if folder.exists()}:
-        remove_folder(folder)
+    for place in {place.folder: place for join in joins for place in join.places}.values():
+        place.remove()
 
 
 def _whole(work: Work, why: str) -> Work:
@@ -219,7 +228,7 @@ def _outcomes(
 def _record(
     todo: Sequence[tuple[Job, str, str | None]],
     writer: SetWriter,
-    out: Path,
+    out: Path | None,
     device: str,
     progress: Progress | None,
 ) -> None:
@@ -250,13 +259,12 @@ def _record(
             raise
 
 
-def _complete(out: Path, request: str) -> Path:
-    """`out`, if it is finished and was made from this request."""
-    manifest = out / MANIFEST
-    if not manifest.is_file() or read_sealed(manifest, remedy=REMEDY).get("request") != request:
+def _require_made_of(at: Destination, request: str) -> None:
+    """Refuse a set that was not made from this request; what is left of its writing goes."""
+    manifest = at.manifest()
+    if manifest is None or manifest.get("request") != request:
         raise FileExistsError(
-            f"{out} exists and was not made from these sources and settings: choose another --out"
+            f"{at} exists and was not made from these sources and settings: choose another --out"
         )
     # of a process interrupted between the renaming and the tidying up
-    remove_folder(beside(out, after=".partial"))
-    return out
+    at.tidy()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +27,18 @@ from tracklearn.store.film.clocks import Start, begin_times
 from tracklearn.store.film.connection import Live
 from tracklearn.store.film.frames import Frames
 from tracklearn.store.film.live import LiveFrames
+from tracklearn.store.film.paired import ResultBoxes
 from tracklearn.store.film.sequence import seqinfo_of
 from tracklearn.store.film.video import open_frames
 from tracklearn.store.ingest.folders import FolderPlan, scan_folder
 from tracklearn.store.ingest.sources import Source, changed, fingerprint, parse_sources, seen_from
+from tracklearn.store.objects import Info, scratch
 from tracklearn.store.picture.pictures import MAX_PIXELS, max_pixels
 from tracklearn.store.sets import setwriter
 from tracklearn.store.skipped import readable
 from tracklearn.types import Refusal
+
+_ASKED = 16  # objects of a storage that are asked for at one time
 
 
 class Config(BaseModel):
@@ -119,6 +125,7 @@ class Job:
         start: when it began.
         after: when the camera's first file began, and that file.
         live: how a camera is recorded.
+        fetched: of a film in storage, that its source's path and results are copies on this machine.
     """
 
     source: Source
@@ -129,6 +136,7 @@ class Job:
     start: datetime | None = None
     after: tuple[datetime, Path] | None = None
     live: Live = field(default_factory=Live)
+    fetched: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker, with what was found out before; cameras are recorded where they were asked for."""
@@ -139,19 +147,66 @@ class Job:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files and folders that its content comes from; none of a camera."""
+        """The files and folders that its content comes from; none of a camera, or of what is in storage."""
         source = self.source
-        if source.address:
+        if source.address or self.afar:
             return []
         info = seqinfo_of(source.path) if source.kind != "crops" and source.path.is_dir() else None
         found = (source.results, source.path, info.path if info else None)
         return [file for file in found if file is not None]
 
+    @property
+    def afar(self) -> bool:
+        """Whether it is in storage and not on this machine."""
+        return bool(self.source.stored) and not self.fetched
+
+    @cached_property
+    def objects(self) -> list[Info]:
+        """What its objects in storage are.
+
+        Raises:
+            FileNotFoundError: one is not there.
+            ValueError: the storage cannot be reached, or refuses.
+        """
+        found = [(one, one.info()) for one in self.source.stored]
+        if gone := [one for one, info in found if info is None]:
+            hint = f" (for the videos below it write {gone[0]}/)" if gone[0].listed() else ""
+            raise FileNotFoundError(f"no such object in storage: {gone[0]}{hint}")
+        return [info for _, info in found if info is not None]
+
+    @contextmanager
+    def here(self) -> Iterator[Job]:
+        """The job with its film on this machine: itself, or of one in storage a copy, for the block.
+
+        Raises:
+            FileNotFoundError, ValueError: an object has gone, has changed since it was looked at, or cannot
+                be read.
+            OSError: the disk is full or failing.
+        """
+        if not self.afar:
+            yield self
+            return
+        with scratch() as folder:
+            films = []
+            for i, (one, known) in enumerate(zip(self.source.stored, self.objects, strict=True)):
+                (folder / str(i)).mkdir()
+                films.append(folder / str(i) / one.name)
+                one.fetch(films[-1])
+                if one.info() != known:  # looked at behind the reading: nothing can have come between
+                    raise Refusal(f"{one} has changed since it was looked at: start again, with --resume")
+            results = films[1] if len(films) > 1 else None
+            yield replace(self, source=replace(self.source, path=films[0], results=results), fetched=True)
+
     @cached_property
     def content(self) -> str:
-        """Digest of what the source holds; of a camera, of what may be shown of its address."""
+        """Digest of what the source holds; of a camera, of what may be shown of its address.
+
+        Of a film in storage the marks of its objects: whoever asks reads no byte of it.
+        """
         if self.source.address:
             return digest([str(self.source), self.live.seconds])
+        if self.afar:
+            return digest([info.mark for info in self.objects])
         return digest([fingerprint(file) for file in self.files])
 
     @cached_property
@@ -169,22 +224,27 @@ class Job:
         source, when = self.source, [changed(file) for file in self.files]
         return digest([setwriter.SCHEMA, source.camera, source.kind, self.content, when, settings])
 
-    def record(self, out: Path) -> dict[str, Any]:
-        """What the manifest says of any source; places are relative to the set `out`."""
+    def record(self, out: Path | None) -> dict[str, Any]:
+        """What the manifest says of any source; places are relative to the set `out`, absolute without."""
         source = self.source
-        results = None if source.results is None else readable(seen_from(source.results, out))
+        if source.address:
+            path, results = str(source), ""
+        elif source.stored:
+            path, results = (readable(str(one)) for one in (*source.stored, "")[:2])
+        else:
+            path = readable(seen_from(source.path, out))
+            results = readable(seen_from(source.results, out)) if source.results else ""
         return {
             "camera": source.camera,
-            "path": str(source) if source.address else readable(seen_from(source.path, out)),
-            "results": results,
+            "path": path,
+            "results": results or None,
             "kind": source.kind if self.plan is None else self.plan.kind,
             "digest": self.content,
         }
 
-    def unread(self, out: Path, why: str) -> dict[str, Any]:
+    def unread(self, out: Path | None, why: str) -> dict[str, Any]:
         """The record of a source that cannot be read."""
-        for file in self.files:
-            why = why.replace(str(file), file.name)  # the message is for the screen, the set may be handed on
+        why = self.named(why)  # the message is for the screen, the set may be handed on
         return self.record(out) | {
             "status": "skipped",
             "reason": readable(why),
@@ -193,6 +253,28 @@ class Job:
             "seconds": 0.0,
             "per_second": 0.0,
         }
+
+    def named(self, why: str) -> str:
+        """A message with the names of files for their paths."""
+        for file in self.files:
+            why = why.replace(str(file), file.name)
+        return why
+
+    def unreadable(self) -> str | None:
+        """Why it cannot be read; None where it can, or where that shows only when it has been fetched."""
+        if self.fault or self.plan is not None or self.afar:
+            return self.fault
+        source = self.source
+        try:
+            if source.results is not None and not source.results.is_file():
+                raise Refusal(f"not a file of tracker results: {source.results}")
+            boxes = None if source.results is None else ResultBoxes(source.results, source.path)
+            with self.open_frames() as frames:
+                if boxes is not None:
+                    boxes.pair(frames)
+        except (ValueError, PermissionError) as error:
+            return str(error)
+        return None
 
     def open_frames(self, size: tuple[int, int] | None = None) -> Frames:
         """The source's frames, of a video at `size` (width, height); see `video.open_frames`."""
@@ -239,6 +321,9 @@ def jobs_of(
             except (ValueError, PermissionError) as error:
                 fault = str(error)
         jobs.append(Job(source, config, detector, plan, fault, begin, after, live))
+    if stored := [job for job in jobs if job.afar]:
+        with ThreadPoolExecutor(_ASKED) as pool:  # a question takes its way, and there may be thousands
+            list(pool.map(lambda job: job.objects, stored))
     films = [job for job in jobs if _to_be_searched(job.source)]
     if config.detector.startswith("file:") and len({job.detector for job in films}) < len(films):
         raise Refusal(

@@ -57,7 +57,7 @@ def may_be_cut(job: Job) -> bool:
     """
     source = job.source
     searched = source.kind == "video" and not source.address and not job.detector.startswith("file:")
-    return job.config.piece_minutes is not None and searched and source.path.is_file()
+    return job.config.piece_minutes is not None and searched and (job.afar or source.path.is_file())
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,13 @@ class Cut:
         """The pieces: as few as may be, all of one length, none longer than the settings say."""
         config = self.job.config
         longest = 60 * (config.piece_minutes or math.inf)
-        with self.job.open_frames() as frames:
+        with self.job.here() as job:
+            if job.fetched and job.unreadable() is not None:
+                return Pieces()  # whoever reads it says so
+            return self._cut(job, longest)
+
+    def _cut(self, job: Job, longest: float) -> Pieces:
+        with job.open_frames() as frames:
             info = frames.info
             if info.n_frames is not None and info.n_frames / info.fps <= longest:
                 return Pieces()
@@ -90,7 +96,7 @@ class Cut:
         if len(seams) <= 2:
             return Pieces()
         stretches = [
-            numbers.stretch(own, before=config.piece_overlap, after=AROUND) for own in pairwise(seams)
+            numbers.stretch(own, before=job.config.piece_overlap, after=AROUND) for own in pairwise(seams)
         ]
         return Pieces(
             tuple(

@@ -35,12 +35,14 @@ class Reader:
     Args:
         job: the source.
         part: where its tracklets go.
-        out: the set that is to be, which places in the record are relative to.
+        out: the set that is to be, which places in the record are relative to; None in storage.
         device: torch device of a hub: detector.
         progress: told of frames or crops done.
     """
 
-    def __init__(self, job: Job, part: PartWriter, out: Path, device: str, progress: Progress | None) -> None:
+    def __init__(
+        self, job: Job, part: PartWriter, out: Path | None, device: str, progress: Progress | None
+    ) -> None:
         self.job, self.config, self.part, self.out = job, job.config, part, out
         self.device, self.progress = device, progress
         self.skipped: list[dict[str, Any]] = []

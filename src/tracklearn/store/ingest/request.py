@@ -13,7 +13,6 @@ from tracklearn.store.detect.listed import FileDetector
 from tracklearn.store.film.clocks import Start
 from tracklearn.store.film.connection import Live
 from tracklearn.store.film.frames import DEFAULT_FPS
-from tracklearn.store.film.paired import ResultBoxes
 from tracklearn.store.film.track import open_tracker
 from tracklearn.store.ingest.jobs import Config, Job, jobs_of
 from tracklearn.store.ingest.sources import Source, fixed_cameras
@@ -84,7 +83,8 @@ class Request:
     def check(self, *, device: str = "cpu", strict: bool = False) -> list[str | None]:
         """Refuse now what `ingest` would refuse before its work; done once.
 
-        Opens every video, result file, detector and tracker, and reads nothing of it but the first frame.
+        Opens every video, result file, detector and tracker, and reads nothing of it but the first frame;
+        what is in storage is looked at by whoever fetches it.
 
         Returns:
             For every job why it cannot be read and will be left out, None where it can.
@@ -104,7 +104,7 @@ def _check(jobs: Sequence[Job], device: str, strict: bool) -> list[str | None]:
     """
     refused: list[str | None] = []
     for job in jobs:
-        why = _fault(job)
+        why = job.unreadable()
         if why and strict:
             raise Refusal(why)
         refused.append(why)
@@ -119,24 +119,7 @@ def _check(jobs: Sequence[Job], device: str, strict: bool) -> list[str | None]:
             open_tracker(job.config.tracker, fps=job.config.fps or DEFAULT_FPS)
     for _, job in sorted({job.detector: job for job in good if job.detector}.items()):
         detector = job.open_detector(device)
-        if isinstance(detector, FileDetector) and not job.source.address:
+        if isinstance(detector, FileDetector) and not job.source.address and not job.afar:
             with job.open_frames() as frames:
                 detector.pair(frames, job.source.path)
     return refused
-
-
-def _fault(job: Job) -> str | None:
-    """Why a source cannot be read."""
-    if job.fault or job.plan is not None:
-        return job.fault
-    source = job.source
-    try:
-        if source.results is not None and not source.results.is_file():
-            raise Refusal(f"not a file of tracker results: {source.results}")
-        boxes = None if source.results is None else ResultBoxes(source.results, source.path)
-        with job.open_frames() as frames:
-            if boxes is not None:
-                boxes.pair(frames)
-    except (ValueError, PermissionError) as error:
-        return str(error)
-    return None

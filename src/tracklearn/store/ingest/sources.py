@@ -12,6 +12,8 @@
     door=films/*.mp4              several recordings of one camera, in natural order; ** and ~ are understood
     door=films                    the same: all videos directly in the folder
     door=rtsp://user@host/s       a camera, live (see `tracklearn.store.film.addresses`)
+    door=s3://bucket/a.mp4        a video in storage (see `tracklearn.store.objects`), RESULTS+VIDEO too
+    door=s3://bucket/films/*.mp4  several of them, or s3://bucket/films/
 
 A path that exists as it stands is taken as a path, whatever signs it holds.
 """
@@ -26,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tracklearn.store import objects
 from tracklearn.store.film import addresses, recordings
 from tracklearn.store.film.recordings import Recordings
 from tracklearn.store.film.sequence import (
@@ -37,6 +40,7 @@ from tracklearn.store.film.sequence import (
     split_sequence,
 )
 from tracklearn.store.ingest.folders import is_market
+from tracklearn.store.objects import Stored
 from tracklearn.store.picture.listing import IMAGE_SUFFIXES, MAX_CAMID, read_number
 from tracklearn.store.skipped import readable
 from tracklearn.types import Refusal
@@ -60,6 +64,8 @@ class Source:
         address: of a live camera, its password included where it was written; `path` is then what of it may
             be shown.
         found: of the first of several recordings given as one, what was found.
+        stored: of a video in storage its object, and behind it that of its tracker's results; `path` and
+            `results` are then what of them may be shown, until they are fetched (`Job.here`).
     """
 
     path: Path
@@ -70,15 +76,23 @@ class Source:
     detections: Path | None = None
     address: str = field(default="", repr=False)
     found: Recordings | None = None
+    stored: tuple[Stored, ...] = ()
 
     @property
     def kind(self) -> str:
         """ "results", "video" or "crops"."""
         if self.results is not None:
             return "results"
-        return "video" if self.frames or self.address or not self.path.is_dir() else "crops"
+        return "video" if self._one or not self.path.is_dir() else "crops"
+
+    @property
+    def _one(self) -> bool:
+        """It is a film, whatever lies on this machine."""
+        return self.frames or bool(self.address or self.stored)
 
     def __str__(self) -> str:
+        if self.stored:
+            return "+".join(map(str, reversed(self.stored)))
         if self.address:
             return addresses.showable(self.address)
         return f"{self.results}+{self.path}" if self.results else str(self.path)
@@ -107,7 +121,7 @@ def _parse(text: str | Path | Source) -> list[Source]:
     if source.address:
         addresses.check(source.address)
         return [source]
-    if found is None:
+    if found is None and not source.stored:
         for file in (source.results, source.path):
             if file is not None and not os.path.exists(file):
                 raise FileNotFoundError(f"no such file: {addresses.hide(str(file))}")
@@ -121,6 +135,8 @@ def _parse(text: str | Path | Source) -> list[Source]:
     if found is None:
         return [source]
     films = [replace(source, path=file) for file in found.files]
+    if source.stored:
+        films = [_stored(source.stored[0] / str(file), like=source) for file in found.files]
     return [replace(films[0], found=found), *films[1:]]
 
 
@@ -131,6 +147,8 @@ def _read(text: str) -> tuple[Source, Recordings | None]:
         camera, rest = named[1], named[3]
         camid = None if named[2] is None else read_number(named[2])
     if not os.path.isfile(rest) and not os.path.isdir(rest):
+        if (objects.is_url(rest) or "+s3://" in rest or "+gs://" in rest or "+file:/" in rest) and rest:
+            return _in_storage(rest, camera, camid)
         if addresses.is_address(rest):
             return Source(Path(addresses.showable(rest)), camera, camid=camid, address=rest), None
         if addresses.holds_address(rest):
@@ -164,6 +182,41 @@ def _read(text: str) -> tuple[Source, Recordings | None]:
             f"{place} holds MOTChallenge sequences: name them one by one, such as {forms(inside[0])}"
         )
     return Source(place, camera, None if results is None else _at_home(results), camid, frames), None
+
+
+def _in_storage(text: str, camera: str, camid: int | None) -> tuple[Source, Recordings | None]:
+    """A source in storage. Of a pattern or a folder `stored` is the place that its files lie below."""
+    shown = objects.showable(text)
+    results, video = "", text
+    if found := re.search(r"\+(?=(?:s3|gs|file):/)", text, re.IGNORECASE):
+        results, video = text[: found.start()], text[found.end() :]
+    if video.startswith("video:") or not objects.is_url(video) or (results and not objects.is_url(results)):
+        raise Refusal(
+            f"in storage lie videos, and results with their video when both do, s3://…txt+s3://…mp4: {shown}"
+        )
+    empty = Source(Path(), camera, camid=camid)
+    place = Stored.of(video)
+    if not recordings.is_pattern(place.key) and place.key.lower().endswith((".txt", ".csv", ".gz")):
+        raise Refusal(f"not a video: {place} (tracker results need their video: {place}+s3://…mp4)")
+    folder = video.partition("?")[0].endswith("/") or not place.key
+    if not folder and not recordings.is_pattern(place.key):
+        return _stored(place, *([Stored.of(results)] if results else []), like=empty), None
+    if results:
+        raise Refusal(f"tracker results belong to one video, not to several: {shown}")
+    parts = place.key.split("/") if place.key else []
+    fixed = next((i for i, part in enumerate(parts) if recordings.is_pattern(part)), len(parts))
+    top = replace(place, key="/".join(parts[:fixed]))
+    films = recordings.match_names(
+        "/".join(parts[fixed:]), list(top.listed()), text=shown, folder=top.name or top.bucket
+    )
+    return replace(empty, path=Path(str(top)), stored=(top,)), films
+
+
+def _stored(film: Stored, results: Stored | None = None, *, like: Source) -> Source:
+    """A film in storage, and a tracker's results on it."""
+    shown = None if results is None else Path(str(results))
+    both = (film,) if results is None else (film, results)
+    return replace(like, path=Path(str(film)), results=shown, stored=both)
 
 
 def _at_home(path: str) -> Path:
@@ -205,7 +258,7 @@ def parse_sources(texts: Sequence[str | Path | Source]) -> list[Source]:
         raise Refusal("no sources given: name at least one video, result file or folder of crops")
     seen: set[tuple[Any, ...]] = set()
     for source in sources:
-        place = source.address or os.path.realpath(source.path)
+        place = source.address or (str(source) if source.stored else os.path.realpath(source.path))
         key = (place, source.results and source.results.resolve())
         if key in seen:
             raise Refusal(f"{source} is given twice: name every source once")
@@ -285,12 +338,14 @@ def fingerprint(path: Path) -> str:
     return sha256.hexdigest()
 
 
-def seen_from(path: Path, folder: Path) -> str:
+def seen_from(path: Path, folder: Path | None) -> str:
     """`path` as seen from inside `folder`, so that both may move together; a link keeps its own name.
 
-    Absolute where another drive leaves no other way.
+    Absolute where another drive leaves no other way, and without a folder.
     """
     place = os.path.join(os.path.realpath(path.parent), path.name)
+    if folder is None:
+        return Path(place).as_posix()
     try:
         return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,28 @@ class Work:
     Args:
         job: the source.
         place: of its part.
-        out: the set that is to be.
+        out: the set that is to be; None in storage.
         device: torch device of a hub: detector.
         apart: it is done in another process than the one that asks, and may be begun twice.
         version: of the program that asks.
         note: what the manifest should say of it beyond what is found; "" for nothing.
+        strict: a film in storage that turns out to be none ends all, instead of being left out.
     """
 
     job: Job
     place: Place
-    out: Path
+    out: Path | None
     device: str
     apart: bool
     version: str = tracklearn.__version__
     note: str = ""
+    strict: bool = False
 
     @property
     def size(self) -> int:
         """Bytes of its files, as far as they are read; folders count nothing."""
+        if self.job.afar:
+            return sum(info.size for info in self.job.objects)
         return sum(file.stat().st_size for file in self.job.files if file.is_file())
 
     def run(self, progress: Progress | None) -> str:
@@ -56,22 +61,33 @@ class Work:
             ValueError: the worker has another version of the program, or does not see the set's folder.
             OSError: the disk is full or failing.
         """
-        folder = self.place.folder.parent
         require_version(self.version)
-        if not folder.is_dir():
+        folder = self.place.folder.parent
+        if self.place.stored is None and not folder.is_dir():
             raise Refusal(
                 f"{folder} is not there on {socket.gethostname()}: --out must lie in a folder that all "
-                "machines see under the same name"
+                "machines see under the same name, or in storage (s3://…)"
             )
-        part = self.place.open(apart=self.apart)
-        try:
-            part.finish(self._read(Reader(self.job, part, self.out, self.device, progress)))
-            return ""
-        except BaseException:
-            part.abandon()
-            if self.apart:
-                remove_folder(part.folder)
-            raise
+        with self._film() as job:
+            part = self.place.open(apart=self.apart)
+            try:
+                why = job.unreadable() if job.fetched else None
+                if why is not None and self.strict:
+                    raise Refusal(f"{job.source}: {job.named(why)}")
+                if why is not None:
+                    part.finish(job.unread(self.out, why))
+                else:
+                    part.finish(self._read(Reader(job, part, self.out, self.device, progress)))
+                return ""
+            except BaseException:
+                part.abandon()
+                if self.apart:
+                    remove_folder(part.folder)
+                raise
+
+    def _film(self) -> AbstractContextManager[Job]:
+        """The job, with its film on this machine."""
+        return self.job.here()
 
     def __str__(self) -> str:
         return "it"
@@ -114,11 +130,16 @@ class JoinWork(Work):
     """The pieces of a source, all of which have been read, to be joined.
 
     Args:
-        pieces: in order. folders: where they were read to.
+        pieces: in order. places: where they were read to.
     """
 
     pieces: tuple[Piece, ...]
-    folders: tuple[Path, ...]
+    places: tuple[Place, ...]
+
+    def _film(self) -> AbstractContextManager[Job]:
+        return nullcontext(self.job)  # of which nothing more is read
 
     def _read(self, reader: Reader) -> dict[str, Any]:
-        return reader.join(self.pieces, self.folders)
+        with ExitStack() as stack:
+            folders = [stack.enter_context(place.whole()) for place in self.places]
+            return reader.join(self.pieces, folders)

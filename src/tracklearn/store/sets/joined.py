@@ -19,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from tracklearn.store.config import digest
+from tracklearn.store.objects import Stored
 from tracklearn.store.sets.setwriter import KIND
+from tracklearn.store.sets.stored import origin_of
 from tracklearn.store.sets.tracklets import TrackletSet, open_set
 from tracklearn.types import Array, Refusal, Tracklets
 
@@ -149,7 +151,7 @@ class JoinedSets(TrackletSet):
         return [line for one in self.members for line in one.damages()]
 
 
-def open_sets(paths: str | Path | Sequence[str | Path]) -> TrackletSet:
+def open_sets(paths: str | Path | Sequence[str | Path | Stored]) -> TrackletSet:
     """The tracklet set at a path, or those at several paths as one.
 
     Raises:
@@ -159,7 +161,7 @@ def open_sets(paths: str | Path | Sequence[str | Path]) -> TrackletSet:
     return open_set(several[0]) if len(several) == 1 else join(several)
 
 
-def join(paths: Sequence[str | Path]) -> JoinedSets:
+def join(paths: Sequence[str | Path | Stored]) -> JoinedSets:
     """The sets at some paths as one, if they can be one.
 
     Raises:
@@ -169,7 +171,8 @@ def join(paths: Sequence[str | Path]) -> JoinedSets:
     found = [open_set(path) for path in paths]
     if not found:
         raise Refusal("no set is given: name the tracklet sets to look through")
-    for one, path in zip(found, paths, strict=True):
+    named = [origin_of(one.path) or one.path for one in found]
+    for one, path in zip(found, named, strict=True):
         if not one.manifest["n_tracklets"]:
             raise Refusal(f"{path} holds no tracks: nobody was found in it")
         if any(other is not one and other.digest == one.digest for other in found):
@@ -177,11 +180,11 @@ def join(paths: Sequence[str | Path]) -> JoinedSets:
         if len(set(filter(None, one.cameras))) < len(list(filter(None, one.cameras))):
             raise Refusal(f"{path} has two cameras with one name: {', '.join(one.cameras)}")
     made = JoinedSets(found)
-    _refuse_namesakes(made, paths)
+    _refuse_namesakes(made, named)
     return made
 
 
-def _refuse_namesakes(made: JoinedSets, paths: Sequence[str | Path]) -> None:
+def _refuse_namesakes(made: JoinedSets, paths: Sequence[Path | Stored]) -> None:
     """One camera is in one place: of two sets that have it, the films do not run at the same time."""
     if len(made.members) < 2:
         return

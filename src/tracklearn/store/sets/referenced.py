@@ -30,6 +30,7 @@ from tracklearn.store.sets.setwriter import (
     truth_path,
     without_blocks,
 )
+from tracklearn.store.sets.stored import origin_of
 from tracklearn.store.sets.tables import ROW_GROUP, TableWriter
 from tracklearn.store.sets.tracklets import REFERENCED, TrackletSet, read_truth
 from tracklearn.store.skipped import readable, shorten, skip
@@ -155,6 +156,8 @@ def regroup(base: TrackletSet, tracklets: Tracklets, out: str | Path, *, setting
         OSError: the disk is full or failing; nothing is left of the set.
     """
     out = Path(out)
+    if (origin := origin_of(base.path)) is not None:  # the copy goes when the storage changes
+        raise Refusal(f"{out} would share the pictures of {origin}: copy that set to a folder of yours first")
     require_free(out)
     _check_rows(tracklets, base.n_crops, len(base.cameras))
     old = base.tracklets.tracklet[tracklets.crop]  # crops of a set on disk lie in the order of its rows

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from tracklearn.store.files import (
     remove_folder,
     sync_folder,
 )
+from tracklearn.store.objects import Stored, scratch
 from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.sets.shards import ShardReader, ShardWriter, plain
 from tracklearn.store.sets.tables import ROW_GROUP, TableWriter
@@ -39,6 +40,7 @@ from tracklearn.types import Array, Refusal
 SCHEMA = 1
 KIND = "tracklet set"
 
+DONE = "done.json"  # of a part: its record, written last
 _ATTEMPT = ".attempt-"  # between the name of a part and the mark of one attempt at it
 
 CROPS = pa.schema(
@@ -63,16 +65,33 @@ class Place:
         key: digest of everything the part depends on.
         truth: the part carries pids.
         shard_bytes: size of a shard, about.
+        stored: where it goes in storage; it is then written on the writer's machine, and `folder` is no more
+            than what it is called.
     """
 
     folder: Path
     key: str
     truth: bool
     shard_bytes: int
+    stored: Stored | None = None
 
     def open(self, *, apart: bool = False) -> PartWriter:
         """A writer of the part; `apart`: another process may be writing it too, and the first to end wins."""
         return PartWriter(self, apart=apart)
+
+    @contextmanager
+    def whole(self) -> Iterator[Path]:
+        """The folder of the finished part on this machine; of one in storage a copy, for the block."""
+        if self.stored is None:
+            yield self.folder
+            return
+        with scratch() as folder:
+            fetch_part(self.stored, folder)
+            yield folder
+
+    def remove(self) -> None:
+        """Have no such part."""
+        remove_folder(self.folder) if self.stored is None else self.stored.remove_all()
 
 
 class PartWriter:
@@ -81,8 +100,13 @@ class PartWriter:
     def __init__(self, place: Place, *, apart: bool) -> None:
         self._place = place
         self._labelled, self._shard_bytes = place.truth, place.shard_bytes
-        own = f"{place.folder.name}{_ATTEMPT}{secrets.token_hex(4)}"
-        self.folder = place.folder.with_name(own) if apart else place.folder
+        self._attempt = secrets.token_hex(4)
+        self._scratch = ExitStack()  # what of the machine is used on the way to storage
+        self.folder = place.folder
+        if place.stored is not None:
+            self.folder = self._scratch.enter_context(scratch()) / place.folder.name
+        elif apart:
+            self.folder = place.folder.with_name(f"{place.folder.name}{_ATTEMPT}{self._attempt}")
         self._begin()
 
     def _begin(self) -> None:
@@ -97,7 +121,7 @@ class PartWriter:
 
     def restart(self) -> None:
         """Drop all that was added."""
-        self.abandon()
+        self._let_go()
         remove_folder(self.folder)
         self._begin()
 
@@ -154,6 +178,10 @@ class PartWriter:
 
     def abandon(self) -> None:
         """Let go of the open files; the part is not finished."""
+        self._let_go()
+        self._scratch.close()
+
+    def _let_go(self) -> None:
         self._shards.abandon()
         for table in (self._crops, self._tracklets, self._truth):
             if table is not None:
@@ -171,7 +199,12 @@ class PartWriter:
             "files": files,
             "record": {**record, "n_tracklets": self.n_tracklets, "n_crops": self.n_crops},
         }
-        write_sealed(self.folder / "done.json", done)
+        if self._place.stored is not None:
+            write_sealed(self.folder / DONE, {**done, "attempt": f"attempt-{self._attempt}"})
+            put_part(self.folder, self._place.stored)
+            self._scratch.close()
+            return
+        write_sealed(self.folder / DONE, done)
         if self.folder != self._place.folder:
             self._put()
 
@@ -180,7 +213,7 @@ class PartWriter:
         try:
             self.folder.rename(self._place.folder)
         except OSError:
-            if not (self._place.folder / "done.json").is_file():
+            if not (self._place.folder / DONE).is_file():
                 raise
             remove_folder(self.folder)
         sync_folder(self._place.folder.parent)
@@ -229,7 +262,7 @@ class SetWriter:
         # What cannot be used again goes: it would only take space. Without a finished part, all of it.
         self._forget_attempts()
         for part in self.partial.iterdir():
-            if not (part / "done.json").is_file() and _ATTEMPT not in part.name:
+            if not (part / DONE).is_file() and _ATTEMPT not in part.name:
                 remove_folder(part) if part.is_dir() else part.unlink()
         if not any(self.partial.iterdir()):
             self.partial.rmdir()
@@ -251,7 +284,7 @@ class SetWriter:
         if place is None:
             return None
         writer = place.open()
-        self._open = [p for p in self._open if not (p.folder / "done.json").is_file()] + [writer]
+        self._open = [p for p in self._open if not (p.folder / DONE).is_file()] + [writer]
         return writer
 
     def place(self, key: str, *, truth: bool = False) -> Place | None:
@@ -262,10 +295,11 @@ class SetWriter:
         self._parts[folder] = None
         return self._place(folder, key, truth)
 
-    def aside(self, key: str) -> tuple[Path, Place | None]:
-        """Where a piece of a part goes, and its place as from `place`: kept for `resume`, but not joined."""
+    def aside(self, key: str) -> tuple[Place, bool]:
+        """Where a piece of a part goes, and whether it is there: kept for `resume`, but not joined."""
         folder = self._folder(key)
-        return folder, self._place(folder, key, False)
+        todo = self._place(folder, key, False)
+        return todo or self._at(folder, key, False), todo is None
 
     def _folder(self, key: str) -> Path:
         return self.partial / f"part-{key[:24]}"
@@ -275,7 +309,14 @@ class SetWriter:
             return None
         if folder.exists():
             remove_folder(folder)
+        return self._at(folder, key, truth)
+
+    def _at(self, folder: Path, key: str, truth: bool) -> Place:
         return Place(folder, key, truth, self.shard_bytes)
+
+    def drop(self) -> None:
+        """Remove all that was written: it is worth nothing."""
+        remove_folder(self.partial)
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -457,19 +498,53 @@ class PartReader:
         return bytes(self._shards.get(int(self.crops["shard"][row]), int(self.crops["row"][row])))
 
 
+def part_files(done: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a part, by its record, with their sha256."""
+    files = {f"{name}.parquet": sha256 for name, sha256 in done["files"].items()}
+    return files | {shard["name"]: shard["sha256"] for shard in done["shards"]}
+
+
+def put_part(folder: Path, to: Stored) -> None:
+    """Copy a finished part to storage: its files below the name of the attempt, then its record.
+
+    Two attempts at a part share no object; the record, which is written last, says whose are the part's.
+    """
+    done = _done(folder)
+    for name in part_files(done):
+        (to / done["attempt"] / name).put(folder / name)
+    (to / DONE).write((folder / DONE).read_bytes())
+
+
+def fetch_part(part: Stored, folder: Path, *, tables_only: bool = False) -> dict[str, Any]:
+    """Copy a finished part, or its record and tables alone, from storage to a folder; its record.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: a file is not what was written.
+    """
+    make_folder(folder)
+    (part / DONE).fetch(folder / DONE)
+    done = _done(folder)
+    for name, sha256 in part_files(done).items():
+        if not tables_only or name.endswith(".parquet"):
+            (part / done["attempt"] / name).fetch(folder / name)
+            if hash_file(folder / name) != sha256:
+                raise DamagedError(f"{part} is damaged ({name} is not what was written): ingest again")
+    return done
+
+
 def _done(part: Path) -> dict[str, Any]:
     """The record of a finished part."""
-    return read_sealed(part / "done.json", remedy=f"remove {part} and go on with --resume")
+    return read_sealed(part / DONE, remedy=f"remove {part} and go on with --resume")
 
 
 def _finished(folder: Path, key: str) -> bool:
     """Whether `folder` is a complete part made from `key`, every byte of it as it was written."""
-    if not (folder / "done.json").is_file():
+    if not (folder / DONE).is_file():
         return False
     try:
         done = _done(folder)
-        files = {f"{name}.parquet": sha256 for name, sha256 in done["files"].items()}
-        files |= {shard["name"]: shard["sha256"] for shard in done["shards"]}
+        files = part_files(done)
     except DamagedError:
         return False
     return done["key"] == key and all(

@@ -32,6 +32,7 @@ from tracklearn.store.files import DamagedError, beside, hash_file, sync_folder
 from tracklearn.store.film.clocks import clock_columns, moment
 from tracklearn.store.intents import settle
 from tracklearn.store.lock import locked
+from tracklearn.store.objects import Stored, is_url
 from tracklearn.store.picture.crops import StoredCrops
 from tracklearn.store.picture.images import ImageFiles
 from tracklearn.store.picture.pictures import BrokenPicture, decode
@@ -45,6 +46,7 @@ from tracklearn.store.sets.setwriter import (
     truth_path,
 )
 from tracklearn.store.sets.shards import REMEDY, ShardReader, mapped, plain, reading
+from tracklearn.store.sets.stored import local, origin_of
 from tracklearn.store.sets.tables import TableWriter, column_crc32
 from tracklearn.types import Array, Refusal, Tracklets, Truth
 
@@ -275,14 +277,14 @@ class TrackletSet:
             raise DamagedError(f"{found[0]}: {REMEDY}")
 
 
-def open_set(path: str | Path) -> TrackletSet:
-    """The tracklet set in folder `path`.
+def open_set(path: str | Path | Stored) -> TrackletSet:
+    """The tracklet set in folder `path`, or by a copy that in storage; see `sets.stored.local`.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: the folder is no tracklet set, an unfinished, damaged or newer one.
+        ValueError: the folder is no tracklet set, an unfinished, damaged or newer one; as `stored.local`.
     """
-    path = Path(path)
+    path = local(path)
     settle(path)
     if not path.is_dir():
         partial = beside(path, after=".partial")
@@ -345,6 +347,8 @@ def write_truth(path: str | Path, pid: Array) -> Path:
     Raises:
         ValueError: `pid` has another length than the set has crops, or `path` is no set.
     """
+    if is_url(path) or origin_of(path) is not None:
+        raise Refusal(f"{path} is in storage: write the truth of a set in a folder, and copy both there")
     tracklets = open_set(path)
     pid = np.asarray(pid, np.int64)
     if pid.shape != (tracklets.n_crops,):
@@ -371,7 +375,7 @@ def read_truth(path: str | Path) -> Truth:
         ValueError: it belongs to another set.
     """
     tracklets = open_set(path)
-    file = truth_path(path)
+    file = truth_path(tracklets.path)
     if not file.is_file():
         raise FileNotFoundError(f"no ground truth for {path}: {file} does not exist")
     with reading(file, TRUTH_REMEDY):
