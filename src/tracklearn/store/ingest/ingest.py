@@ -6,7 +6,7 @@ still open are held, at most `Config.max_length` each, and a closed track goes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -148,81 +148,112 @@ def _read(
             place.open().finish(job.unread(out, why))
         elif place is not None:
             works.append(Work(job, place, out, device, engine.apart, strict=strict))
-    left: set[Path] = set()  # parts of the films that are left out
+    reading = _Reading(works, writer, engine, progress)
+    reads, joins = reading.planned(reading.cut())
+    reading.join(joins, reading.read(reads))
 
-    def leave_out(work: Work, lost: str, read: str = "it") -> None:
+
+class _Reading:
+    """Sources that are read by workers.
+
+    Args:
+        works: each source as a whole.
+        writer: of the set.
+        engine: whose workers.
+        progress: told of all sources together.
+    """
+
+    def __init__(
+        self, works: Sequence[Work], writer: SetWriter, engine: Engine, progress: Progress | None
+    ) -> None:
+        self._works, self._writer, self._engine, self._progress = works, writer, engine, progress
+        self._left: set[Path] = set()  # parts of the sources that are left out
+
+    def cut(self) -> dict[Path, Pieces]:
+        """Into which pieces long films are cut, by their parts."""
+        films = [work for work in self._works if may_be_cut(work.job)]
+        tasks = [Cut(film.job) for film in films]
+        found = self._outcomes(films, tasks, f"look into {len(films)} films", told=False)
+        return {film.place.folder: outcome.value for film, outcome in found}
+
+    def planned(self, cut: Mapping[Path, Pieces]) -> tuple[list[tuple[Work, Work]], list[JoinWork]]:
+        """What is to be read, each with the source that it is of; and what is joined of it afterwards."""
+        reads: list[tuple[Work, Work]] = []
+        joins: list[JoinWork] = []
+        for work in self._here():
+            found = cut.get(work.place.folder, Pieces())
+            if not found.pieces:
+                reads.append((_whole(work, found.why), work))
+                continue
+            places = []
+            for piece in found.pieces:
+                place, finished = self._writer.aside(digest([work.place.key, str(piece)]))
+                places.append(place)
+                if not finished:
+                    read = PieceWork(work.job, place, work.out, work.device, work.apart, piece=piece)
+                    reads.append((read, work))
+            joins.append(
+                JoinWork(
+                    *(work.job, work.place, work.out, work.device, work.apart),
+                    pieces=found.pieces,
+                    places=tuple(places),
+                )
+            )
+        if self._engine.apart:  # a long film that is begun last would be waited for alone
+            reads.sort(key=lambda pair: pair[0].size, reverse=True)
+        return reads, joins
+
+    def read(self, reads: Sequence[tuple[Work, Work]]) -> dict[Path, str]:
+        """Read; films that cannot be read in pieces after all, by their parts, with the reason."""
+        of, tasks = [work for _, work in reads], [read for read, _ in reads]
+        found = self._outcomes(of, tasks, f"ingest {len(self._works)} sources")
+        return {work.place.folder: outcome.value for work, outcome in found if outcome.value}
+
+    def join(self, joins: Sequence[JoinWork], unfit: Mapping[Path, str]) -> None:
+        """Join pieces to their films, and read as a whole what does not fit together."""
+        whole = {work.place.folder: work for work in self._works}
+        then: list[Work] = []
+        for join in joins:
+            folder = join.place.folder
+            if folder not in self._left:
+                then.append(_whole(whole[folder], unfit[folder]) if folder in unfit else join)
+        for _ in self._outcomes(then, then, f"join {len(then)} films"):
+            pass
+        for place in {place.folder: place for join in joins for place in join.places}.values():
+            place.remove()
+
+    def _here(self) -> list[Work]:
+        return [work for work in self._works if work.place.folder not in self._left]
+
+    def _outcomes(
+        self, of: Sequence[Work], tasks: Sequence[Task], what: str, *, told: bool = True
+    ) -> Generator[tuple[Work, Outcome], None, None]:
+        """What became of tasks, in any order, each with its source; those that were lost leave that out."""
+        if not tasks:
+            return
+        with closing(self._engine.run(tasks, what, self._progress if told else None)) as outcomes:
+            for outcome in outcomes:
+                work, task = of[outcome.number], tasks[outcome.number]
+                if outcome.lost is None:
+                    yield work, outcome
+                else:
+                    self._leave_out(work, outcome.lost, str(task) if isinstance(task, PieceWork) else "it")
+
+    def _leave_out(self, work: Work, lost: str, read: str) -> None:
         why = (
             f"{ATTEMPTS} workers that read {read} came to grief ({lost}): ingest it alone, with more "
             "memory to spare"
         )
-        if strict:
+        if work.strict:
             raise Refusal(f"{work.job.source}: {why}")
-        if work.place.folder not in left:
-            left.add(work.place.folder)
-            work.place.open().finish(work.job.unread(out, why))
-
-    long: dict[Path, Pieces] = {}
-    if films := [work for work in works if may_be_cut(work.job)]:
-        tasks = [Cut(film.job) for film in films]
-        for film, outcome in _outcomes(engine, films, tasks, f"look into {len(films)} films", None):
-            if outcome.lost is not None:
-                leave_out(film, outcome.lost)
-            else:
-                long[film.place.folder] = outcome.value
-    reads: list[tuple[Work, Work]] = []  # what is to be read, and the source that it is of
-    joins: list[JoinWork] = []
-    for work in works:
-        found = long.get(work.place.folder, Pieces())
-        if work.place.folder not in left and not found.pieces:
-            reads.append((_whole(work, found.why), work))
-        elif work.place.folder not in left:
-            asides = [writer.aside(digest([work.place.key, str(piece)])) for piece in found.pieces]
-            for piece, (place, finished) in zip(found.pieces, asides, strict=True):
-                if not finished:
-                    reads.append((PieceWork(work.job, place, out, device, engine.apart, piece=piece), work))
-            places = tuple(place for place, _ in asides)
-            join = JoinWork(
-                work.job, work.place, out, device, engine.apart, pieces=found.pieces, places=places
-            )
-            joins.append(join)
-    if engine.apart:  # a long film that is begun last would be waited for alone
-        reads.sort(key=lambda pair: pair[0].size, reverse=True)
-    unfit: dict[Path, str] = {}  # films that cannot be read in pieces after all
-    first = [read for read, _ in reads]
-    for (read, work), outcome in _outcomes(engine, reads, first, f"ingest {len(works)} sources", progress):
-        if outcome.lost is not None:
-            leave_out(work, outcome.lost, str(read))
-        elif outcome.value:
-            unfit[work.place.folder] = outcome.value
-    then: list[Work] = []
-    for join in joins:
-        why = unfit.get(join.place.folder)
-        if join.place.folder not in left:
-            then.append(
-                join
-                if why is None
-                else _whole(Work(join.job, join.place, out, device, engine.apart, strict=strict), why)
-            )
-    if then:
-        for work, outcome in _outcomes(engine, then, then, f"join {len(then)} films", progress):
-            if outcome.lost is not None:
-                leave_out(work, outcome.lost)
-    for place in {place.folder: place for join in joins for place in join.places}.values():
-        place.remove()
+        if work.place.folder not in self._left:
+            self._left.add(work.place.folder)
+            work.place.open().finish(work.job.unread(work.out, why))
 
 
 def _whole(work: Work, why: str) -> Work:
     """A film that is read in one, and why where it is long."""
     return replace(work, note=f"read as a whole, not in pieces: {why}" if why else "")
-
-
-def _outcomes(
-    engine: Engine, of: Sequence[T], tasks: Sequence[Task], what: str, progress: Progress | None
-) -> Generator[tuple[T, Outcome], None, None]:
-    """What became of tasks, in any order, each with what it was for."""
-    with closing(engine.run(tasks, what, progress)) as outcomes:
-        for outcome in outcomes:
-            yield of[outcome.number], outcome
 
 
 def _record(
