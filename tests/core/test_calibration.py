@@ -296,12 +296,44 @@ def test_the_share_of_two_people_in_one_track_is_told_without_a_label(share):
     # As many pairs are cut wrongly as joined wrongly, and few of either; next to none where none is mixed.
     below = found.calibration.joins_below
     cut, joined = (same & (distance >= below)).mean(), (~same & (distance < below)).mean()
-    assert cut == pytest.approx(joined, abs=0.03)
+    assert cut == pytest.approx(joined, abs=0.04)
     assert cut + joined < 0.1
+
+
+@pytest.mark.parametrize("long", ["first", "second"])
+def test_cameras_of_other_looks_and_sizes_do_not_change_the_share(long):
+    """One camera with a few tracks of many crops, one with many of few, and a background each."""
+    rng = np.random.default_rng(4)
+    features, length, camid, two = [], [], [], []
+    for camera in (0, 1):
+        tracks, crops = (300, 40) if (camera == 0) == (long == "first") else (3000, 2)
+        face, place = rng.normal(size=(150, 32)), 2 * rng.normal(size=32)
+        for _ in range(tracks):
+            a, b = rng.integers(0, 150, 2) if rng.random() < 0.4 else [rng.integers(0, 150)] * 2
+            who = np.where(np.arange(crops) < crops // 2, a, b)
+            features.append(face[who] + place + 0.6 * rng.normal(size=(crops, 32)))
+            length.append(crops)
+            camid.append(camera)
+            two.append(a != b)
+    n, t = sum(length), len(length)
+    tracklets = Tracklets(
+        tracklet=np.repeat(np.arange(t), length),
+        frame=np.concatenate([np.arange(k) for k in length]),
+        time=np.zeros(n),
+        box=np.tile([0, 0, 64, 128], (n, 1)),
+        score=np.ones(n),
+        crop=np.arange(n),
+        camid=np.array(camid),
+        source=np.arange(t),
+    )
+    share = np.where(np.array(length) == 2, 1.0, 0.51) * np.array(two)  # of the pairs of crops of each track
+    found = unmix(np.concatenate(features), tracklets)
+    assert found.two == pytest.approx(share.mean(), abs=0.06)
+    assert found.calibration.separates
 
 
 def test_of_tracks_that_are_all_mixed_nothing_is_concluded():
     features, tracklets, _ = mixed(share=1.0)
     found = unmix(features, tracklets)
     assert found is None or found.two > 0.9
-    assert unmix(*mixed(n=20)[:2]) is None  # too few
+    assert unmix(*mixed(n=99)[:2]) is None  # too few

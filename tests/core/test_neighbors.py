@@ -325,3 +325,17 @@ def test_unit_rows():
     assert unit_rows(x).dtype == np.float32
     with pytest.raises(ValueError, match="zeros"):
         unit_rows(np.zeros((2, 2)))
+
+
+def test_equal_rows_do_not_make_an_approximate_search_whole(monkeypatch):
+    """Of a thousand equal rows any twenty are the nearest; the cells that hold people are few."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(neighbors, "_MANY", 0)
+    rng = np.random.default_rng(12)
+    x = unit(rng.normal(size=(400, 32))[rng.integers(0, 400, 16000)] + 0.1 * rng.normal(size=(16000, 32)))
+    x[::16] = x[0]
+    asked = []
+    probes = neighbors._probes
+    monkeypatch.setattr(neighbors, "_probes", lambda *given: asked.append(probes(*given)) or asked[-1])
+    k_nearest(x, 20, method="ann")
+    assert asked[0] < 64

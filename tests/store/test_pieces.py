@@ -250,11 +250,15 @@ def test_an_interrupted_film_goes_on_with_its_pieces(film, pieced, tmp_path, mon
 
 
 class Deadly(InOrder):
-    """Workers die of the second piece."""
+    """Workers die of the second piece, or of joining."""
+
+    def __init__(self, joining=False):
+        self.joining = joining
 
     def run(self, tasks, what, progress=None):
         for number, task in enumerate(tasks):
-            if isinstance(task, work.PieceWork) and task.piece.number == 1:
+            piece = isinstance(task, work.PieceWork) and task.piece.number == 1
+            if isinstance(task, work.JoinWork) if self.joining else piece:
                 yield Outcome(number, lost="it was killed")
             else:
                 yield Outcome(number, task.run(progress))
@@ -272,6 +276,9 @@ def test_a_piece_that_kills_its_workers_leaves_its_film_out(film, whole, tmp_pat
     )
     with pytest.raises(ValueError, match="2 workers that read piece 2 of 3 of it"):
         ingest([film, short], tmp_path / "strict", config=CONFIG, strict=True)
+    monkeypatch.setattr(engines, "engine_of", lambda *_: Deadly(joining=True))
+    with pytest.raises(ValueError, match="2 workers that read it came to grief"):
+        ingest([film, short], tmp_path / "joined", config=CONFIG, strict=True)
 
 
 def test_a_picture_that_grows_has_the_film_read_whole(film, whole, tmp_path, monkeypatch):

@@ -29,6 +29,8 @@ Statistic = Literal["mean", "nearest", "crop"]
 
 FEWEST = 30  # pairs of either kind below which nothing is concluded
 MOST = 4096  # pairs of either kind that are compared
+FEWEST_MIXED = 100  # tracklets from which how mixed they are is told; of fewer it is chance
+STRANGERS = 4  # of each tracklet
 SPREAD = 32  # frames of a half that stand for it where all of them are compared
 TAIL = 0.05  # share of pairs at the end of either kind that is not asked where the kinds are well apart
 # Share of pairs on the wrong side of the best threshold from which the two kinds overlap too much to be told
@@ -332,14 +334,15 @@ def unmix(features: Array | Tensor, tracklets: Tracklets) -> Mixture | None:
 
     Wrong where strangers of one camera are further apart than those whom a tracker confuses (then too few are
     taken to be two), where features of one person reach as far as those of two (too many), and with few
-    people, as `chance_pairs`.
+    people, as `chance_pairs`; pieces of one very long track count as strangers.
 
     Args:
         features: (n, d) of all rows of the set, any lengths but zero.
         tracklets: of any number of cameras; those of one crop say nothing of one person.
 
     Returns:
-        Mixture; None where there are fewer than FEWEST pairs of either kind, or next to none of one person.
+        Mixture; None where fewer than FEWEST_MIXED tracklets have two crops and strangers, or next to none
+        show one person.
         The same at every call.
 
     Source: ours. The share as the least quotient: Blanchard, Lee, Scott, "Semi-Supervised Novelty Detection",
@@ -347,30 +350,33 @@ def unmix(features: Array | Tensor, tracklets: Tracklets) -> Mixture | None:
     """
     x = on_host(as_matrix(features))
     rng = np.random.default_rng(0)
-    several = np.flatnonzero(tracklets.length >= 2)
+    order = np.argsort(tracklets.camid, kind="stable")
+    begin, end = (
+        np.searchsorted(tracklets.camid[order], tracklets.camid, side) for side in ("left", "right")
+    )
+    # Of cameras that have strangers, and each camera as often among these as among the others.
+    several = np.flatnonzero((tracklets.length >= 2) & (end - begin >= 2))
+    if len(several) < FEWEST_MIXED:
+        return None
     if len(several) > MOST:
         several = several[np.linspace(0, len(several) - 1, MOST).astype(np.int64)]
-    length, first = tracklets.length[several], tracklets.start[several]
-    one = rng.integers(0, length)
-    other = (one + rng.integers(1, length)) % length
-    owner = np.repeat(np.arange(len(tracklets)), tracklets.length)
-    strangers = []
-    for camera in np.unique(tracklets.camid):
-        own = np.flatnonzero(tracklets.camid[owner] == camera)
-        pair = rng.choice(own, (min(4 * len(own), 4 * MOST), 2))
-        # A long track is cut when it is written: its pieces are one tracklet for this.
-        source = tracklets.source[owner[pair]]
-        strangers.append(pair[source[:, 0] != source[:, 1]])
-    pair = _evenly(np.concatenate(strangers)) if strangers else np.zeros((0, 2), np.int64)
-    if min(len(several), len(pair)) < FEWEST:
+    length, first = tracklets.length, tracklets.start
+    one = rng.integers(0, length[several])
+    other = (one + rng.integers(1, length[several])) % length[several]
+    mate = order[rng.integers(begin[several], end[several], (STRANGERS, len(several)))]
+    apart = tracklets.source[mate] != tracklets.source[several]
+    pair = np.stack([np.broadcast_to(several, mate.shape)[apart], mate[apart]], 1)
+    if not len(pair):
         return None
-    mixed = np.sort(_of_crops(x, first + one, first + other))
+    pair = first[pair] + rng.integers(0, length[pair])
+    mixed = np.sort(_of_crops(x, first[several] + one, first[several] + other))
     different = np.sort(_of_crops(x, pair[:, 0], pair[:, 1]))
     at = np.unique(np.r_[mixed, different])
     below_mixed, below = (np.searchsorted(kind, at, side="right") / len(kind) for kind in (mixed, different))
     middle = (below >= 0.2) & (below <= 0.8)
-    beyond = 1 - below_mixed[middle], 1 - below[middle]
     # The least of many quotients is one that came out small by chance: each is taken one deviation greater.
+    beyond = tuple((1 - b[middle]) * len(k) for b, k in ((below_mixed, mixed), (below, different)))
+    beyond = tuple((n + 1) / (len(k) + 1) for n, k in zip(beyond, (mixed, different), strict=True))
     spread = sum((1 - s) / np.maximum(s * len(k), 1) for s, k in zip(beyond, (mixed, different), strict=True))
     quotient = beyond[0] / beyond[1] * (1 + np.sqrt(spread))
     two = float(min(1.0, quotient.min())) if len(quotient) else 1.0

@@ -26,6 +26,7 @@ _MANY = 50_000  # rows from which an inverted file is worth building
 _PROBED = 8  # cells of the inverted file that a row looks into at least
 _RECALL, _ASKED = 0.95, 512  # share of their neighbours that so many rows find, or more cells are looked into
 _TRAINED = 64  # rows a cell to find the centres of the cells from
+_ROUNDING = 1e-5  # of float32 products of unit rows, well above it
 _DOUBT = 1e-12  # chance that random rounding to int8 hides a neighbour anywhere in the set
 
 
@@ -65,8 +66,8 @@ def k_nearest(
         index (n, min(k, n)) int64 and squared_distance of the same shape, float32, not negative. The same at
         any number of threads.
         Memory above input and output: 12 MB a thread and about (24 · k + 260) · n bytes; "int8" twice that
-        and n · d bytes; "ann" 50 · k · n bytes and a copy of the features. 64 MB more where rows have too
-        many near-duplicates to tell apart, and a copy of features that are not float32 in row order. For a
+        and n · d bytes; "ann" 50 · k · n bytes, 64 MB and a copy of the features. 64 MB more where rows have
+        too many near-duplicates to tell apart, and a copy of features not float32 in row order. For a
         tensor: 512 MB on the device, (16 · k + 260) · n bytes and a copy of the features on the host.
 
     Raises:
@@ -300,7 +301,7 @@ def _proposed(features: Array, k: int, exclude_self: bool) -> tuple[Array, Array
     try:
         index_file.train(features[:: max(1, n // (_TRAINED * cells))])
         index_file.add(features)
-        index_file.nprobe = _probes(index_file, features, min(k + exclude_self, n), cells)
+        index_file.nprobe = _probes(index_file, features, k, cells) if n > 1 else cells
         value = np.empty((n, wanted), np.float32)
         candidate = np.empty((n, wanted), np.int32)
         for lo in range(0, n, _TILE):
@@ -321,20 +322,27 @@ def _proposed(features: Array, k: int, exclude_self: bool) -> tuple[Array, Array
 
 
 def _probes(index_file: Any, features: Array, k: int, cells: int) -> int:
-    """Cells to look into: doubled until a sample of rows finds enough of its k nearest."""
+    """Cells to look into: doubled until a sample of rows finds enough of its k nearest others.
+
+    Found is who is as near as the k-th of them, so that of equal rows any will do.
+    """
     n = len(features)
+    k = min(k, n - 1)
     sample = np.linspace(0, n - 1, min(_ASKED, n)).astype(np.int64)
-    near = np.empty((len(sample), k), np.int64)
+    least = np.empty(len(sample), np.float32)  # similarity of the k-th
     step = max(1, _CELLS // n)
     for lo in range(0, len(sample), step):
-        similarity = features[sample[lo : lo + step]] @ features.T
-        near[lo : lo + step] = np.argpartition(similarity, n - k, axis=1)[:, n - k :]
+        own = sample[lo : lo + step]
+        similarity = features[own] @ features.T
+        similarity[np.arange(len(own)), own] = -2
+        similarity.partition(n - k, axis=1)
+        least[lo : lo + step] = similarity[:, n - k]
     probes = _PROBED
     while probes < cells:
         index_file.nprobe = probes
-        found = index_file.search(features[sample], k)[1]
-        hit = sum(len(np.intersect1d(a, b)) for a, b in zip(near, found, strict=True))
-        if hit >= _RECALL * near.size:
+        value, found = index_file.search(features[sample], k + 1)
+        near = (found >= 0) & (found != sample[:, None]) & (value >= least[:, None] - _ROUNDING)
+        if np.minimum(near.sum(1), k).sum() >= _RECALL * k * len(sample):
             break
         probes *= 2
     return min(probes, cells)

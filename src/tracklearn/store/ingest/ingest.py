@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from tracklearn.store.config import digest
 from tracklearn.store.film.clocks import Start, clocks_of
@@ -29,8 +28,6 @@ from tracklearn.store.skipped import readable
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.store.workers.engine import ATTEMPTS, Engine, Outcome, Task
 from tracklearn.types import Progress, Refusal
-
-T = TypeVar("T")
 
 
 def ingest(
@@ -195,6 +192,7 @@ class _Reading:
             joins.append(
                 JoinWork(
                     *(work.job, work.place, work.out, work.device, work.apart),
+                    strict=work.strict,
                     pieces=found.pieces,
                     places=tuple(places),
                 )
