@@ -155,12 +155,22 @@ def test_a_gallery_stays_whole_when_another_cannot_take_its_place(place):
     with open_gallery(place) as found:
         assert (len(found), found.indexed, found.origin) == (5, True, {"run": "abc"})
         assert not found.stale
-    refused = pytest.raises(ValueError, match="another process indexes into")
-    with sql.reserved(place), refused, sql.reserved(place):
-        pass
+    made.close()
+
+
+def test_one_process_at_a_time_indexes_into_a_gallery(place, monkeypatch):
+    same = place.replace("postgres@", "postgres:any@")  # the same database by another address
+    with sql.reserved(place):
+        with sql.reserved(same):
+            pass
+        monkeypatch.setattr(sql, "_PROCESS", "another")
+        for where in (place, same):
+            with pytest.raises(ValueError, match="another process indexes into"), sql.reserved(where):
+                pass
+        with sql.reserved(f"{place}x"):
+            pass
     with sql.reserved(place):  # free again
         pass
-    made.close()
 
 
 def test_nothing_on_its_way_outlives_what_is_taken_in_or_forgotten(database, place):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import numpy as np
 
@@ -42,6 +44,12 @@ _OWN = {  # columns that tell a table of this program from others of that name
     "incoming": ("name", "part", "feature"),
     "awaited": ("name",),
 }
+_PROCESS = uuid4().hex  # tells this process's connections from those of other machines
+_HOLDER = (  # who holds a lock of a number
+    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND "
+    "l.locktype = 'advisory' AND l.objsubid = 1 AND (l.classid::bigint << 32) | l.objid::bigint = %s AND "
+    "l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _BINARY = {"BIGINT": "int8", "DOUBLE PRECISION": "float8", "REAL": "float4"}
 
 
@@ -155,15 +163,19 @@ def alone(connection: Any, what: str) -> Iterator[None]:
 def reserved(url: str) -> Iterator[None]:
     """Keep other indexings and forgettings of a gallery off for a while; it need not be there yet.
 
+    A process may reserve what it has reserved, under another address of the same database too.
+
     Raises:
         ValueError: there is one under way; the database cannot be reached.
     """
     database, schema = split_url(url)
     psycopg = load("psycopg")
     connection = _reached(database)
+    key, own = _key(f"reserve {schema}"), f"tracklearn {os.getpid()} {_PROCESS}"
     try:
-        free = connection.execute("SELECT pg_try_advisory_lock(%s)", [_key(f"reserve {schema}")])
-        if not free.fetchone()[0]:
+        connection.execute("SELECT set_config('application_name', %s, false)", [own])
+        free = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]
+        if not free and connection.execute(_HOLDER, [key]).fetchall() != [(own,)]:
             raise Refusal(
                 f"another process indexes into {without_password(url)}, or forgets there: wait until it ends"
             )
