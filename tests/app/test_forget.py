@@ -7,16 +7,19 @@ from datetime import date
 import numpy as np
 import pytest
 
+from tests.app.far_workers import Backwards
 from tests.app.forgettable import CROPS, build, order, person_of, tree, write_run, write_set
 from tests.postgres_server import server, why_not
 from tracklearn.app import check, forget, people
+from tracklearn.app.model import shards
 from tracklearn.app.model.of_run import isolated, learned_from
 from tracklearn.app.report.of_run import report
+from tracklearn.app.search import index
 from tracklearn.app.search.searcher import Searcher
 from tracklearn.core import heads
 from tracklearn.core.heads import Directions, directions
 from tracklearn.core.scan import quantise
-from tracklearn.store.gallery import segment
+from tracklearn.store.gallery import database, incoming, segment
 from tracklearn.store.gallery.folder import people_path
 from tracklearn.store.gallery.open import open_gallery
 from tracklearn.store.gallery.steps import Move, Naming, Step
@@ -24,6 +27,7 @@ from tracklearn.store.identities.folder import Identities
 from tracklearn.store.identities.journal import journal_path, read_journal
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set, read_truth
+from tracklearn.types import Refusal
 
 COMMAND = ["forget"]
 
@@ -292,6 +296,43 @@ def test_a_person_goes_from_a_database_too(tmp_path):
         assert after.gallery.people.names() == {}
         assert after.gallery.sets[0].digest == open_set(out / "set").digest
         after.gallery.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
+def test_what_an_indexing_sent_that_was_broken_off_goes_too(out, monkeypatch):
+    """Into a database that holds no gallery yet, and has none of the run's."""
+
+    class BrokenOff(Backwards):
+        def run(self, *arguments, **options):
+            yield next(super().run(*arguments, **options))
+            raise KeyboardInterrupt
+
+    run, person = out / "run", person_of(out, 0)
+    monkeypatch.setattr(shards, "BATCH", 8)
+    monkeypatch.setattr(shards, "SHARD", 16)
+    with server() as url:
+        place = f"{url}#first"
+        monkeypatch.setattr(index, "engine_of", lambda on, workers: BrokenOff())
+        with pytest.raises(KeyboardInterrupt):
+            index.index(run, out / "set", gallery=place, device="cpu", workers=2)
+        assert incoming.waiting(place)
+        assert Searcher(run).path == run / "gallery"  # which is there
+        plan = forget.preview(run, person=person)
+        assert plan.sent == [place]
+        assert f"all that workers sent to {place} and no gallery took in" in plan.text()
+        with database.reserved(place), monkeypatch.context() as other:
+            other.setattr(database, "_PROCESS", "another")
+            with pytest.raises(Refusal, match="another process indexes into"):
+                forget.forget(run, person=person)
+        assert incoming.waiting(place)
+        forget.forget(run, person=person)
+        assert not incoming.waiting(place)
+        shutil.rmtree(run / "gallery")
+        with pytest.raises(FileNotFoundError, match="has no gallery yet"):
+            Searcher(run)
+    with pytest.raises(Refusal, match=r"may lie there\. Where that database is gone for good, remove"):
+        forget.preview(run, camera="hall")
 
 
 def test_a_run_of_several_sets_loses_what_one_of_them_loses(tmp_path):

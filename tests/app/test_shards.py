@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import tracklearn
 from tests.app.conftest import QUICK
 from tests.app.far_workers import Backwards, Killed
 from tests.optional import has
@@ -21,9 +22,11 @@ from tracklearn.app.search.index import index
 from tracklearn.learn import embed
 from tracklearn.learn.compute import PRECISIONS
 from tracklearn.store import benchmarks
+from tracklearn.store.gallery import incoming
 from tracklearn.store.gallery.entries import Content
 from tracklearn.store.gallery.open import create_gallery, open_gallery
 from tracklearn.store.runs import Run
+from tracklearn.store.sealed import MANIFEST, read_sealed, write_sealed
 from tracklearn.store.sets.tracklets import open_set
 from tracklearn.store.workers.engine import InOrder
 from tracklearn.store.workers.processes import Processes
@@ -123,6 +126,35 @@ def test_workers_send_what_they_embedded_to_the_database_themselves(done, tmp_pa
         with open_gallery(place) as made:
             want = open_gallery(done["out"] / "run" / "gallery").entries
             assert made.entries.keys() == want.keys()
+
+
+def test_what_other_weights_or_another_program_sent_is_not_taken(done, tmp_path, monkeypatch):
+    folder, tracklet_set, names = tmp_path / "run", open_set(done["out"] / "set"), []
+    shutil.copytree(done["out"] / "run", folder)
+    monkeypatch.setattr(incoming, "expect", lambda url, name, n: names.append(name) or np.ones(n, bool))
+
+    def send():
+        run = Run(folder)
+        shards.send_features(
+            run,
+            tracklet_set,
+            tracklet_set.tracklets,
+            url="",
+            device="cpu",
+            engine=InOrder(),
+            progress=None,
+        )
+        return run.manifest["digest"]
+
+    before = send()
+    manifest = read_sealed(folder / MANIFEST, remedy="")
+    shutil.copy(folder / "start.safetensors", folder / "weights.safetensors")
+    manifest["files"]["weights.safetensors"] = manifest["files"]["start.safetensors"]
+    write_sealed(folder / MANIFEST, manifest)
+    assert send() == before  # the same settings and data
+    monkeypatch.setattr(tracklearn, "__version__", "0.0")
+    send()
+    assert len(set(names)) == 3
 
 
 def test_a_training_with_workers_learns_the_same(call, done, tmp_path, monkeypatch):

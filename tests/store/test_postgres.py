@@ -14,6 +14,7 @@ from tracklearn.store.gallery import folder, incoming, postgres
 from tracklearn.store.gallery.entries import PartKey, Sent
 from tracklearn.store.gallery.open import create_gallery, open_gallery
 from tracklearn.store.gallery.steps import Move, Naming, Step, to_plain
+from tracklearn.types import Refusal
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "none"),
@@ -89,6 +90,7 @@ def test_features_that_workers_sent_make_the_same_gallery(place):
         replace(one, features=Sent(name, 16)) for one, name in zip(whole, ("first", "second"), strict=True)
     ]
     assert not incoming.expect(place, "first", 90).any()
+    incoming.expect(place, "second", 40)
     incoming.send(place, "second", np.arange(40), b)
     for part in (np.arange(50, 90), np.arange(20, 60), np.arange(0, 20)):
         incoming.send(place, "first", part, unit(rng, len(part), 16))
@@ -115,11 +117,108 @@ def test_features_that_workers_sent_make_the_same_gallery(place):
         want.close()
 
 
+def test_tables_of_others_stay(database, place):
+    """In the schema that everybody sees, and in one that is named by mistake."""
+    rng = np.random.default_rng(0)
+    names = ("entry", "gallery_set", "incoming", "awaited", "meta", "identity", "name", "step")
+    with sql.connect(database, "public", make=True) as theirs:
+        for name in names:
+            theirs.execute(f"CREATE TABLE public.{name} (own TEXT)")
+            theirs.execute(f"INSERT INTO public.{name} VALUES ('kept')")
+        try:
+            with create_gallery(place, [content(unit(rng, 5, 8), digest="a")], origin={}) as made:
+                made.add([content(unit(rng, 4, 8), digest="b")])
+                what = {"delete": [1], "crop": [], "sets": {}, "people": to_plain(made.people.kept())}
+            assert not incoming.waiting(place)
+            for change in (what, {}):
+                postgres.change(place, change)
+            create_gallery(place, [content(unit(rng, 5, 8))], origin={}, replace=True).close()
+            for name in names:
+                assert theirs.execute(f"SELECT own FROM public.{name}").fetchall() == [("kept",)], name
+            with pytest.raises(ValueError, match=r"schema public holds tables of another program \(awaited"):
+                create_gallery(f"{database}#public", [content(unit(rng, 5, 8))], origin={}, replace=True)
+            assert theirs.execute("SELECT own FROM public.entry").fetchall() == [("kept",)]
+        finally:
+            for name in names:
+                theirs.execute(f"DROP TABLE public.{name}")
+
+
+def test_a_gallery_stays_whole_when_another_cannot_take_its_place(place):
+    rng = np.random.default_rng(0)
+    features = unit(rng, 5, 8)
+    made = create_gallery(place, [content(features, digest="a")], origin={"run": "abc"})
+    incoming.expect(place, "some", 5)
+    incoming.send(place, "some", np.arange(3), features[:3])
+    lacking = replace(content(features, digest="a"), features=Sent("some", 8))
+    with pytest.raises(ValueError, match="2 of 5 features that workers sent are not in the database"):
+        create_gallery(place, [lacking], origin={"run": "other"}, replace=True)
+    with open_gallery(place) as found:
+        assert (len(found), found.indexed, found.origin) == (5, True, {"run": "abc"})
+        assert not found.stale
+    made.close()
+
+
+def test_one_process_at_a_time_indexes_into_a_gallery(place, monkeypatch):
+    same = place.replace("postgres@", "postgres:any@")  # the same database by another address
+    with sql.reserved(place):
+        with sql.reserved(same):
+            pass
+        monkeypatch.setattr(sql, "_PROCESS", "another")
+        for where in (place, same):
+            with pytest.raises(ValueError, match="another process indexes into"), sql.reserved(where):
+                pass
+        with sql.reserved(f"{place}x"):
+            pass
+    with sql.reserved(place):  # free again
+        pass
+
+
+def test_nothing_on_its_way_outlives_what_is_taken_in_or_forgotten(database, place):
+    rng = np.random.default_rng(0)
+    features = unit(rng, 5, 8)
+
+    def on_its_way():
+        for name in ("before", "other"):
+            incoming.expect(place, name, 5)
+            incoming.send(place, name, np.arange(3), features[:3])
+        assert incoming.waiting(place)
+
+    on_its_way()
+    with create_gallery(place, [content(features, digest="a")], origin={}) as made:
+        assert not incoming.waiting(place)
+        on_its_way()
+        made.add([content(features, digest="b")])
+        assert not incoming.waiting(place)
+        on_its_way()
+        postgres.change(place, {})
+        assert not incoming.waiting(place)
+        assert len(made) == 10
+        with pytest.raises(ValueError, match="nobody waits for these features any more"):
+            incoming.send(place, "before", np.arange(3), features[:3])  # by a worker that outlived it
+        assert made._read("SELECT count(*) FROM incoming") == [(0,)]
+    assert not incoming.waiting(f"{database}#nothing_there")
+
+
+def test_workers_outlive_a_lost_connection_and_say_what_the_database_says(database, place):
+    features = unit(np.random.default_rng(0), 5, 8)
+    incoming.expect(place, "some", 5)
+    incoming.send(place, "some", np.arange(2), features[:2])
+    with sql.connect(*sql.split_url(place)) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [incoming._opened(place).info.backend_pid])
+        incoming.send(place, "some", np.arange(2, 5), features[2:])
+        assert incoming.expect(place, "some", 5).all()
+        other.execute("ALTER TABLE incoming ADD COLUMN more INT CHECK (more > 0) DEFAULT 1")
+        other.execute("ALTER TABLE incoming ALTER COLUMN more SET DEFAULT 0")
+        with pytest.raises(ValueError, match="refuses what workers send") as said:
+            incoming.send(place, "some", np.arange(2), features[:2])
+        assert isinstance(said.value, Refusal)
+
+
 def test_the_graph_is_measured_against_all(place):
     rng = np.random.default_rng(1)
     features = unit(rng, 1200, 12)
     made = create_gallery(place, [content(features)], origin={})
-    text = "EXPLAIN SELECT id FROM entry ORDER BY feature <-> %s LIMIT 10"
+    text = "EXPLAIN SELECT id FROM entry ORDER BY feature OPERATOR(public.<->) %s LIMIT 10"
     assert "entry_near" in "\n".join(line for (line,) in made._read(text, features[0]))
     assert made.recall(queries=12) >= 0.99
     index, _ = brute(features, features[:3], 5)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tracklearn.app.formats import number
 from tracklearn.store.forget import of_run
-from tracklearn.store.gallery.open import is_url
+from tracklearn.store.gallery.database import reserved
+from tracklearn.store.gallery.open import databases_of, is_url
 from tracklearn.store.intents import intents
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
@@ -106,7 +107,8 @@ def forget(
         progress: told what is written.
 
     Raises:
-        FileNotFoundError, ValueError: as `preview`; another process writes to one of the folders.
+        FileNotFoundError, ValueError: as `preview`; another process writes to one of the folders, or indexes
+            into one of the databases.
         OSError: the disk is full or failing; all is as it was, or will be finished when one of the folders is
             opened next.
     """
@@ -116,8 +118,11 @@ def forget(
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(locked(folder))
+        held = _databases(plan)
+        for url in held:
+            stack.enter_context(reserved(url))
         plan = plan_of(Run(run), asked, identities)  # what it is now that nobody else writes
-        if _folders(plan) != folders:
+        if _folders(plan) != folders or not set(_databases(plan)) <= set(held):
             raise Refusal(f"{plan.run.path} has changed meanwhile: try again")
         at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
         record = {"at": at, **asked.to_dict(), "counts": dict(plan.counts)}
@@ -132,6 +137,13 @@ def _folders(plan: Plan) -> list[Path]:
     found += [table.path for table in plan.tables]
     found += [Path(where) for _, where in plan.galleries if not is_url(where)]
     return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def _databases(plan: Plan) -> list[str]:
+    """All databases that are written to, or may be sent to."""
+    noted = [url for run in (plan.run, *plan.runs) for url in databases_of(run.path)]
+    found = [*noted, *(where for _, where in plan.galleries if is_url(where))]
+    return sorted(set(found))
 
 
 def forgotten(run: str | Path) -> list[dict[str, Any]]:

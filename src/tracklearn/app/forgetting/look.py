@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,9 @@ from tracklearn.app.formats import number
 from tracklearn.app.model.of_run import isolated, parts_of
 from tracklearn.app.people import table_beside
 from tracklearn.store.forget import of_identities, of_set
+from tracklearn.store.gallery import incoming
 from tracklearn.store.gallery.folder import FolderGallery
-from tracklearn.store.gallery.open import gallery_of, is_url, open_gallery
+from tracklearn.store.gallery.open import NOTE, databases_of, gallery_of, is_url, open_gallery
 from tracklearn.store.gallery.steps import Kept
 from tracklearn.store.identities.folder import Identities
 from tracklearn.store.identities.journal import journal_path
@@ -100,10 +101,8 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
         )
     asking = {each.path.resolve(): each for each in (run, *runs)}
     galleries, entries, steps = [], 0, 0
-    for each in asking.values():
-        where = gallery_of(each.path)
-        if not is_url(where) and not Path(where).is_dir():
-            continue
+    sent = _sent(asking.values())
+    for each, where in _galleries(asking.values()):
         with open_gallery(where) as opened:
             if {one.digest for one in opened.sets} & sets.keys():
                 galleries.append((each, where))
@@ -139,6 +138,7 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
         runs=runs,
         tables=tables,
         galleries=galleries,
+        sent=sent,
         gone=gone,
         retrain=[*_weights(runs), *(file for each in later for file in _weights([each]))],
         stays=stays,
@@ -153,6 +153,44 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
             "truth_rows": sum(int((~sets[one.digest][1]).sum()) for one in truth),
         },
     )
+
+
+def _galleries(runs: Iterable[Run]) -> list[tuple[Run, str]]:
+    """The galleries of some runs, those in databases that they had earlier too."""
+    found = [(each, gallery_of(each.path)) for each in runs]
+    found = [(each, where) for each, where in found if is_url(where) or Path(where).is_dir()]
+    taken = {where for _, where in found}
+    for each in runs:
+        for url in databases_of(each.path):
+            if url in taken:
+                continue
+            try:
+                open_gallery(url).close()
+            except FileNotFoundError:
+                continue  # nothing came of it: see `_sent`
+            found.append((each, url))
+            taken.add(url)
+    return found
+
+
+def _sent(runs: Iterable[Run]) -> list[str]:
+    """Databases where features of these runs, or of others, are on their way.
+
+    Raises:
+        ValueError: one of them cannot be reached, and who knows what is there.
+    """
+    found = []
+    for each in runs:
+        for url in databases_of(each.path):
+            try:
+                if url not in found and incoming.waiting(url):
+                    found.append(url)
+            except Refusal as error:
+                raise Refusal(
+                    f"{error}; features of what is to be forgotten may lie there. Where that database is "
+                    f"gone for good, remove {each.path / NOTE} and index again"
+                ) from error
+    return found
 
 
 def _known_sets(run: Run, table: Identities | None, stays: list[str]) -> dict[str, TrackletSet]:

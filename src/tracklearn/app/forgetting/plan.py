@@ -79,6 +79,7 @@ class Plan:
         runs: finished runs that learned from one of them, the named one among them where it did.
         tables: folders of identities that know one of them.
         galleries: (run, place) of the galleries that hold one of them.
+        sent: databases where features are, of whatever, that no gallery took in; all of those go.
         gone: files and folders that are removed whole.
         retrain: files of weights, and exports, that learned from what goes.
         stays: what stays that shows it, or that nothing is known of; a line each.
@@ -91,6 +92,7 @@ class Plan:
     runs: Sequence[Run]
     tables: Sequence[Identities]
     galleries: Sequence[tuple[Run, str]]
+    sent: Sequence[str]
     gone: Sequence[Path]
     retrain: Sequence[Path]
     stays: Sequence[str]
@@ -108,6 +110,7 @@ class Plan:
             "runs": [str(run.path) for run in self.runs],
             "identities": [str(table.path) for table in self.tables],
             "galleries": [where for _, where in self.galleries],
+            "sent": list(self.sent),
             "gone": [str(path) for path in self.gone],
             "retrain": [str(path) for path in self.retrain],
             "stays": list(self.stays),
@@ -129,6 +132,7 @@ class Plan:
         ):
             if self.counts[name]:
                 lines.append(f"  {number(self.counts[name])} {word}")
+        lines += [f"  all that workers sent to {where} and no gallery took in" for where in self.sent]
         lines += [f"  {path}" for path in self.gone]
         if self.retrain:
             lines += [ADVICE + ":", *(f"  {path}" for path in self.retrain)]

@@ -55,6 +55,8 @@ class Writer:
         for i, (run, where) in enumerate(plan.galleries):
             self._tell("gallery", i, len(plan.galleries))
             self._gallery(run, where, made.room(f"gallery-{i}"))
+        for where in plan.sent:
+            made.database(where, {})
         room = made.room("rest")
         for i, run in enumerate(runs.values()):
             journal = journal_path(run.path)

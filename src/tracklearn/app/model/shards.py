@@ -19,7 +19,7 @@ import numpy as np
 
 import tracklearn
 from tracklearn.app.model.of_run import load_network
-from tracklearn.app.model.open import Embedder, Origin, run_origin
+from tracklearn.app.model.open import Embedder, Origin, run_digest, run_origin
 from tracklearn.store.config import digest
 from tracklearn.store.gallery.entries import Sent
 from tracklearn.store.objects import Stored
@@ -286,7 +286,8 @@ def send_features(
     """Have workers embed tracklets and send their features to a database's gallery themselves.
 
     They are those of `tracklet_features`, to the bit where the device is the same: a shard is made of the
-    very batches that a single process makes. What an earlier call has sent is not made again.
+    very batches that a single process makes. What an earlier call has sent, by the same
+    weights and version, is not made again.
 
     Args:
         url: of the gallery; workers reach the database by it too.
@@ -300,7 +301,8 @@ def send_features(
     cut = sha256(
         rows.tobytes() + edge.tobytes()
     ).hexdigest()  # hands and isolation may cut it otherwise later
-    name = digest([run.manifest["digest"], tracklet_set.digest, device, cut])
+    embeds = [run_digest(run, "weights"), tracklearn.__version__]
+    name = digest([*embeds, tracklet_set.digest, device, cut])
     there = incoming.expect(url, name, len(tracklets))
     origin, pictures = run_origin(run, device=device), SetCrops.of(tracklet_set)
     tasks, first, width = [], 0, load_network(run).feature_dim

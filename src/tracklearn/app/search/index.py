@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from tracklearn.app.model import shards
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.model.of_run import load_network, parts_of, tracklet_features
 from tracklearn.store.files import relative
+from tracklearn.store.gallery.database import connect, reserved, split_url
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run
 from tracklearn.store.workers.chosen import engine_of
@@ -70,12 +70,18 @@ def index(
 
     Raises:
         FileExistsError: there is a gallery already, and neither `resume` nor `add` is on.
-        ValueError: no set, or one that is given twice; a database that cannot be reached; `add` to a gallery
-            of another run; there are no such workers.
+        ValueError: no set, or one that is given twice; a database that cannot be reached, or into which
+            another process indexes; `add` to a gallery of another run; there are no such workers.
     """
     from tracklearn.app.search.searcher import Searcher
     from tracklearn.store.gallery.entries import Content
-    from tracklearn.store.gallery.open import create_gallery, is_url, note_gallery, open_gallery
+    from tracklearn.store.gallery.open import (
+        create_gallery,
+        is_url,
+        note_database,
+        note_gallery,
+        open_gallery,
+    )
     from tracklearn.store.sets.tracklets import open_set
 
     opened = Run(run)
@@ -93,7 +99,7 @@ def index(
         )
     origin = {"tracklearn": __version__, "run": opened.manifest["digest"]}
     origin["set"] = {"path": relative(paths[0], opened.path), "digest": sets[0].digest}
-    with nullcontext() if is_url(where) else locked(folder):
+    with reserved(where) if is_url(where) else locked(folder):
         if add:
             with open_gallery(where) as known:  # refused before anything is embedded
                 if known.origin.get("run") != opened.manifest["digest"]:
@@ -104,6 +110,11 @@ def index(
             raise FileExistsError(f"{folder} exists: replace it with --resume, or take a set in with --add")
         elif is_url(where) and not resume:
             _require_free(where)
+        if is_url(where):
+            if any(open_set(one.path).digest != one.digest for one in sets):
+                raise Refusal("a set has changed meanwhile: something of it was forgotten: index again")
+            connect(*split_url(where), make=True).close()
+            note_database(opened.path, where)  # before anything is sent: `forget` looks there
         device = pick_device(device, elsewhere=on is not None)
         network = None if engine.apart else load_network(opened)
         contents = []

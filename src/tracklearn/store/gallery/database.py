@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import numpy as np
 
@@ -31,6 +34,22 @@ TYPES = {
     np.dtype(np.float32): "REAL",
 }
 COLUMN = {"start": "start_time", "end": "end_time"}  # words of SQL
+_OWN = {  # columns that tell a table of this program from others of that name
+    "entry": ("set_number", "feature"),
+    "gallery_set": ("digest", "cameras"),
+    "meta": ("name", "value"),
+    "identity": ("set_digest", "track", "person"),
+    "name": ("person", "name"),
+    "step": ("kind", "content", "undone"),
+    "incoming": ("name", "part", "feature"),
+    "awaited": ("name",),
+}
+_PROCESS = uuid4().hex  # tells this process's connections from those of other machines
+_HOLDER = (  # who holds a lock of a number
+    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND "
+    "l.locktype = 'advisory' AND l.objsubid = 1 AND (l.classid::bigint << 32) | l.objid::bigint = %s AND "
+    "l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _BINARY = {"BIGINT": "int8", "DOUBLE PRECISION": "float8", "REAL": "float4"}
 
 
@@ -63,29 +82,29 @@ def without_password(url: str) -> str:
 
 
 def connect(url: str, schema: str, *, make: bool = False) -> Any:
-    """A connection that works in the gallery's schema, made where `make`; pgvector is there.
+    """A connection that sees the gallery's schema alone, made where `make`; pgvector is there.
+
+    No name of a table means one of another schema, whatever this one lacks: what is pgvector's is named by
+    `vectors_of`.
 
     Raises:
-        ValueError: the database cannot be reached, or lacks pgvector.
+        ValueError: the database cannot be reached, or lacks pgvector; tables of others lie in that schema.
     """
     psycopg = load("psycopg")
     vectors = load("pgvector.psycopg")
     shown = without_password(url)
-    try:
-        connection = psycopg.connect(url, autocommit=True, connect_timeout=20)
-    except psycopg.Error as error:
-        raise Refusal(
-            f"{shown} cannot be reached ({first_line(error)}): look at the address and the server; a "
-            "password comes from PGPASSWORD or ~/.pgpass"
-        ) from error
+    connection = _reached(url)
     try:
         if make:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            with alone(connection, "make"):
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
             raise Refusal(f"{shown} has no pgvector: CREATE EXTENSION vector, or index into it first")
-        connection.execute(f'SET search_path TO "{schema}", public')
+        connection.execute(f"SET search_path TO {vectors_of(connection)}")
         vectors.register_vector(connection)
+        connection.execute(f'SET search_path TO "{schema}"')
+        _refuse_of_others(connection, schema)
     except psycopg.Error as error:
         connection.close()
         raise Refusal(f"{shown} refuses ({first_line(error)}): it needs PostgreSQL with pgvector") from error
@@ -93,6 +112,78 @@ def connect(url: str, schema: str, *, make: bool = False) -> Any:
         connection.close()
         raise
     return connection
+
+
+def _reached(url: str) -> Any:
+    psycopg = load("psycopg")
+    try:
+        return psycopg.connect(url, autocommit=True, connect_timeout=20)
+    except psycopg.Error as error:
+        raise Refusal(
+            f"{without_password(url)} cannot be reached ({first_line(error)}): look at the address and the "
+            "server; a password comes from PGPASSWORD or ~/.pgpass"
+        ) from error
+
+
+def _refuse_of_others(connection: Any, schema: str) -> None:
+    """Refuse a schema in which tables of other programs have the names of ours: they would be dropped."""
+    found = connection.execute(
+        "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c JOIN pg_attribute a ON a.attrelid = "
+        "c.oid WHERE c.relnamespace = to_regnamespace(%s) AND c.relname = ANY(%s) GROUP BY c.relname",
+        [schema, list(_OWN)],
+    ).fetchall()
+    others = sorted(name for name, columns in found if not {*_OWN[name]} <= {*columns})
+    if others:
+        raise Refusal(
+            f"the schema {schema} holds tables of another program ({', '.join(others)}): name another one "
+            "for the gallery behind #"
+        )
+
+
+def vectors_of(connection: Any) -> str:
+    """The schema that holds pgvector's types and operators, as SQL takes it."""
+    text = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+    return str(connection.execute(text).fetchone()[0])
+
+
+def _key(what: str) -> int:
+    """A number for the server's locks, which have no names."""
+    return int.from_bytes(sha256(f"tracklearn {what}".encode()).digest()[:8], signed=True)
+
+
+@contextmanager
+def alone(connection: Any, what: str) -> Iterator[None]:
+    """One transaction, before which others of that name end."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_key(what)])
+        yield
+
+
+@contextmanager
+def reserved(url: str) -> Iterator[None]:
+    """Keep other indexings and forgettings of a gallery off for a while; it need not be there yet.
+
+    A process may reserve what it has reserved, under another address of the same database too.
+
+    Raises:
+        ValueError: there is one under way; the database cannot be reached.
+    """
+    database, schema = split_url(url)
+    psycopg = load("psycopg")
+    connection = _reached(database)
+    key, own = _key(f"reserve {schema}"), f"tracklearn {os.getpid()} {_PROCESS}"
+    try:
+        connection.execute("SELECT set_config('application_name', %s, false)", [own])
+        free = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()[0]
+        if not free and connection.execute(_HOLDER, [key]).fetchall() != [(own,)]:
+            raise Refusal(
+                f"another process indexes into {without_password(url)}, or forgets there: wait until it ends"
+            )
+        yield
+    finally:
+        with suppress(psycopg.Error):  # a server sees only in a while that somebody went
+            connection.execute("SELECT pg_advisory_unlock_all()")
+        connection.close()
 
 
 @contextmanager
@@ -141,6 +232,15 @@ def insert(connection: Any, contents: Sequence[Content]) -> None:
                 [*types, "vector"],
                 ((*row, next(features)) for row in rows),
             )
+    clear(connection)
+
+
+def clear(connection: Any) -> None:
+    """Remove all features that are on their way, of whatever; who sends more of them is refused."""
+    # In this order: who sends holds a row of the first, and is waited for.
+    for text in ("DELETE FROM awaited", "TRUNCATE incoming"):
+        if connection.execute("SELECT to_regclass(%s)", [text.split()[-1]]).fetchone()[0] is not None:
+            connection.execute(text)
 
 
 def copied(
@@ -162,7 +262,7 @@ def _take_in(
     name: str,
     n: int,
 ) -> None:
-    """Entries whose features workers have sent: from `incoming`, where none is left of them.
+    """Entries whose features workers have sent, from `incoming`.
 
     Raises:
         ValueError: not all are there.
@@ -179,17 +279,17 @@ def _take_in(
     ).rowcount
     if taken != n:
         raise Refusal(f"{n - taken} of {n} features that workers sent are not in the database: index again")
-    connection.execute("DELETE FROM incoming WHERE name = %s", [name])
 
 
 def build_graph(connection: Any, width: int) -> str:
     """Build the graph; "whole", "half" or "none", where vectors are too wide for this pgvector."""
     text = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()[0]
+    of = vectors_of(connection)
     options = f"WITH (m = {LINKS}, ef_construction = {BUILT})"
     if width <= _INDEXED_WIDTH:
-        what, kind = "(feature vector_l2_ops)", "whole"
+        what, kind = f"(feature {of}.vector_l2_ops)", "whole"
     elif width <= _HALF_WIDTH and version_of(text) >= (0, 7):
-        what, kind = f"((feature::halfvec({width})) halfvec_l2_ops)", "half"
+        what, kind = f"((feature::{of}.halfvec({width})) {of}.halfvec_l2_ops)", "half"
     else:
         return "none"
     graph = f"CREATE INDEX entry_near ON entry USING hnsw {what} {options}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracklearn.store.files import sync_folder
+from tracklearn.store.files import DamagedError, sync_folder
 from tracklearn.store.gallery import folder
 from tracklearn.store.gallery.entries import Content
 from tracklearn.store.sealed import read_sealed, write_sealed
@@ -14,7 +14,7 @@ from tracklearn.store.sealed import read_sealed, write_sealed
 if TYPE_CHECKING:
     from tracklearn.store.gallery.postgres import PostgresGallery
 
-_NOTE = "gallery.json"  # of a run whose gallery is not in its folder
+NOTE = "gallery.json"  # of a run whose gallery is not in its folder
 _REMEDY = "index the run again (tracklearn index RUN SET --gallery URL --resume)"
 
 
@@ -71,19 +71,51 @@ def gallery_of(run: str | Path) -> str:
     Raises:
         ValueError: the note is damaged.
     """
-    note = Path(run) / _NOTE
-    if note.is_file():
-        return str(read_sealed(note, remedy=_REMEDY)["url"])
-    return str(Path(run) / "gallery")
+    note = Path(run) / NOTE
+    url = _noted(note)["url"]
+    return str(Path(run) / "gallery") if url is None else str(url)
+
+
+def databases_of(run: str | Path) -> list[str]:
+    """Every database that this run's features were ever sent to, whether a gallery came of it or not.
+
+    Raises:
+        ValueError: the note is damaged.
+    """
+    noted = _noted(Path(run) / NOTE)
+    return list(dict.fromkeys([*([] if noted["url"] is None else [noted["url"]]), *noted["databases"]]))
 
 
 def note_gallery(run: str | Path, where: str | Path) -> None:
     """Remember where a run's gallery is; passwords are not kept."""
-    note = Path(run) / _NOTE
+    _note(Path(run) / NOTE, where, holds=True)
+
+
+def note_database(run: str | Path, url: str) -> None:
+    """Remember a database before features are sent there; where the run's gallery is stays as it is."""
+    _note(Path(run) / NOTE, url, holds=False)
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    found = read_sealed(note, remedy=_REMEDY) if note.is_file() else {}
+    return {"url": found.get("url"), "databases": list(found.get("databases", ()))}
+
+
+def _note(note: Path, where: str | Path, *, holds: bool) -> None:
+    try:
+        before, databases = _noted(note), databases_of(note.parent)
+    except DamagedError:  # to be written anew, as its remedy says
+        before, databases = {}, []
+    now: str | None = None
     if is_url(where):
         from tracklearn.store.gallery.database import without_password
 
-        write_sealed(note, {"url": without_password(str(where))})
-    elif note.is_file():
-        note.unlink()
-        sync_folder(note.parent)
+        now = without_password(str(where))
+        databases = list(dict.fromkeys([*databases, now]))
+    after = {"url": now if holds else before.get("url"), "databases": databases}
+    if after == {"url": None, "databases": []}:
+        if note.is_file():
+            note.unlink()
+            sync_folder(note.parent)
+    elif after != before:
+        write_sealed(note, after)

@@ -26,11 +26,13 @@ from tracklearn.store.gallery.database import (
     COLUMN,
     SCHEMA,
     TYPES,
+    alone,
     build_graph,
     changing,
     connect,
     insert,
     split_url,
+    vectors_of,
     version_of,
     without_password,
 )
@@ -302,7 +304,9 @@ class PostgresGallery:
         self, query: Array, wanted: int, condition: str, values: Sequence[Any], exact: bool
     ) -> list[tuple[Any, ...]]:
         """Rows nearest first: id, set, track, distance."""
-        columns = "id, set_number, source, feature <-> %s AS distance"
+        of = self._vectors
+        far = f"OPERATOR({of}.<->)"
+        columns = f"id, set_number, source, feature {far} %s AS distance"
         connection = self._connection()
         with connection.transaction():
             if exact:
@@ -314,17 +318,21 @@ class PostgresGallery:
             if self._iterates:
                 connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             if not self.half:
-                text = f"SELECT {columns} FROM entry {condition} ORDER BY feature <-> %s LIMIT %s"
+                text = f"SELECT {columns} FROM entry {condition} ORDER BY feature {far} %s LIMIT %s"
                 return list(connection.execute(text, [query, *values, query, wanted]).fetchall())
             # The graph knows the vectors to 16 bits: twice as many come from it, and are measured.
             d = self.width
             inner = (
                 f"SELECT id, set_number, source, feature FROM entry {condition} "
-                f"ORDER BY feature::halfvec({d}) <-> %s::halfvec({d}) LIMIT %s"
+                f"ORDER BY feature::{of}.halfvec({d}) {far} %s::{of}.halfvec({d}) LIMIT %s"
             )
             text = f"SELECT {columns} FROM ({inner}) near ORDER BY distance, id LIMIT %s"
             arguments = [query, *values, query, min(2 * wanted, _MOST_SOUGHT), wanted]
             return list(connection.execute(text, arguments).fetchall())
+
+    @cached_property
+    def _vectors(self) -> str:
+        return vectors_of(self._connection())
 
     @cached_property
     def _iterates(self) -> bool:
@@ -408,8 +416,8 @@ class PostgresGallery:
     def compact(self) -> str:
         """Have the server write the tables anew, without what was deleted; what was done, in words."""
         for table in ("entry", "identity", "name", "step", "incoming"):
-            if self._read("SELECT to_regclass(%s)", table)[0][0] is not None:
-                self._connection().execute(f"VACUUM (FULL) {table}")
+            if self._read("SELECT to_regclass(%s)", f"{self.schema}.{table}")[0][0] is not None:
+                self._connection().execute(f'VACUUM (FULL) "{self.schema}".{table}')
         return "VACUUM FULL done; the server's log and its backups may still hold what was deleted"
 
 
@@ -435,57 +443,63 @@ def create(
     width = contents[0].width
     database, schema = split_url(url)
     with connect(database, schema, make=True) as connection:
-        known = connection.execute("SELECT to_regclass(%s)", [f"{schema}.entry"]).fetchone()[0]
-        if known is not None and not replace:
-            raise FileExistsError(
-                f"{without_password(url)} holds a gallery already: replace it with --resume"
-            )
-        with connection.transaction():
-            columns = ", ".join(
-                f"{COLUMN.get(n, n)} {TYPES[np.dtype(t)]} NOT NULL" for n, t in NUMBERS.items()
-            )
+        # One transaction: the gallery that is there stays should any of it fail; searches wait meanwhile.
+        with alone(connection, f"create {schema}"):
+            known = connection.execute("SELECT to_regclass(%s)", [f"{schema}.entry"]).fetchone()[0]
+            if known is not None and not replace:
+                raise FileExistsError(
+                    f"{without_password(url)} holds a gallery already: replace it with --resume"
+                )
             for text in (
-                "DROP TABLE IF EXISTS entry",
-                "DROP TABLE IF EXISTS gallery_set",
-                "CREATE TABLE gallery_set (number BIGINT PRIMARY KEY, digest TEXT NOT NULL, path TEXT "
-                "NOT NULL, cameras TEXT NOT NULL)",
-                "CREATE TABLE entry (id BIGINT PRIMARY KEY, set_number BIGINT NOT NULL, camera TEXT NOT "
-                f"NULL, {columns}, feature vector({width}) NOT NULL)",
                 *TABLES,
                 "INSERT INTO meta VALUES ('version', '0'), ('changed', '0') ON CONFLICT DO NOTHING",
             ):
                 connection.execute(text)
-        with changing(connection):
-            insert(connection, contents)
-            kind = build_graph(connection, width)
-            for name, value in (
-                ("schema", SCHEMA),
-                ("width", str(width)),
-                ("origin", plain_json(dict(origin))),
-                ("index", kind),
-            ):
-                connection.execute(
-                    "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE "
-                    "SET value = excluded.value",
-                    [name, value],
-                )
+            columns = ", ".join(
+                f"{COLUMN.get(n, n)} {TYPES[np.dtype(t)]} NOT NULL" for n, t in NUMBERS.items()
+            )
+            with changing(connection):
+                for text in (
+                    f'DROP TABLE IF EXISTS "{schema}".entry',
+                    f'DROP TABLE IF EXISTS "{schema}".gallery_set',
+                    "CREATE TABLE gallery_set (number BIGINT PRIMARY KEY, digest TEXT NOT NULL, path TEXT "
+                    "NOT NULL, cameras TEXT NOT NULL)",
+                    "CREATE TABLE entry (id BIGINT PRIMARY KEY, set_number BIGINT NOT NULL, camera TEXT NOT "
+                    f"NULL, {columns}, feature {vectors_of(connection)}.vector({width}) NOT NULL)",
+                ):
+                    connection.execute(text)
+                insert(connection, contents)
+                kind = build_graph(connection, width)
+                for name, value in (
+                    ("schema", SCHEMA),
+                    ("width", str(width)),
+                    ("origin", plain_json(dict(origin))),
+                    ("index", kind),
+                ):
+                    connection.execute(
+                        "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE "
+                        "SET value = excluded.value",
+                        [name, value],
+                    )
         connection.execute("ANALYZE entry")
     return PostgresGallery(url)
 
 
 def change(url: str, what: Mapping[str, Any]) -> None:
-    """Make a gallery forget; what is done already is done again without harm.
+    """Make a gallery forget, and what is on its way there; what is done already is done again without harm.
 
     Args:
         url: of the gallery.
         what: `delete`, ids; `crop`, pairs of an id and its new crop; `sets`, old digest -> new one; `people`,
-            plain values of `rows.Kept`.
+            plain values of `rows.Kept`. Nothing at all: the gallery, if there is one, stays as it is.
     """
+    incoming.forget(url)
+    if not what:
+        return
     gallery = PostgresGallery(url)
     try:
         with changing(gallery._connection()) as connection:
             connection.execute("DELETE FROM entry WHERE id = ANY(%s)", [list(what["delete"])])
-            incoming.forget(connection)  # what a broken-off indexing sent may be of whom it is to forget
             ids, crops = [pair[0] for pair in what["crop"]], [pair[1] for pair in what["crop"]]
             connection.execute(
                 "UPDATE entry SET crop = new.crop FROM unnest(%s::bigint[], %s::bigint[]) AS new (id, crop) "
