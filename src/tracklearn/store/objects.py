@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -54,7 +54,7 @@ _SAID = {
     "EXPIRED_TOKEN": "the credentials have expired",
     "SLOW_DOWN": "the server is asked too much: use fewer workers",
 }
-_given: dict[str, tuple[str, str]] = {}  # bucket -> credentials and query, as last used by this process
+_given: dict[str, tuple[str, str]] = {}  # bucket -> credentials and query, as this process had them last
 _own: set[Path] = set()  # what this process uses of `scratch`
 
 
@@ -86,6 +86,13 @@ class Stored:
     key: str
     credentials: str = field(default="", compare=False)
     query: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.credentials or self.query:  # at once: what is left to do in storage comes before any question
+            _given[f"{self.scheme}://{self.bucket}"] = self.credentials, self.query
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stored, (self.scheme, self.bucket, self.key, self.credentials, self.query)
 
     @classmethod
     def of(cls, url: str | Path) -> Stored:
@@ -130,6 +137,15 @@ class Stored:
     def name(self) -> str:
         """The last part of its key."""
         return self.key.rpartition("/")[2]
+
+    @property
+    def server(self) -> str:
+        """A digest of the server that is asked, by its address or the surroundings; of no credentials."""
+        asked = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
+        names = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+        around = (os.environ.get(name, "") for name in names.get(self.scheme, ()))
+        server = unquote(asked.get("endpoint_override", "")) or next(filter(None, around), "")
+        return digest([self.scheme, server.rpartition("://")[2].rstrip("/").lower()])
 
     @property
     def above(self) -> Stored:
@@ -258,10 +274,7 @@ class Stored:
 
     @property
     def _system(self) -> fs.FileSystem:
-        found = _opened(self.scheme, self.bucket, self.credentials, self.query)
-        if self.credentials or self.query:
-            _given[f"{self.scheme}://{self.bucket}"] = self.credentials, self.query
-        return found
+        return _opened(self.scheme, self.bucket, self.credentials, self.query)
 
     @property
     def _place(self) -> str:
@@ -301,26 +314,6 @@ class Stored:
         for value in sorted({*values, *map(unquote, values)}, key=len, reverse=True):
             text = text.replace(value, "…") if len(value) > 2 else text
         return text[:200]
-
-
-def change(url: str, folder: Path, what: Mapping[str, Any]) -> None:
-    """Change a folder of objects to what a folder of this machine holds; may be done twice.
-
-    Args:
-        url: of the objects. folder: of this machine.
-        what: `put`, names that are copied from the folder, `remove`, names that go, and `last`, the name
-            without which the others count for nothing: it goes first and is put back last.
-
-    Raises:
-        ValueError: the storage cannot be reached, or refuses.
-    """
-    at, last = Stored.of(url), what["last"]
-    (at / last).remove()
-    for name in what["remove"]:
-        (at / name).remove()
-    for name in what["put"]:
-        (at / name).put(folder / name)
-    (at / last).write((folder / last).read_bytes())
 
 
 def is_url(text: str | Path) -> bool:
