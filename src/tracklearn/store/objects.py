@@ -54,7 +54,7 @@ _SAID = {
     "EXPIRED_TOKEN": "the credentials have expired",
     "SLOW_DOWN": "the server is asked too much: use fewer workers",
 }
-_given: dict[str, tuple[str, str]] = {}  # bucket -> credentials and query, as this process had them last
+_given: dict[str, tuple[str, str]] = {}  # bucket -> credentials and query, as last used by this process
 _own: set[Path] = set()  # what this process uses of `scratch`
 
 
@@ -86,13 +86,6 @@ class Stored:
     key: str
     credentials: str = field(default="", compare=False)
     query: str = field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        if self.credentials or self.query:  # at once: what is left to do in storage comes before any question
-            _given[f"{self.scheme}://{self.bucket}"] = self.credentials, self.query
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Stored, (self.scheme, self.bucket, self.key, self.credentials, self.query)
 
     @classmethod
     def of(cls, url: str | Path) -> Stored:
@@ -160,6 +153,15 @@ class Stored:
         return self.above / f"{before}{self.name}{after}"
 
     # What may be asked of it
+
+    def remember(self) -> None:
+        """Let what is said of its bucket hold from now on, as the first question would.
+
+        Raises:
+            ValueError: it cannot be opened with that.
+        """
+        if self.credentials or self.query:
+            _ = self._system
 
     def info(self) -> Info | None:
         """What it is; None where there is no such object.
@@ -274,7 +276,10 @@ class Stored:
 
     @property
     def _system(self) -> fs.FileSystem:
-        return _opened(self.scheme, self.bucket, self.credentials, self.query)
+        found = _opened(self.scheme, self.bucket, self.credentials, self.query)
+        if self.credentials or self.query:  # not before: another address of the bucket may be written wrongly
+            _given[f"{self.scheme}://{self.bucket}"] = self.credentials, self.query
+        return found
 
     @property
     def _place(self) -> str:

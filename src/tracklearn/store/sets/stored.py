@@ -349,6 +349,7 @@ def _looked_at(at: Stored) -> tuple[bytes, bool]:
     Raises:
         FileNotFoundError: there is no such set; a copy is removed.
     """
+    at.remember()  # what is left to do knows the address without credentials and query
     settle(_copy(at))  # before its storage is asked: what `forget` has left to do there needs the copy
     return _compared(at)
 
