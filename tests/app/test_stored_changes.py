@@ -221,3 +221,27 @@ def test_a_copy_that_another_process_made_meanwhile_is_taken(url, machine, monke
 
     monkeypatch.setattr(stored, "locked", first)
     assert open_set(url).path == copied[0]
+
+
+def test_a_lock_that_this_process_could_not_remove_is_its_own(url):
+    at = Stored.of(url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stored, "remove", lambda self: None)  # the storage went away
+        with Storage(at).locked():
+            pass
+    assert ".site.lock" in above(url)
+    with Storage(at).locked(), pytest.raises(Refusal, match="is being written by"), Storage(at).locked():
+        pass
+    assert ".site.lock" not in above(url)
+
+
+def test_a_server_is_the_same_by_address_and_surroundings(monkeypatch):
+    monkeypatch.setattr(objects, "_given", {})
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    named = Stored.of("s3://id:secret@bucket/site?endpoint_override=Host%3A9000&scheme=http").server
+    assert Stored.of("s3://id:secret@bucket/site").server == Stored.of("s3://bucket/site").server != named
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000/")
+    assert Stored.of("s3://bucket/other").server == named
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://host:9001")
+    assert Stored.of("s3://bucket/site").server != named
