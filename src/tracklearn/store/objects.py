@@ -135,7 +135,10 @@ class Stored:
     def server(self) -> str:
         """A digest of the server that is asked, by its address or the surroundings; of no credentials."""
         asked = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
-        names = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("CLOUD_STORAGE_EMULATOR_ENDPOINT",)}
+        names = {
+            "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            "gs": ("CLOUD_STORAGE_EMULATOR_ENDPOINT",),
+        }
         around = (os.environ.get(name, "") for name in names.get(self.scheme, ()))
         server = unquote(asked.get("endpoint_override", "")) or next(filter(None, around), "")
         return digest([self.scheme, server.rpartition("://")[2].rstrip("/").lower()])
