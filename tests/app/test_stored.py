@@ -12,9 +12,9 @@ from tracklearn.app import check, forget
 from tracklearn.app.identities import link
 from tracklearn.app.model.shards import SetCrops
 from tracklearn.app.search import index
-from tracklearn.store import objects
 from tracklearn.store.identities.folder import Identities
 from tracklearn.store.objects import Stored
+from tracklearn.store.sets import changes
 from tracklearn.store.sets.setwriter import truth_path
 from tracklearn.store.sets.stored import local
 from tracklearn.store.sets.tracklets import open_set, read_truth
@@ -80,7 +80,7 @@ def test_a_person_goes_from_storage_and_copy_or_later_from_both(out, url, tmp_pa
 
     # It goes away behind the decision: the next to open the set brings it to its end.
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "change", lambda *_: (_ for _ in ()).throw(Refusal("cannot be reached")))
+        patch.setattr(changes, "change", lambda *_: (_ for _ in ()).throw(Refusal("cannot be reached")))
         with pytest.raises(Refusal, match="cannot be reached"):
             forget.forget(out / "run", person=person)
         with pytest.raises(Refusal, match="cannot be reached"):

@@ -3,8 +3,8 @@
 What is to be moved into place is written to a folder of its own, `.NAME.forget` beside the first of the
 folders, and a marker is put beside each of the others. `intents.json` in that folder is the moment of
 decision: before it is there nothing has happened, and the next to open one of the folders throws the
-    preparations away; from then on the
-next to open one carries out what is left to do. Every step may be done twice.
+preparations away; from then on the next to open one carries out what is left to do. Every step may be
+done twice.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracklearn.store import objects
 from tracklearn.store.files import beside, make_folder, remove_folder, sync_folder
 from tracklearn.store.lock import InUseError, locked
 from tracklearn.store.sealed import read_sealed, write_sealed
+from tracklearn.store.sets import changes
 from tracklearn.types import Refusal
 
 _DECISION = "intents.json"
@@ -61,7 +61,7 @@ class Intents:
         self._databases.append({"url": url, "change": dict(change)})
 
     def storage(self, url: str, folder: Path, change: Mapping[str, Any]) -> None:
-        """Let objects in storage follow a folder that changes here, behind all others (`objects.change`)."""
+        """Let objects in storage follow a folder that changes here, last of all (`sets.changes.change`)."""
         self._storages.append({"url": url, "folder": self._name(folder), "change": dict(change)})
 
     def decide(self) -> None:
@@ -119,7 +119,8 @@ def settle(path: Path) -> None:
     """Bring a change of this folder to its end, or take it back, if one was left half way.
 
     Raises:
-        ValueError: another process is at it; or a database or storage that it changes cannot be reached.
+        ValueError: another process is at it; a database or storage that it changes cannot be reached; or a
+            set in storage has changed since: that one stays as it is, and all else is done.
     """
     marker = _place(path)
     if not marker.exists() or marker in _busy:
@@ -185,8 +186,12 @@ def _carry_out(folder: Path) -> None:
         from tracklearn.store.gallery.postgres import change
 
         change(entry["url"], entry["change"])
+    overtaken = None
     for entry in content.get("storages", ()):
-        objects.change(entry["url"], Path(os.path.normpath(root / entry["folder"])), entry["change"])
+        try:
+            changes.change(entry["url"], Path(os.path.normpath(root / entry["folder"])), entry["change"])
+        except changes.OvertakenError as error:  # nor will it ever be done
+            overtaken = error
     _remove_markers([Path(os.path.normpath(root / name)) for name in content["markers"]])
     # The decision goes last: until then all of it may be done again.
     for left in sorted(folder.iterdir()):
@@ -197,3 +202,5 @@ def _carry_out(folder: Path) -> None:
     (folder / _DECISION).unlink(missing_ok=True)
     folder.rmdir()
     sync_folder(root)
+    if overtaken is not None:
+        raise overtaken

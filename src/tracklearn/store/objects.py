@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -132,6 +132,18 @@ class Stored:
         return self.key.rpartition("/")[2]
 
     @property
+    def server(self) -> str:
+        """A digest of the server that is asked, by its address or the surroundings; of no credentials."""
+        asked = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
+        names = {
+            "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            "gs": ("CLOUD_STORAGE_EMULATOR_ENDPOINT",),
+        }
+        around = (os.environ.get(name, "") for name in names.get(self.scheme, ()))
+        server = unquote(asked.get("endpoint_override", "")) or next(filter(None, around), "")
+        return digest([self.scheme, server.rpartition("://")[2].rstrip("/").lower()])
+
+    @property
     def above(self) -> Stored:
         """The folder that it lies in."""
         return replace(self, key=self.key.rpartition("/")[0])
@@ -144,6 +156,15 @@ class Stored:
         return self.above / f"{before}{self.name}{after}"
 
     # What may be asked of it
+
+    def remember(self) -> None:
+        """Let what is said of its bucket hold from now on, as the first question would.
+
+        Raises:
+            ValueError: it cannot be opened with that.
+        """
+        if self.credentials or self.query:
+            _ = self._system
 
     def info(self) -> Info | None:
         """What it is; None where there is no such object.
@@ -259,7 +280,7 @@ class Stored:
     @property
     def _system(self) -> fs.FileSystem:
         found = _opened(self.scheme, self.bucket, self.credentials, self.query)
-        if self.credentials or self.query:
+        if self.credentials or self.query:  # not before: another address of the bucket may be written wrongly
             _given[f"{self.scheme}://{self.bucket}"] = self.credentials, self.query
         return found
 
@@ -301,26 +322,6 @@ class Stored:
         for value in sorted({*values, *map(unquote, values)}, key=len, reverse=True):
             text = text.replace(value, "…") if len(value) > 2 else text
         return text[:200]
-
-
-def change(url: str, folder: Path, what: Mapping[str, Any]) -> None:
-    """Change a folder of objects to what a folder of this machine holds; may be done twice.
-
-    Args:
-        url: of the objects. folder: of this machine.
-        what: `put`, names that are copied from the folder, `remove`, names that go, and `last`, the name
-            without which the others count for nothing: it goes first and is put back last.
-
-    Raises:
-        ValueError: the storage cannot be reached, or refuses.
-    """
-    at, last = Stored.of(url), what["last"]
-    (at / last).remove()
-    for name in what["remove"]:
-        (at / name).remove()
-    for name in what["put"]:
-        (at / name).put(folder / name)
-    (at / last).write((folder / last).read_bytes())
 
 
 def is_url(text: str | Path) -> bool:

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracklearn.store.config import digest
-from tracklearn.store.files import make_folder
+from tracklearn.store.files import hash_file, make_folder
 from tracklearn.store.intents import Intents
 from tracklearn.store.sealed import MANIFEST, write_sealed
+from tracklearn.store.sets.changes import require_changeable
 from tracklearn.store.sets.setwriter import ROW_GROUP, TRUTH, TableWriter, truth_path, without_blocks
 from tracklearn.store.sets.shards import REMEDY, ShardWriter, plain, reading
-from tracklearn.store.sets.stored import Storage, origin_of
+from tracklearn.store.sets.stored import origin_of
 from tracklearn.store.sets.tracklets import TrackletSet, read_truth
 from tracklearn.types import Array, Refusal
 
@@ -94,21 +95,22 @@ def without(opened: TrackletSet, keep: Array, intents: Intents, room: Path) -> S
             truth.abandon()
         intents.move(room / "truth.parquet", file)
     if (origin := origin_of(opened.path)) is not None:
-        Storage(origin).require_writable()  # before anything is decided
-        if file.is_file():
-            intents.storage(str(origin.above), file.parent, {"put": [], "remove": [], "last": file.name})
-        intents.storage(str(origin), opened.path, _objects(opened.manifest, manifest))
+        was, now = hash_file(opened.path / MANIFEST), hash_file(room / MANIFEST)
+        require_changeable(origin, was)  # before anything is decided
+        changed = _objects(opened.manifest, manifest)
+        changed |= {"truth": file.is_file(), "old": was, "new": now, "server": origin.server}
+        intents.storage(str(origin), opened.path, changed)
     return Shortened(opened, keep, str(manifest["digest"]))
 
 
 def _objects(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Which files of a set are others, and which have gone, by its manifests, for `objects.change`."""
+    """Which files of a set are others, and which have gone, by its manifests, for `changes.change`."""
     was, now = (
         {**manifest["files"], **{shard["name"]: shard["sha256"] for shard in manifest["shards"]}}
         for manifest in (old, new)
     )
     put = [name for name, sha256 in now.items() if was.get(name) != sha256]
-    return {"put": put, "remove": [name for name in was if name not in now], "last": MANIFEST}
+    return {"put": put, "remove": [name for name in was if name not in now]}
 
 
 def _shards(

@@ -4,6 +4,7 @@
     s3://bucket/sets/site.truth.parquet
     s3://bucket/sets/site.partial/part-KEY/done.json, attempt-MARK/…   while it is written
     s3://bucket/sets/.site.lock                                        who writes it
+    s3://bucket/sets/.site.change                                      which `forget` is changing it
 
 A storage renames nothing: a set is there when its manifest is, which is written last, and a part when its
 `done.json` is. It is read by a copy in `cache_folder()/sets`, every file compared with the manifest's sums.
@@ -13,10 +14,8 @@ a copy of what is there no more (deleted, or some of it forgotten) is removed, n
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from tracklearn.store import lock
 from tracklearn.store.cache import cache_folder
 from tracklearn.store.files import DamagedError, beside, hash_file, make_folder, remove_folder
 from tracklearn.store.intents import settle
 from tracklearn.store.lock import InUseError, locked
 from tracklearn.store.objects import Stored, is_url, scratch, sweep
 from tracklearn.store.sealed import MANIFEST, Manifest, read_sealed
+from tracklearn.store.sets.changes import TRUTH_NAME, held, marker_of, read_if_any, remove_copy
 from tracklearn.store.sets.setwriter import (
     DONE,
     KIND,
@@ -48,7 +47,7 @@ logger = logging.getLogger(__name__)
 _OURS = re.compile(r"manifest\.json|crops\.parquet|tracklets\.parquet|shard-\d+\.arrow")
 _COPY, _NO_BUCKET = "@copy", "@"  # folders of the cache: no bucket is called so
 _AT_ONCE = 8  # objects that are copied at one time
-_TRUTH = ".truth.parquet"
+_TRIES = 3  # to read a set that is changed meanwhile
 
 
 class Destination(Protocol):
@@ -130,27 +129,9 @@ class Storage:
     def __str__(self) -> str:
         return self.result
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """See `Destination`. A storage has no locks: an object that names the process stands for one.
-
-        Two that begin in the same moment may both find none; each attempt at a part has a place of its own,
-        so that they write the same set twice.
-        """
-        file = self.at.beside(before=".", after=".lock")
-        own = json.dumps({**json.loads(lock.own_mark()), "owner": secrets.token_hex(8)}).encode()
-        for attempt in (0, 1):
-            with suppress(FileNotFoundError):
-                if (held := file.read()) != own and (attempt or not lock.is_over(held)):
-                    raise lock.in_use(self.at, held, file)
-            if not attempt:
-                file.write(own)
-        try:
-            yield
-        finally:
-            with suppress(Refusal, OSError):  # nor can it be told then
-                if file.read() == own:
-                    file.remove()
+    def locked(self) -> Any:
+        """See `Destination`."""
+        return held(self.at)
 
     def exists(self) -> bool:
         """See `Destination`."""
@@ -167,16 +148,6 @@ class Storage:
                 return read_sealed(folder / MANIFEST, remedy=REMEDY)
             except DamagedError as error:
                 raise DamagedError(str(error).replace(str(folder), str(self.at))) from None
-
-    def require_writable(self) -> None:
-        """Refuse now what writing there would be refused for.
-
-        Raises:
-            ValueError: the storage cannot be reached, or does not allow it.
-        """
-        probe = self.at.beside(before=".", after=".probe")
-        probe.write(b"")
-        probe.remove()
 
     def writer(self, *, resume: bool) -> SetWriter:
         """See `Destination`."""
@@ -291,6 +262,7 @@ class StoredSetWriter(SetWriter):
             for shard in done["shards"]
         ]
         names = [f"shard-{i:05d}.arrow" for i in range(len(moves))]
+        marker_of(self.at).remove()  # what `forget` had begun with the set that was here is over
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda one, name: one.copy(self.at / name), moves, names))
         for name in self.at.listed():  # of a joining of other sources that was broken off
@@ -298,7 +270,7 @@ class StoredSetWriter(SetWriter):
                 (self.at / name).remove()
         for name in ("crops.parquet", "tracklets.parquet"):
             (self.at / name).put(joined / name)
-        truth = self.at.beside(after=_TRUTH)
+        truth = self.at.beside(after=TRUTH_NAME)
         if truth_path(joined).is_file():
             truth.put(truth_path(joined))
         else:
@@ -336,7 +308,7 @@ def local(path: str | Path | Stored) -> Path:
         raise FileNotFoundError(f"the copy of {origin} here has gone: give {origin} to the command again")
     _, same = _looked_at(origin)
     if not same:
-        _remove(_copy(origin))
+        remove_copy(_copy(origin))
         raise Refusal(
             f"{origin} has changed since it was read here, as when somebody is forgotten; the copy of what "
             f"it was is removed: give {origin} to the command to take what it is now"
@@ -377,13 +349,24 @@ def _looked_at(at: Stored) -> tuple[bytes, bool]:
     Raises:
         FileNotFoundError: there is no such set; a copy is removed.
     """
+    at.remember()  # what is left to do knows the address without credentials and query
+    settle(_copy(at))  # before its storage is asked: what `forget` has left to do there needs the copy
+    return _compared(at)
+
+
+def _compared(at: Stored) -> tuple[bytes, bool]:
+    """As `_looked_at`, which has settled what was left to do."""
     copy = _copy(at)
-    settle(copy)  # before its storage is asked: what `forget` has left to do there needs the copy
     try:
         manifest = (at / MANIFEST).read()
     except FileNotFoundError:
-        _remove(copy)
+        remove_copy(copy)
         hint = " (it is unfinished: finish it with --resume)" if at.beside(after=".partial").listed() else ""
+        if read_if_any(marker_of(at)) is not None:
+            hint = (
+                " (tracklearn forget is changing it, or was broken off there: try again, or open it on the "
+                "machine where that was begun)"
+            )
         raise FileNotFoundError(f"no such tracklet set in storage: {at}{hint}") from None
     try:
         return manifest, (copy / MANIFEST).read_bytes() == manifest
@@ -393,28 +376,24 @@ def _looked_at(at: Stored) -> tuple[bytes, bool]:
 
 def _brought(at: Stored) -> Path:
     """The copy of a set, which is made where it is none of what the set is now."""
-    copy = _copy(at)
+    copy, tries = _copy(at), 0
     while True:
-        manifest, same = _looked_at(at)
-        if same:
+        if _looked_at(at)[1]:
             return copy
         try:
             with locked(copy):
-                _remove(copy)
-                _fetch(at, manifest, copy)
+                manifest, same = _compared(at)  # another process may have made it since
+                if same:
+                    return copy
+                remove_copy(copy)
+                tries += 1
+                try:
+                    _fetch(at, manifest, copy)
+                except DamagedError:
+                    if tries == _TRIES or _compared(at)[0] == manifest:
+                        raise
         except InUseError:  # another process of the same training has begun it
             time.sleep(0.5)
-
-
-def _remove(copy: Path) -> None:
-    if copy.parent.is_dir():
-        with locked(copy):
-            for folder in (
-                copy,
-                beside(copy, before=".", after=".tmp"),
-            ):  # of a fetching broken off
-                remove_folder(folder)
-                truth_path(folder).unlink(missing_ok=True)
 
 
 def _fetch(at: Stored, manifest: bytes, copy: Path) -> None:
@@ -447,7 +426,7 @@ def _fetch(at: Stored, manifest: bytes, copy: Path) -> None:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(take, sums))
         with suppress(FileNotFoundError):
-            at.beside(after=_TRUTH).fetch(truth_path(folder))
+            at.beside(after=TRUTH_NAME).fetch(truth_path(folder))
             truth_path(folder).replace(truth_path(copy))
         folder.rename(copy)
 
