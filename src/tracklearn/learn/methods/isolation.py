@@ -69,7 +69,7 @@ class Config(BaseModel):
         default="none",
         description="Distance of unit means below which pieces of a tracklet are joined again by average "
         "linkage. auto: where another person begins in this footage, by pairs that are known without labels, "
-        "or with isolation = linkage by crops of strangers; none leaves the pieces [chosen; METHODS 3.2].",
+        "of isolation by linkage by crops of strangers; none leaves the pieces [chosen; METHODS 3.2].",
     )
     least_intra: Count = Field(
         default=1,
