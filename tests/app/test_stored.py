@@ -20,6 +20,8 @@ from tracklearn.store.sets.stored import local
 from tracklearn.store.sets.tracklets import open_set, read_truth
 from tracklearn.types import Refusal
 
+pytestmark = pytest.mark.long
+
 SAME = ("0=2", "0=4.1", "1=4.2", "3=5")
 
 

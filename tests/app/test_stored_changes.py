@@ -16,6 +16,8 @@ from tracklearn.store.sets.stored import Storage, local
 from tracklearn.store.sets.tracklets import open_set, read_truth
 from tracklearn.types import Refusal
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

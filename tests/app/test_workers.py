@@ -8,6 +8,8 @@ import pytest
 from tracklearn.app.commands import pace
 from tracklearn.store.sets.tracklets import open_set
 
+pytestmark = pytest.mark.long
+
 
 def test_ingest_with_workers_is_the_set_of_one_process(call, sources, done, tmp_path):
     (tmp_path / "text.mp4").write_text("this is no video")

@@ -16,6 +16,8 @@ from tracklearn.store.ingest.request import Request
 from tracklearn.store.sets.setwriter import SetWriter
 from tracklearn.store.sets.tracklets import open_set
 
+pytestmark = pytest.mark.long
+
 N, FEW = 40, 6
 
 

@@ -25,6 +25,8 @@ from tracklearn.store.sets.stored import Storage, local
 from tracklearn.store.sets.tracklets import open_set, read_truth, write_truth
 from tracklearn.types import Refusal
 
+pytestmark = pytest.mark.long
+
 N = 4
 S3 = pytest.mark.skipif(bool(s3_server.why_not()), reason=s3_server.why_not() or "none")
 
