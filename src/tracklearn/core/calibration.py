@@ -29,8 +29,6 @@ Statistic = Literal["mean", "nearest", "crop"]
 
 FEWEST = 30  # pairs of either kind below which nothing is concluded
 MOST = 4096  # pairs of either kind that are compared
-FEWEST_MIXED = 100  # tracklets from which how mixed they are is told; of fewer it is chance
-STRANGERS = 4  # of each tracklet
 SPREAD = 32  # frames of a half that stand for it where all of them are compared
 TAIL = 0.05  # share of pairs at the end of either kind that is not asked where the kinds are well apart
 # Share of pairs on the wrong side of the best threshold from which the two kinds overlap too much to be told
@@ -64,7 +62,7 @@ class Calibration:
 
     Args:
         statistic: "mean", of the groups' unit means; "nearest", of the two nearest frames of the groups;
-            "crop", of two single crops (`unmix`).
+            "crop", of two single crops (`mixture.unmix`).
         same, different: (p,), (q,) float32, sorted, 0-2.
         threshold: distance at which as large a share of `same` lies above as of `different` below; of single
             crops as many pairs, of those that tracklets have: where hardly any is mixed, hardly any is cut.
@@ -305,93 +303,6 @@ def chance_pairs(tracklets: Tracklets) -> FreePairs:
     return FreePairs(row, edge, _evenly(np.arange(2 * len(span)).reshape(-1, 2)), _evenly(different))
 
 
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """What pairs of crops of one tracklet and of strangers tell, where no pair is known.
-
-    Args:
-        calibration: of single crops. `same` are not pairs that were seen: they have the distribution that is
-            left of the pairs of one tracklet once those of two people are taken away.
-        two: share of the pairs of crops of one tracklet that show two people, 0-1.
-        n: pairs of one tracklet that were looked at.
-    """
-
-    calibration: Calibration
-    two: float
-    n: int
-
-
-def unmix(features: Array | Tensor, tracklets: Tracklets) -> Mixture | None:
-    """Where another person begins, for tracklets without moments that may be mixed, as folders of crops.
-
-    Two crops of one tracklet, taken by chance, show one person or two; two crops of two tracklets of one
-    camera show two, but for one time in the number of people. The distances of the first are a mixture in
-    which those of the second have an unknown share. It is at most S(d) / T(d), of either kind the share of
-    pairs beyond d, whatever d; and that is the share where d is so great that no pair of one person is left.
-    So the least of these quotients is taken, with what chance may have taken from it, over the middle of the
-    strangers' distances, and their distribution, times that share, is taken out of the mixture's. What is
-    left is that of one person.
-
-    Wrong where strangers of one camera are further apart than those whom a tracker confuses (then too few are
-    taken to be two), where features of one person reach as far as those of two (too many), and with few
-    people, as `chance_pairs`; pieces of one very long track count as strangers.
-
-    Args:
-        features: (n, d) of all rows of the set, any lengths but zero.
-        tracklets: of any number of cameras; those of one crop say nothing of one person.
-
-    Returns:
-        Mixture; None where fewer than FEWEST_MIXED tracklets have two crops and strangers, or next to none
-        show one person.
-        The same at every call.
-
-    Source: ours. The share as the least quotient: Blanchard, Lee, Scott, "Semi-Supervised Novelty Detection",
-    JMLR 2010, section 5.
-    """
-    x = on_host(as_matrix(features))
-    rng = np.random.default_rng(0)
-    order = np.argsort(tracklets.camid, kind="stable")
-    begin, end = (
-        np.searchsorted(tracklets.camid[order], tracklets.camid, side) for side in ("left", "right")
-    )
-    # Of cameras that have strangers, and each camera as often among these as among the others.
-    several = np.flatnonzero((tracklets.length >= 2) & (end - begin >= 2))
-    if len(several) < FEWEST_MIXED:
-        return None
-    if len(several) > MOST:
-        several = several[np.linspace(0, len(several) - 1, MOST).astype(np.int64)]
-    length, first = tracklets.length, tracklets.start
-    one = rng.integers(0, length[several])
-    other = (one + rng.integers(1, length[several])) % length[several]
-    mate = order[rng.integers(begin[several], end[several], (STRANGERS, len(several)))]
-    apart = tracklets.source[mate] != tracklets.source[several]
-    pair = np.stack([np.broadcast_to(several, mate.shape)[apart], mate[apart]], 1)
-    if not len(pair):
-        return None
-    pair = first[pair] + rng.integers(0, length[pair])
-    mixed = np.sort(_of_crops(x, first[several] + one, first[several] + other))
-    different = np.sort(_of_crops(x, pair[:, 0], pair[:, 1]))
-    at = np.unique(np.r_[mixed, different])
-    below_mixed, below = (np.searchsorted(kind, at, side="right") / len(kind) for kind in (mixed, different))
-    middle = (below >= 0.2) & (below <= 0.8)
-    # The least of many quotients is one that came out small by chance: each is taken one deviation greater.
-    beyond = tuple((1 - b[middle]) * len(k) for b, k in ((below_mixed, mixed), (below, different)))
-    beyond = tuple((n + 1) / (len(k) + 1) for n, k in zip(beyond, (mixed, different), strict=True))
-    spread = sum((1 - s) / np.maximum(s * len(k), 1) for s, k in zip(beyond, (mixed, different), strict=True))
-    quotient = beyond[0] / beyond[1] * (1 + np.sqrt(spread))
-    two = float(min(1.0, quotient.min())) if len(quotient) else 1.0
-    n_same = round((1 - two) * len(mixed))
-    if n_same < FEWEST:
-        return None
-    left = np.maximum.accumulate(np.clip((below_mixed - two * below) / (1 - two), 0, 1))
-    at_share = np.searchsorted(left / left[-1], (np.arange(n_same) + 0.5) / n_same)
-    same, different = at[at_share].astype(np.float32), different.astype(np.float32)
-    cut = (1 - two) * (1 - np.searchsorted(same, at, side="right") / n_same)
-    joined = two * np.searchsorted(different, at, side="left") / len(different)
-    threshold, (_, error) = float(at[np.argmax(joined >= cut)]), equal_error(same, different)
-    return Mixture(Calibration("crop", same, different, threshold, error), two, len(mixed))
-
-
 def calibrate(
     features: Array | Tensor, pairs: FreePairs, *, statistic: Statistic = "mean"
 ) -> Calibration | None:
@@ -405,7 +316,7 @@ def calibrate(
     Returns:
         Calibration; None where there are fewer than FEWEST pairs of either kind.
     """
-    if statistic not in ("mean", "nearest"):  # of single crops nothing is known: `unmix`
+    if statistic not in ("mean", "nearest"):  # of single crops nothing is known: `mixture.unmix`
         raise Refusal(f'statistic is "{statistic}", expected "mean" or "nearest"')
     if min(len(pairs.same), len(pairs.different)) < FEWEST:
         return None
@@ -530,11 +441,6 @@ def _of_nearest(x: Array, pairs: FreePairs, kind: Array) -> Array:
         left, right = (_unit(x[_some(pairs.row[pairs.edge[k] : pairs.edge[k + 1]])]) for k in (a, b))
         out[i] = np.sqrt(max(0.0, 2 - 2 * float((left @ right.T).max())))
     return out
-
-
-def _of_crops(x: Array, one: Array, other: Array) -> Array:
-    """(p,) distances of pairs of rows."""
-    return np.sqrt(np.maximum(0, 2 - 2 * np.einsum("ij,ij->i", _unit(x[one]), _unit(x[other]))))
 
 
 def _unit(rows: Array) -> Array:

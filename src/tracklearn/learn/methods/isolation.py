@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from tracklearn.core import isolate
-from tracklearn.core.calibration import Calibration, Statistic, calibrate, free_pairs, unmix
+from tracklearn.core.calibration import Calibration, Statistic, calibrate, free_pairs
+from tracklearn.core.mixture import unmix
 from tracklearn.learn.method import Isolated
 from tracklearn.learn.settings import Count, Positive
 from tracklearn.types import Array, Refusal, Tracklets
