@@ -3,7 +3,8 @@
     python -m benchmarks.scale_features --market DIR --weights FILE [--workers 2] [--persons 110] [--out DIR]
 
 Each way in a fresh process, in turn: one process with one thread, one with as many threads as there are
-workers, and workers with one thread each, their start included.
+workers, and workers with one thread each, by processes and by Ray Data, their start included. The CPU seconds
+of a cluster belong to none of its processes here: none are given.
 """
 
 from __future__ import annotations
@@ -23,29 +24,28 @@ import numpy as np
 
 from benchmarks import measure
 
-WAYS = ("1 thread", "threads", "workers")
-SHARD = 1024  # images of a task: a small test is shared out too
+WAYS = ("1 thread", "threads", "workers", "ray")
 
 
 def one(way: str, given: argparse.Namespace) -> dict[str, Any]:
     """Extract in this way, in this process; images, seconds, and the sha256 of all features."""
     from tracklearn.app.judge.extract import extract
-    from tracklearn.app.model import shards
     from tracklearn.app.model.open import open_weights
     from tracklearn.store import benchmarks
-    from tracklearn.store.workers.processes import Processes
+    from tracklearn.store.workers.chosen import engine_of
 
-    shards.SHARD = SHARD
+    engine = engine_of("ray" if way == "ray" else None, given.workers if way in ("workers", "ray") else None)
     model = open_weights(given.weights, device="cpu")
     read = benchmarks.read("market1501", given.market, subset=benchmarks.Subset(10, given.persons))
     wall, before = time.perf_counter(), os.times()
-    found = extract(model, [read], engine=Processes(given.workers) if way == "workers" else None)
+    found = extract(model, [read], engine=engine)
     after = os.times()
     return {
         "way": way,
         "images": found.n_images,
         "wall_s": time.perf_counter() - wall,
-        "cpu_s": float(np.sum(after[:4]) - np.sum(before[:4])),  # of workers that have ended too
+        # Of workers that have ended too; those of a cluster belong to nobody here.
+        "cpu_s": None if way == "ray" else float(np.sum(after[:4]) - np.sum(before[:4])),
         "sha256": hashlib.sha256(found.feature.tobytes()).hexdigest(),
     }
 

@@ -208,7 +208,7 @@ def test_processes_of_torchrun_take_no_workers(call, done, monkeypatch, tmp_path
 
 def test_a_worker_that_sees_another_run_or_set_says_so(opened):
     run, tracklet_set = opened
-    origin, crops = run_origin(run, device="cpu"), shards.SetCrops.of(tracklet_set)
+    origin, crops = run_origin(run, device="cpu"), shards.SetCrops.of(tracklet_set, 64, 32)
     for other, there in ((replace(origin, digest="0"), crops), (origin, replace(crops, digest="0"))):
         with pytest.raises(Refusal, match="another one where a worker looks: all machines must see the same"):
             shards.Shard(other, there, np.arange(4)).run(None)

@@ -1,7 +1,6 @@
 """Sets in storage behind ingest: forgotten there and in every copy; read by workers elsewhere."""
 
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,8 +107,8 @@ def test_a_person_goes_from_storage_and_copy_or_later_from_both(out, url, tmp_pa
 
 def test_workers_elsewhere_read_a_copy_of_their_own(url, tmp_path, monkeypatch):
     made = open_set(url)
-    crops = pickle.dumps(SetCrops.of(made))
+    crops = pickle.dumps(SetCrops.of(made, 64, 32))
     monkeypatch.setenv("TRACKLEARN_CACHE", str(tmp_path / "elsewhere"))
-    read = pickle.loads(crops).open(SimpleNamespace(height=64, width=32))
+    read = pickle.loads(crops).open()
     assert np.array_equal(read.read([0, 5]), made.crops(64, 32).read([0, 5]))
     assert list((tmp_path / "elsewhere").rglob("manifest.json"))

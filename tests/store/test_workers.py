@@ -4,11 +4,12 @@ import ipaddress
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from tests.optional import has, needs
-from tests.store.worker_tasks import Dies, Environment, Pid, Raises, Square, Threads, Unmade, Waits
+from tests.store.worker_tasks import Dies, Environment, InStages, Pid, Raises, Square, Threads, Unmade, Waits
 
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.store.workers.engine import InOrder, Overall, Paced
@@ -83,6 +84,37 @@ def test_a_task_that_kills_its_workers_is_given_up_and_the_rest_is_whole(engine,
     assert found[0].value is None
     assert found[0].lost
     assert [found[n].value for n in range(1, 11)] == [n * n for n in range(10)]
+
+
+def test_stages_are_one_task_each_and_a_worker_serves_many(engine):
+    seen = []
+    found = outcomes(engine, [InStages(n) for n in range(8)], progress=lambda *told: seen.append(told))
+    assert {n: outcome.value["value"] for n, outcome in found.items()} == {n: n * n for n in range(8)}
+    assert all(outcome.value["reader"] == outcome.value["worker"] for outcome in found.values())
+    assert len({outcome.value["worker"] for outcome in found.values()}) <= 2
+    if not isinstance(engine, Processes):
+        assert seen[-1] == ("work", 40, 40)
+
+
+def test_stages_that_kill_their_workers_are_given_up_and_the_rest_is_whole(engine, tmp_path):
+    tasks = [InStages(0, Dies()), InStages(1, Dies(tmp_path / "mark")), InStages(2, Raises("memory"))]
+    found = outcomes(engine, [*tasks, *(InStages(n) for n in range(3, 9))])
+    assert found[0].lost
+    assert found[2].lost == "out of memory (a picture of 9 GB)"
+    assert {n: found[n].value["value"] for n in (1, *range(3, 9))} == {n: n * n for n in (1, *range(3, 9))}
+    with pytest.raises(Refusal, match=r"^no such film: mend it"):
+        outcomes(engine, [InStages(0, Raises("refusal")), *(InStages(n) for n in range(3))])
+
+
+@pytest.mark.slow
+def test_what_is_not_wanted_any_more_ends(cluster):
+    """Of two hundred tasks one is taken: the workers of all others are given back."""
+    ray = needs("ray")
+    found = cluster.run([InStages(n) for n in range(200)], "work")
+    assert next(found).value["value"] is not None
+    found.close()
+    while ray.available_resources().get("CPU") != 2:  # else the test's time ends it
+        time.sleep(0.05)
 
 
 def test_how_a_process_ended_is_said():

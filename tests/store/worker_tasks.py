@@ -104,3 +104,31 @@ class Unmade:
 
 def _gone():
     raise ImportError("no module named gone")
+
+
+@dataclass(frozen=True)
+class InStages:
+    """Reads, then computes: who did which, and what it holds; one stage may come to grief."""
+
+    n: int
+    task: object = None  # run before the stage `at`
+    at: str = "work"
+    size: int = 5
+
+    def run(self, progress):
+        return self.work(self.read())
+
+    def read(self):
+        if self.task is not None and self.at == "read":
+            self.task.run(None)
+        return {"reader": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+
+    def work(self, read):
+        if self.task is not None and self.at == "work":
+            self.task.run(None)
+        return {
+            **read,
+            "worker": os.getpid(),
+            "value": self.n**2,
+            "own": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tracklearn.learn import allocator, folded, sample
+from tracklearn.learn import allocator, folded, sample, subnormals
 from tracklearn.learn.network import Network
 from tracklearn.types import Array, Crops, Refusal
 
@@ -65,7 +65,7 @@ def extract(
     network.eval()
     done = 0
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), subnormals.flushed(device):
             body: Callable[[Tensor], Tensor] = network
             if folded.possible(network, device, dtype):
                 body = folded.kept(network) if fixed else folded.Folded(network)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracklearn.learn import augment, sample, teacher
+from tracklearn.learn import augment, sample, subnormals, teacher
 from tracklearn.learn.events import TrainingStopped, prefix, section
 from tracklearn.learn.method import Assignment, Moment, Stage, Target, View
 from tracklearn.learn.network import Network
@@ -139,7 +139,8 @@ class Fit:
                     )
                     moment = Moment(within % stage.assign_every, every, self.iteration, len(plan), within)
                     stage.schedule(pairs.students, self.optimisers, moment)
-                self._step(images, plan.tracklet[self.iteration], n_frames, own, generator, within)
+                with subnormals.flushed(pairs.device):
+                    self._step(images, plan.tracklet[self.iteration], n_frames, own, generator, within)
                 self.iteration += 1
                 progress("training", self.iteration, len(plan))
                 yield self.iteration

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tracklearn.core import isolate, signs
 from tracklearn.core.labels import agreement as agreement_of
 from tracklearn.core.moments import moments
-from tracklearn.learn import allocator, augment, deterministic, embed, sample, teacher
+from tracklearn.learn import allocator, augment, deterministic, embed, sample, subnormals, teacher
 from tracklearn.learn.compute import PRECISIONS, Config, settled
 from tracklearn.learn.events import (
     Prepared,
@@ -315,6 +315,7 @@ class _Training:
         network.eval()
         with (
             torch.inference_mode(),
+            subnormals.flushed(self.pairs.device),
             torch.autocast(
                 self.pairs.device.type,
                 dtype=self.pairs.precision,

@@ -18,7 +18,7 @@ from tracklearn.store.workers.engine import Engine, require_same
 from tracklearn.types import Array, Progress, Refusal
 
 if TYPE_CHECKING:
-    from tracklearn.app.model.open import Embedder, Model
+    from tracklearn.app.model.open import Model
     from tracklearn.store.benchmarks import Asked, Benchmark, Part
 
 
@@ -114,14 +114,18 @@ class JudgedImages:
 
     Args:
         asked: what was read. digest: of what it lists.
+        height, width, interpolation: as `Pictures` takes them.
     """
 
     asked: Asked
     digest: str
+    height: int
+    width: int
+    interpolation: str
 
     @classmethod
-    def of(cls, benchmark: Benchmark) -> JudgedImages:
-        """Those of a benchmark.
+    def of(cls, benchmark: Benchmark, model: Model) -> JudgedImages:
+        """Those of a benchmark, as a model takes them.
 
         Raises:
             ValueError: it was not read by `benchmarks.read`.
@@ -130,13 +134,14 @@ class JudgedImages:
             raise Refusal(
                 f"{benchmark.title} is held in memory, where workers do not see it: leave workers out"
             )
-        return cls(benchmark.asked, _listed(benchmark.test))
+        listed = _listed(benchmark.test)
+        return cls(benchmark.asked, listed, model.height, model.width, model.interpolation)
 
-    def open(self, embedder: Embedder) -> Pictures:
+    def open(self) -> Pictures:
         """See `shards.Pictures`."""
         part = self.asked.again().test
         require_same(self.asked.root, _listed(part), self.digest)
-        return Pictures(part, embedder.height, embedder.width, interpolation=embedder.interpolation)
+        return Pictures(part, self.height, self.width, interpolation=self.interpolation)
 
 
 def _listed(part: Part) -> str:
@@ -249,7 +254,7 @@ def _by_workers(model: Model, wanted: Sequence[_Wanted], engine: Engine, progres
         shard
         for one in wanted
         if len(one.crop)
-        for shard in shards.shards_of(model.origin, JudgedImages.of(one.test), one.crop)
+        for shard in shards.shards_of(model.origin, JudgedImages.of(one.test, model), one.crop)
     ]
     early: dict[int, tuple[Array, dict[int, str]]] = {}
     turn = 0

@@ -92,11 +92,14 @@ def export(
         ValueError: the run has not finished, the network has no place in the format, options that do not go
             together, a package is missing, or the export differs too much from the network.
     """
+    from tracklearn.learn import subnormals
+
     asked = _asked(to=to, consumer=consumer, baked=baked, quantize=quantize)
     opened = Run(run)
     opened.weights_path()  # refuses an unfinished run before anything else
     _need(asked)
     network = load_network(opened)
+    subnormals.clear(network)
     _fits(asked, network)
     tracklet_set = _set_of(opened, crops)
     folder = Path(out) if out is not None else opened.path / "export" / asked.label

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tracklearn.store.sets.tracklets import TrackletSet
 
 BATCH = 256  # crops at a time in the network, as `embed.extract` has it
-SHARD = 16 * BATCH
+SHARD = 4 * BATCH  # what is read of one at a time fits into memory, 100 MB for crops of 256 x 128
 _LOST = "{} workers that embedded crops came to grief ({}): ask for fewer"
 
 
@@ -47,8 +47,8 @@ class ReadCrops(Crops, Protocol):
 class Pictures(Hashable, Protocol):
     """Where pictures lie: a small value that can be pickled and compared, opened in the worker."""
 
-    def open(self, embedder: Embedder) -> ReadCrops:
-        """The pictures as this network takes them.
+    def open(self) -> ReadCrops:
+        """The pictures, at the size that the network takes.
 
         Raises:
             ValueError: the worker sees others there.
@@ -62,24 +62,27 @@ class SetCrops:
     Args:
         paths: folders of the sets, from the root, or places in storage.
         digest: of the set, or of the sets as one.
+        height, width: that the crops are to have, pixels.
     """
 
     paths: tuple[Path | Stored, ...]
     digest: str
+    height: int
+    width: int
 
     @classmethod
-    def of(cls, tracklet_set: TrackletSet) -> SetCrops:
+    def of(cls, tracklet_set: TrackletSet, height: int, width: int) -> SetCrops:
         """Those of an opened set."""
         members = tracklet_set.members
-        return cls(tuple(elsewhere(one.path) for one in members), tracklet_set.digest)
+        return cls(tuple(elsewhere(one.path) for one in members), tracklet_set.digest, height, width)
 
-    def open(self, embedder: Embedder) -> ReadCrops:
+    def open(self) -> ReadCrops:
         """See `Pictures`; none is kept: each is read once."""
         from tracklearn.store.sets.joined import open_sets
 
         found = open_sets(self.paths)
         require_same(str(self.paths[0]), found.digest, self.digest)
-        return found.crops(embedder.height, embedder.width, cache_bytes=0)
+        return found.crops(self.height, self.width, cache_bytes=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,11 @@ class Shard:
     rows: Array
     version: str = tracklearn.__version__
 
+    @property
+    def size(self) -> int:
+        """Pictures."""
+        return len(self.rows)
+
     def run(self, progress: Progress | None) -> tuple[Array, dict[int, str]]:
         """(n, d) float32 unit features, and row -> why of pictures that could not be read.
 
@@ -106,11 +114,29 @@ class Shard:
                 pictures there; as what embeds them.
         """
         require_version(self.version)
-        embedder = _embedder(self.origin)
-        crops = _crops(self.pictures, self.origin)
-        made = embedder.extract(Counted(crops, Count(len(self.rows), progress)), self.rows)
+        crops = _crops(self.pictures)
+        made = _embedder(self.origin).extract(Counted(crops, Count(self.size, progress)), self.rows)
+        return made, self._lost(crops)
+
+    def read(self) -> tuple[Array, dict[int, str]]:
+        """(n, h, w, 3) uint8 pictures, and row -> why of those that could not be read; see `Staged`.
+
+        Raises:
+            ValueError: as `run`, but for the network, which is not opened.
+        """
+        require_version(self.version)
+        crops = _crops(self.pictures)
+        return crops.read(self.rows), self._lost(crops)
+
+    def work(self, read: tuple[Array, dict[int, str]]) -> tuple[Array, dict[int, str]]:
+        """What `run` returns, of pictures that were read."""
+        require_version(self.version)
+        pictures, lost = read
+        return _embedder(self.origin).extract(_Held(self.rows, pictures), self.rows), lost
+
+    def _lost(self, crops: ReadCrops) -> dict[int, str]:
         lost = crops.unreadable
-        return made, {row: lost[row] for row in self.rows.tolist() if row in lost} if lost else {}
+        return {row: lost[row] for row in self.rows.tolist() if row in lost} if lost else {}
 
 
 @lru_cache(maxsize=1)
@@ -120,9 +146,24 @@ def _embedder(origin: Origin) -> Embedder:
 
 
 @lru_cache(maxsize=1)
-def _crops(pictures: Pictures, origin: Origin) -> ReadCrops:
+def _crops(pictures: Pictures) -> ReadCrops:
     """The pictures, likewise."""
-    return pictures.open(_embedder(origin))
+    return pictures.open()
+
+
+class _Held:
+    """Pictures that were read, as crops: under the rows that they have there."""
+
+    def __init__(self, rows: Array, pictures: Array) -> None:
+        self._order = np.argsort(rows, kind="stable")
+        self._sorted, self._pictures = rows[self._order], pictures
+
+    def __len__(self) -> int:
+        return int(self._sorted[-1]) + 1
+
+    def read(self, indices: Sequence[int] | Array) -> Array:
+        """See `types.Crops`."""
+        return self._pictures[self._order[np.searchsorted(self._sorted, indices)]]
 
 
 class Count:
@@ -241,7 +282,9 @@ def features(
     Raises:
         ValueError: as `embed.extract`; workers died over a shard.
     """
-    shards = shards_of(run_origin(run, device=device), SetCrops.of(tracklet_set), rows)
+    config = load_network(run).config
+    pictures = SetCrops.of(tracklet_set, config.height, config.width)
+    shards = shards_of(run_origin(run, device=device), pictures, rows)
     return gathered(shards, engine, progress)[0]
 
 
@@ -261,16 +304,30 @@ class PartsShard:
     part: Array
     edge: Array
 
-    def run(self, progress: Progress | None) -> int:
-        """Length of a feature; as `Shard.run` otherwise."""
+    @property
+    def size(self) -> int:
+        """Pictures."""
+        return self.shard.size
+
+    def run(self, progress: Progress | None) -> None:
+        """Embed and send; raises as `Shard.run`."""
+        self._send(self.shard.run(progress)[0])
+
+    def read(self) -> tuple[Array, dict[int, str]]:
+        """See `Shard.read`."""
+        return self.shard.read()
+
+    def work(self, read: tuple[Array, dict[int, str]]) -> None:
+        """What `run` does, of pictures that were read."""
+        self._send(self.shard.work(read)[0])
+
+    def _send(self, made: Array) -> None:
         from tracklearn.learn import embed
         from tracklearn.store.gallery import incoming
 
-        made, _ = self.shard.run(progress)
         own = np.repeat(np.arange(len(self.part)), np.diff(self.edge))
         pooled = embed.pool(made[self.edge[0] : self.edge[-1]], own, len(self.part))
         incoming.send(self.url, self.name, self.part, pooled)
-        return int(made.shape[1])
 
 
 def send_features(
@@ -304,8 +361,10 @@ def send_features(
     embeds = [run_digest(run, "weights"), tracklearn.__version__]
     name = digest([*embeds, tracklet_set.digest, device, cut])
     there = incoming.expect(url, name, len(tracklets))
-    origin, pictures = run_origin(run, device=device), SetCrops.of(tracklet_set)
-    tasks, first, width = [], 0, load_network(run).feature_dim
+    network = load_network(run)
+    origin = run_origin(run, device=device)
+    pictures = SetCrops.of(tracklet_set, network.config.height, network.config.width)
+    tasks, first, width = [], 0, network.feature_dim
     while first < len(tracklets):
         last = max(first + 1, int(np.searchsorted(edge, edge[first] + SHARD, side="right")) - 1)
         if not there[first:last].all():

@@ -41,8 +41,10 @@ def by_workers(
     options = (("device", device), ("precision", precision))
     origin = Origin(_start, str(run.absolute()), options, run_digest(Run(run), "start"))
 
+    pictures = shards.SetCrops.of(tracklet_set, crops.height, crops.width)
+
     def look(rows: Array) -> Array:
-        asked = shards.shards_of(origin, shards.SetCrops.of(tracklet_set), rows)
+        asked = shards.shards_of(origin, pictures, rows)
         made, lost = shards.gathered(asked, engine, progress, what="isolation")
         crops.unreadable.update(lost)
         return made

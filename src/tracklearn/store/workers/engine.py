@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tracklearn
 from tracklearn.types import Progress, Refusal
@@ -30,6 +30,22 @@ class Task(Protocol):
 
     def run(self, progress: Progress | None) -> Any:
         """Do it, and tell of it."""
+
+
+@runtime_checkable
+class Staged(Task, Protocol):
+    """A task of two stages, `run` being both: an engine may have the first one done by other processes.
+
+    Workers that do it keep what they open.
+    """
+
+    size: int  # how much it is, as `progress` counts
+
+    def read(self) -> Any:
+        """What `work` takes, without what computes; it can be pickled."""
+
+    def work(self, read: Any) -> Any:
+        """The rest; returns what `run` does."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +199,13 @@ class Paced:
             self._tell(done, total)
 
 
-def attempt(load: Callable[[], Task], progress: Progress) -> tuple[str, Any]:
+def attempt(work: Callable[[], Any]) -> tuple[str, Any]:
     """Run a task in a worker: ("value", what it returned), ("error", an exception), or ("lost", why).
 
     A task that has no memory is lost as it would be had the system stopped its process.
     """
     try:
-        return "value", load().run(progress)
+        return "value", work()
     except MemoryError as error:
         return "lost", f"out of memory ({error})" if str(error) else "out of memory"
     except Exception as error:  # handed to the process that asked, which raises it

@@ -180,6 +180,10 @@ def _exactly(pipe: IO[bytes], n: int) -> bytes:
     return bytes(found)
 
 
+def _run(body: bytes, progress: Progress) -> Any:
+    return pickle.loads(body).run(progress)
+
+
 def main() -> int:
     """A worker: tasks come in by standard input until it ends, answers go out by standard output."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
@@ -195,7 +199,7 @@ def main() -> int:
         while True:
             body = _receive(tasks)
             paced = Paced(lambda done, total: say("at", (done, total)))
-            kind, said = attempt(partial(pickle.loads, body), paced)
+            kind, said = attempt(partial(_run, body, paced))
             say(kind, said)
             if kind == "lost":
                 break  # what it holds of the memory goes with it

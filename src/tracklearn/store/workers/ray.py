@@ -1,8 +1,9 @@
 """Tasks on Ray: a cluster of one's own on this machine, or one that is there.
 
 Ray places the tasks and nothing more: what they read and write lies in folders that all machines see under
-the same names. A task is tried again by the rule of `engine.py`, not by Ray's, so that both engines give up
-the same; a machine that goes away is no task's fault, and its tasks are tried a few times more.
+the same names. Tasks of stages are streamed through Ray Data (`streams.py`), others are placed one by one. A
+task is tried again by the rule of `engine.py`, not by Ray's, so that all engines give up the same; a machine
+that goes away is no fault of a task that is placed, which is tried a few times more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 
 from tracklearn.core import threads
 from tracklearn.store import runtimes
-from tracklearn.store.workers.engine import Losses, Outcome, Overall, Paced, Task, attempt
+from tracklearn.store.workers import streams
+from tracklearn.store.workers.engine import Losses, Outcome, Overall, Paced, Staged, Task, attempt
 from tracklearn.types import Progress, Refusal
 
 LOOPBACK = "127.0.0.1"
@@ -56,61 +58,74 @@ class OnRay:
         """See `engine.Engine`."""
         if not tasks:
             return
-        ray, errors = self._ray, self._ray.exceptions
-        overall, losses, moves = Overall(what, len(tasks), progress), Losses(), Counter[int]()
-        todo = deque(range(len(tasks)))
         with self._cluster():
-            there = ray.cluster_resources()
+            there = self._ray.cluster_resources()
             if gpus > there.get("GPU", 0):
                 raise Refusal(
                     f"too few GPUs: a task needs {gpus}, the Ray cluster has {there.get('GPU', 0):g}; say "
                     "--device cpu, or add machines that have them"
                 )
-            at_once = self._workers or max(1, 2 * int(there.get("CPU", 1)))
-            worker = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_work)
-            heard = ray.remote(num_cpus=0)(_Heard).remote()
-            running: dict[Any, int] = {}
-            try:
-                while todo or running:
-                    while todo and len(running) < at_once:
-                        number = todo.popleft()
-                        reference = worker.remote(tasks[number], number, heard, os.getcwd())
-                        running[reference] = number
-                    over, _ = ray.wait(list(running), num_returns=1, timeout=1)
-                    for number, how_far in ray.get(heard.take.remote()).items():
-                        if number in running.values():
-                            overall.at(number, *how_far)
-                    for reference in over:
-                        number = running.pop(reference)
-                        try:
-                            kind, said, how_far = ray.get(reference)
-                        except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-                            kind, said, how_far = "lost", _first_sentence(error), None
-                        except (errors.NodeDiedError, errors.LocalRayletDiedError) as error:
-                            moves[number] += 1
-                            if moves[number] > MOVES:
-                                raise Refusal(f"{MOVES} machines went away one after the other") from error
-                            todo.append(number)
-                            continue
-                        if kind == "error":
-                            raise said
-                        if how_far is not None:  # what was told last may come later than the result
-                            overall.at(number, *how_far)
-                        if kind == "value":
-                            overall.over(number)
-                            yield Outcome(number, said)
-                        elif losses.again(number):
-                            overall.at(number, 0, 0)
-                            todo.append(number)
-                        else:
-                            overall.at(number, 0, 0)
-                            yield Outcome(number, lost=said)
-                overall.close()
-            finally:
-                for reference in running:
-                    ray.cancel(reference, force=True)
-                if running:  # they may be writing where others will write next
-                    ray.wait(list(running), num_returns=len(running), timeout=_END)
+            overall = Overall(what, len(tasks), progress)
+            staged = [task for task in tasks if isinstance(task, Staged)]
+            if len(staged) == len(tasks):
+                computing = int(there["GPU"]) // gpus if gpus else int(there.get("CPU", 1))
+                at_once = min(len(tasks), max(1, self._workers or computing))
+                yield from _streamed(staged, overall, at_once, gpus)
+            else:
+                at_once = self._workers or max(1, 2 * int(there.get("CPU", 1)))
+                yield from self._placed(tasks, overall, at_once, gpus)
+            overall.close()
+
+    def _placed(
+        self, tasks: Sequence[Task], overall: Overall, at_once: int, gpus: int
+    ) -> Generator[Outcome, None, None]:
+        """Each task wherever there is room for it."""
+        ray, errors = self._ray, self._ray.exceptions
+        losses, moves = Losses(), Counter[int]()
+        todo = deque(range(len(tasks)))
+        worker = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_work)
+        heard = ray.remote(num_cpus=0)(_Heard).remote()
+        running: dict[Any, int] = {}
+        try:
+            while todo or running:
+                while todo and len(running) < at_once:
+                    number = todo.popleft()
+                    reference = worker.remote(tasks[number], number, heard, os.getcwd())
+                    running[reference] = number
+                over, _ = ray.wait(list(running), num_returns=1, timeout=1)
+                for number, how_far in ray.get(heard.take.remote()).items():
+                    if number in running.values():
+                        overall.at(number, *how_far)
+                for reference in over:
+                    number = running.pop(reference)
+                    try:
+                        kind, said, how_far = ray.get(reference)
+                    except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
+                        kind, said, how_far = "lost", _first_sentence(error), None
+                    except (errors.NodeDiedError, errors.LocalRayletDiedError) as error:
+                        moves[number] += 1
+                        if moves[number] > MOVES:
+                            raise Refusal(f"{MOVES} machines went away one after the other") from error
+                        todo.append(number)
+                        continue
+                    if kind == "error":
+                        raise said
+                    if how_far is not None:  # what was told last may come later than the result
+                        overall.at(number, *how_far)
+                    if kind == "value":
+                        overall.over(number)
+                        yield Outcome(number, said)
+                    elif losses.again(number):
+                        overall.at(number, 0, 0)
+                        todo.append(number)
+                    else:
+                        overall.at(number, 0, 0)
+                        yield Outcome(number, lost=said)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            if running:  # they may be writing where others will write next
+                ray.wait(list(running), num_returns=len(running), timeout=_END)
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
@@ -144,6 +159,21 @@ class OnRay:
                 ray.shutdown()
 
 
+def _streamed(
+    tasks: Sequence[Staged], overall: Overall, at_once: int, gpus: int
+) -> Generator[Outcome, None, None]:
+    """Tasks of stages by Ray Data."""
+    for number, kind, said in streams.run(tasks, at_once=at_once, gpus=gpus, folder=os.getcwd()):
+        if kind == "error":
+            raise said
+        if kind == "value":
+            overall.at(number, tasks[number].size, tasks[number].size)
+            yield Outcome(number, said)
+        else:
+            overall.at(number, 0, 0)
+            yield Outcome(number, lost=said)
+
+
 def _alone() -> None:
     """Have a cluster that is started by this process listen to this machine alone, and to this user.
 
@@ -168,7 +198,7 @@ def _work(task: Task, number: int, heard: Any, folder: str) -> tuple[str, Any, t
 
     if Path(folder).is_dir():  # else only names of files from the root can be found
         os.chdir(folder)
-    kind, said = attempt(lambda: task, Paced(tell))
+    kind, said = attempt(lambda: task.run(Paced(tell)))
     return kind, said, last
 
 
