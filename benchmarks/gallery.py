@@ -1,7 +1,7 @@
 """Searching a gallery: CPU time of a query, memory, and whether the answer is brute force's.
 
-    python -m benchmarks.gallery [--small] [--entries N] [--width D] [--queries Q] [--postgres N] [--even]
-        [--features FILE.npy]
+    python -m benchmarks.gallery [--small] [--entries N] [--width D] [--queries Q] [--pgvector] [--postgres N]
+        [--even] [--features FILE.npy]
 
 Features are made: people, 20 entries each, queries from the same people; the shares of variance along their
 directions are those of a network that was adapted to Market-1501 (0.49, 0.71, 0.85, 0.93 in 16, 32, 64, 128).
@@ -9,9 +9,10 @@ With --even they are the same in every direction, and the cosine of two entries 
 --features takes rows of a file, the last of them as queries.
 
 In turn, one query at a time and 16 together: brute force (one float32 product, then a sort), the gallery
-without 8-bit rows, with them, with their heads too, and faiss's flat index. With --postgres N a gallery of N
-entries in PostgreSQL too, from the package pgserver: exact, and by its graph, with its recall; of the server
-wall time alone is known.
+without 8-bit rows, with them, with their heads too, and faiss's flat index; with --pgvector the same entries
+in a table of a PostgreSQL server from the package pgserver, without an index, searched by one process of it.
+With --postgres N a gallery of N entries in PostgreSQL too: exact, and by its graph, with its recall; of that
+server wall time alone is known.
 
 Prints the table; exit code 1 where the gallery finds anything but what brute force finds.
 """
@@ -97,13 +98,17 @@ def brute(features: np.ndarray, query: np.ndarray) -> np.ndarray:
     return near[np.lexsort((near, exact))][:K]
 
 
-def timed(ask: Callable[[np.ndarray], Any], queries: np.ndarray) -> tuple[list[Any], dict[str, float]]:
+def timed(
+    ask: Callable[[np.ndarray], Any],
+    queries: np.ndarray,
+    clock: Callable[[], float] = time.process_time,
+) -> tuple[list[Any], dict[str, float]]:
     """What each query finds; CPU and wall milliseconds of a query, the first five left out."""
     found, cpu, wall = [], [], []
     for query in queries:
-        before = time.process_time(), time.perf_counter()
+        before = clock(), time.perf_counter()
         found.append(ask(query))
-        cpu.append(1000 * (time.process_time() - before[0]))
+        cpu.append(1000 * (clock() - before[0]))
         wall.append(1000 * (time.perf_counter() - before[1]))
     kept, walls = cpu[5:] or cpu, wall[5:] or wall
     named = {"cpu p50": np.median(kept), "cpu p95": np.quantile(kept, 0.95), "wall p50": np.median(walls)}
@@ -119,6 +124,7 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--even", action="store_true", help="features that lie in every direction alike")
     parser.add_argument("--features", type=Path, help=".npy, (n, d) float32 unit rows")
+    parser.add_argument("--pgvector", action="store_true", help="pgvector's exact search of the same entries")
     parser.add_argument("--postgres", type=int, default=0, help="entries of a gallery in PostgreSQL")
     given = parser.parse_args()
     n, width, q = (5_000, 64, 20) if given.small else (given.entries, given.width, given.queries)
@@ -164,6 +170,8 @@ def main() -> int:
             add(name, lambda some, opened=opened: opened.search(some, K).index, note)
         segment.CODED, segment.HEADED = before
     add_faiss(features, add)
+    if given.pgvector:
+        rows.append(pgvector_exact(features, queries, truth))
     print(measure.table(HEAD, rows))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\n{n:,} x {width}; peak memory of all of it {peak:.0f} MB; {measure.machine()}")
@@ -192,6 +200,51 @@ def add_faiss(features: np.ndarray, add: Callable[..., None]) -> None:
     flat = faiss.IndexFlatIP(features.shape[1])
     flat.add(features)
     add("faiss flat, inner product", lambda some: flat.search(some, K)[1])
+
+
+def pgvector_exact(features: np.ndarray, queries: np.ndarray, truth: list[Any]) -> list[Any]:
+    """The row of pgvector without an index; CPU of the server's process and of this one together."""
+    import os
+
+    import psycopg
+    from pgvector import psycopg as vectors
+    from tests.postgres_server import server
+
+    with server() as url, psycopg.connect(url) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        vectors.register_vector(connection)
+        width = features.shape[1]
+        connection.execute(f"CREATE UNLOGGED TABLE entry (row integer, feature vector({width}))")
+        if width <= 1900:  # in the row itself, which is read once then
+            connection.execute("ALTER TABLE entry ALTER COLUMN feature SET STORAGE PLAIN")
+        began = time.perf_counter()
+        with (
+            connection.cursor() as cursor,
+            cursor.copy("COPY entry (row, feature) FROM STDIN WITH (FORMAT BINARY)") as copy,
+        ):
+            copy.set_types(["int4", "vector"])
+            for row, feature in enumerate(features):
+                copy.write_row((row, feature))
+        connection.commit()
+        filled = time.perf_counter() - began
+        connection.execute("SET max_parallel_workers_per_gather = 0")
+        process = connection.info.backend_pid
+        tick = os.sysconf("SC_CLK_TCK")
+
+        def clock() -> float:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            return time.process_time() + (int(fields[11]) + int(fields[12])) / tick
+
+        def ask(query: np.ndarray) -> np.ndarray:
+            sql = f"SELECT row FROM entry ORDER BY feature <-> %s LIMIT {K}"
+            return np.array([row for (row,) in connection.execute(sql, (query,)).fetchall()])
+
+        ask(queries[0])  # reads the table into the system's memory
+        found, times = timed(ask, queries, clock)
+        same = sum(np.array_equal(a, b) for a, b in zip(found, truth, strict=True))
+        (size,) = connection.execute("SELECT pg_total_relation_size('entry')").fetchone() or (0,)
+    note = f"{size / 1e6:.0f} MB, {filled:.0f} s"
+    return ["pgvector, exact", *times.values(), "–", f"{same} of {len(queries)}", note]
 
 
 def postgres(n: int, width: int, queries: np.ndarray) -> None:

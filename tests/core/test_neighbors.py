@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracklearn.core import neighbors
+from tracklearn.core import coded, neighbors
 from tracklearn.core.features import check_unit, unit_rows
+from tracklearn.core.kernels import coded as kernels
+from tracklearn.core.kernels import products
 from tracklearn.core.neighbors import k_nearest, k_nearest_and_farthest, k_nearest_of
 from tracklearn.core.threads import limit
 
@@ -94,8 +95,10 @@ def test_blocks_do_not_show(monkeypatch):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Many tiles from few rows."""
+    """Many tiles from few rows, and many windows."""
     monkeypatch.setattr(neighbors, "_TILE", 24)
+    for name, value in (("_FEW", 0), ("_WINDOW", products.COLUMNS), ("_PER_CENTRE", 10)):
+        monkeypatch.setattr(coded, name, value)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -144,33 +147,85 @@ def test_int8_with_one_number_far_larger_than_all_others(small_tiles):
 def test_int8_errors_stay_within_their_bound(width):
     rng = np.random.default_rng(width)
     x = unit(rng.normal(size=(150, width)) ** 3)
-    products = neighbors._Int8(x)
-    with products:
-        got = products.tile(slice(0, 100), slice(50, 150), products.empty(100)).copy()
-    error = np.abs(got - x[:100].astype(np.float64) @ x[50:].astype(np.float64).T)
-    assert (error <= np.minimum(products.error[:100, None], products.error[None, 50:])).all()
+    n, panels, order = len(x), -(-len(x) // products.COLUMNS), rng.permutation(len(x))
+    panel = np.zeros((panels, -(-width // 4), products.COLUMNS, 4), np.int8)
+    scale, start = np.zeros(n, np.float32), np.zeros(n, np.int32)
+    kernels.encode(x, order, width & -width, 0, n, panel, scale, start)
+    code = panel.transpose(0, 2, 1, 3).reshape(len(panel) * products.COLUMNS, -1)[:n].astype(np.int64)
+    np.testing.assert_array_equal(start, -128 * code.sum(1))
+    got = (code @ code.T) * np.outer(scale, scale).astype(np.float64)
+    error = np.abs(got - x[order].astype(np.float64) @ x[order].astype(np.float64).T)
+    error = error[~np.eye(n, dtype=bool)].reshape(
+        n, n - 1
+    )  # a row's errors are not independent of themselves
+    bound = coded.errors(scale, width)
+    assert (error <= bound[:, None]).all()
     if width == 256:  # the bound is of use, and the errors are as small as rounding to 8 bits can be
-        assert products.error.max() < 0.04
+        assert bound.max() < 0.04
         assert 1e-4 < error.mean() < 0.004
 
 
-def test_int8_where_8_bit_products_saturate():
-    """Without VNNI instructions pairs of products are added in 16 bits: near-duplicates come out wrong."""
-    code = """
+@pytest.mark.skipif(not products.available, reason="this processor has no instruction for 8-bit products")
+def test_products_of_bytes_are_those_of_numbers():
+    """Every block against whole numbers: values, and who reaches whose floor."""
+    rng = np.random.default_rng(3)
+    for width in (4, 8, 60, 512):
+        n = 3 * products.COLUMNS
+        code = rng.integers(-127, 128, (n, width))
+        panel = coded._aligned((3, width // 4, products.COLUMNS, 4))
+        panel[:] = code.reshape(3, products.COLUMNS, width // 4, 4).transpose(0, 2, 1, 3)
+        scale = rng.uniform(0.001, 0.01, n).astype(np.float32)
+        start = (-128 * code.sum(1)).astype(np.int32)
+        want = (code @ code.T).astype(np.float32) * np.outer(scale, scale)
+        floor = np.quantile(want, 0.9, axis=1).astype(np.float32)
+        similar = np.empty((products.ROWS, n), np.float32)
+        word = np.empty((products.ROWS, 3), np.uint32)
+        for p in range(0, n, products.ROWS):
+            for b in range(0, n, products.COLUMNS):
+                kernels._compare(panel, scale, start, floor, p, b, similar, word, b)
+            rows = slice(p, p + products.ROWS)
+            np.testing.assert_allclose(similar, want[rows], rtol=1e-6)
+            bit = word[:, :, None] >> np.arange(products.COLUMNS, dtype=np.uint32) & 1
+            reached = (similar >= floor[rows, None]) | (similar >= floor)
+            np.testing.assert_array_equal(bit.reshape(len(word), n).astype(bool), reached)
+
+
+def test_a_row_on_the_border_of_panels_and_a_last_window_of_one(small_tiles):
+    rng = np.random.default_rng(4)
+    for n in (products.COLUMNS - 1, products.COLUMNS, products.COLUMNS + 1, 2 * products.COLUMNS + 1):
+        x = unit(rng.normal(size=(n, 12)))
+        for k, exclude_self in ((1, True), (n, False), (n - 1, True)):
+            want, far = fast(x, k, exclude_self)
+            index, squared = k_nearest(x, k, exclude_self=exclude_self, method="int8")
+            np.testing.assert_array_equal(index, want)
+            np.testing.assert_allclose(squared, far, atol=1e-7)
+
+
+FEATURES = "+avx2,+avx,+fma,+sse4.2,+ssse3,+popcnt,+bmi,+bmi2,+lzcnt,+f16c"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("more", "lanes"), [("", 0), (",+avxvnni", 8)])
+def test_int8_for_processors_with_less(more, lanes):
+    """numba compiles for another processor than this one: without the instruction, and with half of it."""
+    import llvmlite.binding
+
+    if more and not llvmlite.binding.get_host_cpu_features().get("avxvnni"):
+        pytest.skip("this processor has no AVX-VNNI")
+    code = f"""
 import numpy as np
+from tracklearn.core import coded
+from tracklearn.core.kernels import products
 from tracklearn.core.neighbors import k_nearest
+assert products._lanes() == {lanes} and products.available == {lanes > 0}
+coded._FEW, coded._WINDOW = 0, products.COLUMNS
 rng = np.random.default_rng(0)
 x = np.sign(rng.normal(size=(20, 33)))[rng.integers(0, 20, 300)] + 0.1 * rng.normal(size=(300, 33))
 x /= np.linalg.norm(x, axis=1, keepdims=True)
 np.testing.assert_array_equal(k_nearest(x, 10, method="int8")[0], k_nearest(x, 10)[0])
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
-
-
-def test_int8_leaves_the_number_of_torch_threads():
-    before = torch.get_num_threads()
-    k_nearest(unit(np.random.default_rng(0).normal(size=(50, 8))), 3, method="int8")
-    assert torch.get_num_threads() == before
+    environment = {**os.environ, "NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": FEATURES + more}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_farthest():
@@ -225,7 +280,7 @@ def test_approximate_neighbours_without_the_library(monkeypatch):
 
 
 def test_two_thousand_small_sets(monkeypatch):
-    """Any size, tiles of any size, both precisions, one thread and two; ties, duplicates, near-duplicates."""
+    """Tiles of any size, both precisions, one thread and two; ties, duplicates, near-duplicates."""
     rng = np.random.default_rng(12)
     for case in range(2000):
         n, width, k = int(rng.integers(1, 50)), int(rng.integers(1, 20)), int(rng.integers(1, 40))
@@ -237,6 +292,8 @@ def test_two_thousand_small_sets(monkeypatch):
         exclude_self = bool(case % 5 == 0)
         want, far = fast(x, k, exclude_self)
         monkeypatch.setattr(neighbors, "_TILE", int(rng.integers(3, 30)))
+        monkeypatch.setattr(coded, "_FEW", 0)
+        monkeypatch.setattr(coded, "_WINDOW", products.COLUMNS * int(rng.integers(1, 3)))
         with limit(1 + case % 2):
             index, squared = k_nearest(
                 x, k, exclude_self=exclude_self, method=("exact", "int8")[case // 2 % 2]

@@ -134,7 +134,7 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
                 # Written out twice: handing the arrays to a function costs more than the work.
                 if similarity >= floor[i]:
                     if count[i] == capacity:
-                        _make_room(i, heap, slack, floor, count, index, value)
+                        make_room(i, heap, slack, floor, count, index, value)
                     if similarity >= floor[i]:
                         at = count[i]
                         index[i, at] = first_column + c
@@ -143,7 +143,7 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
                 if similarity >= opposite[c]:
                     j = first_column + c
                     if count[j] == capacity:
-                        _make_room(j, heap, slack, floor, count, index, value)
+                        make_room(j, heap, slack, floor, count, index, value)
                     if similarity >= opposite[c]:
                         at = count[j]
                         index[j, at] = i
@@ -152,7 +152,7 @@ def offer(tile, first_row, first_column, k, slack, floor, count, index, value):
 
 
 @kernel()
-def _make_room(i, heap, slack, floor, count, index, value):
+def make_room(i, heap, slack, floor, count, index, value):
     """Raises the floor of row i to what its candidates say and drops those below it."""
     heap[:] = -np.inf
     for c in range(count[i]):
@@ -173,12 +173,12 @@ def _make_room(i, heap, slack, floor, count, index, value):
 
 
 @kernel()
-def settle(query, gallery, slack, count, candidate, value, low, high, index, squared):
-    """Fills rows low..high−1 of `index` and `squared` from the candidates, computed again in float64.
+def settle(query, order, gallery, slack, count, candidate, value, low, high, index, squared):
+    """Fills `index` and `squared` of the queries order[low..high−1], computed again in float64.
 
-    `candidate` (q, c) holds `count` (q,) gallery rows for each query, at least k or −1: those queries are
-    passed over. `value` is exact to within `slack` / 2: what cannot reach the k-th nearest of the k largest
-    is left alone.
+    `candidate` (q, c) holds `count` (q,) gallery rows for each query in that order, at least k or −1: those
+    queries are passed over. `value` is exact to within `slack` / 2: what cannot reach the k-th nearest of the
+    k largest is left alone.
     """
     k = index.shape[1]
     best = np.empty(k, np.float64)
@@ -190,8 +190,8 @@ def settle(query, gallery, slack, count, candidate, value, low, high, index, squ
         for c in range(count[i]):
             if value[i, c] > heap[0]:
                 keep_largest(heap, value[i, c])
-        row = query[i]
-        line = index[i]
+        row = query[order[i]]
+        line = index[order[i]]
         found = 0
         for c in range(count[i]):
             if value[i, c] >= heap[0]:
@@ -202,68 +202,4 @@ def settle(query, gallery, slack, count, candidate, value, low, high, index, squ
                 j = candidate[i, c]
                 found = insert(best, line, found, comparable_distance(row, gallery[j]), j)
         for c in range(k):
-            squared[i, c] = max(best[c], 0.0)
-
-
-@kernel(inline="always")
-def _random_bits(number):
-    """splitmix64 (Steele, Lea, Flood 2014): 64 bits that look independent from number to number."""
-    z = (np.uint64(number) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@kernel()
-def _rotate(row, block):
-    """Rotates a row in place: signs drawn at random, then a Walsh-Hadamard transform of every block.
-
-    The same rotation for every row, so products stay; it spreads a few large numbers over their block.
-    """
-    width = row.shape[0]
-    root = np.float32(1) / np.sqrt(np.float32(block))
-    for c in range(width):
-        row[c] *= root if _random_bits(c) >> np.uint64(63) else -root
-    for start in range(0, width, block):
-        half = 1
-        while half < block:
-            for lo in range(start, start + block, 2 * half):
-                left = row[lo : lo + half]
-                right = row[lo + half : lo + 2 * half]
-                for c in range(half):
-                    a = left[c]
-                    b = right[c]
-                    left[c] = a + b
-                    right[c] = a - b
-            half *= 2
-
-
-@kernel()
-def quantise(features, block, low, high, out, scale):
-    """Rows low..high−1, rotated in blocks, as int8 `out` times `scale` (n,).
-
-    Rounded up or down at random so that they are right on average. The random numbers come from row and
-    column alone: equal calls give equal results.
-    """
-    width = features.shape[1]
-    row = np.empty(width, np.float32)
-    for i in range(low, high):
-        row[:] = features[i]
-        _rotate(row, block)
-        largest = np.float32(1e-30)
-        for c in range(width):
-            largest = max(largest, abs(row[c]))
-        scale[i] = largest / np.float32(126)
-        inverse = np.float32(1) / scale[i]
-        first = (np.uint64(i) + np.uint64(1)) * np.uint64(width)
-        for c in range(width):
-            chance = np.float32(_random_bits(first + np.uint64(c)) >> np.uint64(40)) * np.float32(2.0**-24)
-            out[i, c] = np.int8(np.floor(row[c] * inverse + chance))
-
-
-@kernel()
-def rescale(product, scale_row, scale_column, out):
-    """`out` = int32 `product` times the scales of its row and its column, float32."""
-    for r in range(product.shape[0]):
-        for c in range(product.shape[1]):
-            out[r, c] = np.float32(product[r, c]) * (scale_row[r] * scale_column[c])
+            squared[order[i], c] = max(best[c], 0.0)

@@ -1,0 +1,167 @@
+"""Who may be the nearest rows of every row, by 8-bit products that are compared where they arise.
+
+Rows are rotated and rounded to 8 bits, up or down at random, so that the error of a product is a sum of
+independent errors of mean 0 that Hoeffding's inequality bounds. They are put into an order in which near rows
+stand together. Then each row has a floor at once, by what its own window holds, and pairs of windows are
+compared in turn, the nearest first, so that floors are high when far windows come. A product that reaches no
+floor is written nowhere (`kernels.products`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from tracklearn.core.threads import each, n_threads
+from tracklearn.types import Array
+
+_WINDOW = 512  # rows, whole panels: two windows of 512 numbers a row fit into a core's cache
+_FEW = 2_000  # rows below which the order and its floors cost more than they spare
+_PER_CENTRE, _CENTRES = 128, 1024  # rows to one of those that tell who stands together, and most of these
+_ROOM = 6  # times k: candidates of a row that are kept
+_RAISED = 0.15  # share of the pairs of windows after which floors are raised by what was found
+_DOUBT = 1e-12  # chance that rounding at random hides a neighbour anywhere in the set
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Rows in an order, each with those that may be its nearest.
+
+    Args:
+        order: (n,) int64, which row stands where.
+        proposed: in that order: slack (n,) float32, twice what similarities of a row can be off; count (n,)
+            int64, −1 for rows that have too many; candidate (n, c) int32, rows; value (n, c) float32.
+    """
+
+    order: Array
+    proposed: tuple[Array, Array, Array, Array]
+
+
+def possible(n: int, width: int) -> bool:
+    """Whether it is worth it for so many rows of such a width, and this processor can."""
+    from tracklearn.core.kernels.products import available
+
+    return n >= _FEW and width >= 8 and available
+
+
+def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candidates:
+    """Those of unit rows (n, d) float32, n ≥ k ≥ 1: all of the k nearest are among them.
+
+    Memory: n (d + 8 (6 k + 32) + 40) bytes and 2 MB a thread.
+    """
+    from tracklearn.core.kernels import coded as kernels
+    from tracklearn.core.kernels.products import COLUMNS
+
+    n, width = features.shape
+    order = _together(features)
+    panels = -(-n // COLUMNS)
+    panel = _aligned((panels, -(-width // 4), COLUMNS, 4))
+    # They are read by whole panels, past the last row too: nothing reaches the floors there.
+    scale, start = np.zeros(panels * COLUMNS, np.float32), np.zeros(panels * COLUMNS, np.int32)
+    floor = np.full(panels * COLUMNS, np.inf, np.float32)
+    block = width & -width  # the largest power of two that divides it
+    _in_parts(n, lambda lo, hi: kernels.encode(features, order, block, lo, hi, panel, scale, start))
+    slack = 2 * errors(scale[:n], width)
+
+    room = min(n, _ROOM * k + 32)
+    candidate, value = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
+    count = np.zeros(n, np.int64)
+    edge = [*range(0, n, _WINDOW), panels * COLUMNS]
+    windows = len(edge) - 1
+    itself = np.full(n, -np.inf, np.float32)
+    if not exclude_self:
+        itself = np.einsum("ij,ij->i", features, features)[order]
+    each(
+        lambda w: kernels.first_floors(n, panel, scale, start, k, slack, itself, edge[w], edge[w + 1], floor),
+        range(windows),
+    )
+    locks = [Lock() for _ in range(windows)]
+
+    def offer(pair: tuple[int, int]) -> None:
+        a, b = pair
+        near, far = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
+        with locks[a], nullcontext() if a == b else locks[b]:
+            kernels.offer(
+                n, panel, scale, start, order, k, slack, itself, near, far, floor, count, candidate, value
+            )
+
+    pairs = _nearest_first(features, order, edge)
+    first = windows + int(_RAISED * (len(pairs) - windows))
+    each(offer, pairs[:windows])  # these meet no other's rows
+    each(offer, pairs[windows:first])
+    _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
+    each(offer, pairs[first:])
+    return Candidates(order, (slack, count, candidate, value))
+
+
+def errors(scale: Array, width: int) -> Array:
+    """(n,) float32, how far off the similarities of each row can be, but for a chance of 1e-12 anywhere.
+
+    Args:
+        scale: (n,) float32, step of each row. width: numbers of a row.
+    """
+    n = len(scale)
+    # x·y is off by a sum of independent errors of mean 0, each in an interval as wide as the scale of x
+    # times |y_c|, and likewise for y with the rounded x, whose length is at most `length`.
+    coarsest = float(scale.max())
+    length = 1.001 + coarsest * math.sqrt(width)
+    spread = np.square(scale.astype(np.float64) * 1.001) + (coarsest * length) ** 2
+    error = np.sqrt(math.log(n * max(n, 2) / _DOUBT) / 2 * spread)
+    # Chances are multiples of 2^-16, and added to numbers below 128 in float32: the mean is off by less.
+    bias = 2.0**-15 * coarsest * math.sqrt(width) * (1 + length)
+    # Float32 in the rotation, up to log2(width) additions deep, in the scales, and in the products.
+    rounding = (2 * math.log2(width) + 14 + 4 * length**2) * 2.0**-24
+    return (error + bias + rounding + 1e-9).astype(np.float32)
+
+
+def _in_parts(n: int, work: Callable[[int, int], None]) -> None:
+    step = min(1024, -(-n // n_threads()))
+    each(lambda lo: work(lo, min(n, lo + step)), range(0, n, step))
+
+
+def _aligned(shape: tuple[int, ...]) -> Array:
+    """Zeros of int8 at a multiple of 64, as whole registers are read."""
+    size = math.prod(shape)
+    raw = np.zeros(size + 64, np.int8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].reshape(shape)
+
+
+def _together(features: Array) -> Array:
+    """(n,) int64, the rows in an order in which near ones stand together.
+
+    Each goes to the nearest of some of them, and these follow one another like neighbours in a chain.
+    """
+    n = len(features)
+    centre = features[np.linspace(0, n - 1, max(1, min(_CENTRES, n // _PER_CENTRE))).astype(np.int64)]
+    near = centre @ centre.T
+    left = np.zeros(len(centre), np.float32)
+    at, chain = 0, []
+    for _ in range(len(centre)):
+        chain.append(at)
+        left[at] = -np.inf
+        at = int(np.argmax(near[at] + left))
+    centre = np.ascontiguousarray(centre[chain].T)
+    own = np.empty(n, np.int32)
+
+    def assign(lo: int, hi: int) -> None:
+        own[lo:hi] = (features[lo:hi] @ centre).argmax(1)
+
+    _in_parts(n, assign)
+    return np.argsort(own, kind="stable")
+
+
+def _nearest_first(features: Array, order: Array, edge: list[int]) -> list[tuple[int, int]]:
+    """All pairs of windows: each with itself, then those of other windows, by the products of their means."""
+    n, windows = len(features), len(edge) - 1
+    # An eighth of the rows tells it.
+    mean = np.stack([features[order[edge[w] : min(n, edge[w + 1]) : 8]].mean(0) for w in range(windows)])
+    a, b = np.triu_indices(windows, 1)
+    by_product = np.argsort(-(mean @ mean.T)[a, b], kind="stable")
+    others = zip(a[by_product].tolist(), b[by_product].tolist(), strict=True)
+    return [*((w, w) for w in range(windows)), *others]
