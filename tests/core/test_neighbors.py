@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -121,10 +122,12 @@ def test_rows_with_too_many_candidates_are_compared_with_all(small_tiles, method
     rng = np.random.default_rng(7)
     x = unit(np.concatenate([np.repeat(rng.normal(size=(2, 40)), 90, axis=0), rng.normal(size=(90, 40))]))
     x = x[rng.permutation(len(x))]
-    index, squared = k_nearest(x, 6, method=method)
-    want, far = fast(x, 6)
-    np.testing.assert_array_equal(index, want)
-    np.testing.assert_allclose(squared, far, atol=1e-7)
+    for threads, exclude_self in ((1, False), (2, True)):
+        with limit(threads):
+            index, squared = k_nearest(x, 6, exclude_self=exclude_self, method=method)
+        want, far = fast(x, 6, exclude_self)
+        np.testing.assert_array_equal(index, want)
+        np.testing.assert_allclose(squared, far, atol=1e-7)
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -155,9 +158,7 @@ def test_int8_errors_stay_within_their_bound(width):
     np.testing.assert_array_equal(start, -128 * code.sum(1))
     got = (code @ code.T) * np.outer(scale, scale).astype(np.float64)
     error = np.abs(got - x[order].astype(np.float64) @ x[order].astype(np.float64).T)
-    error = error[~np.eye(n, dtype=bool)].reshape(
-        n, n - 1
-    )  # a row's errors are not independent of themselves
+    error[np.eye(n, dtype=bool)] = 0  # a row's errors are no chance to itself
     bound = coded.errors(scale, width)
     assert (error <= bound[:, None]).all()
     if width == 256:  # the bound is of use, and the errors are as small as rounding to 8 bits can be
@@ -188,6 +189,29 @@ def test_products_of_bytes_are_those_of_numbers():
             bit = word[:, :, None] >> np.arange(products.COLUMNS, dtype=np.uint32) & 1
             reached = (similar >= floor[rows, None]) | (similar >= floor)
             np.testing.assert_array_equal(bit.reshape(len(word), n).astype(bool), reached)
+
+
+def test_pairs_of_windows_are_all_worked_on_and_none_by_two_at_once():
+    windows, lock = 9, threading.Lock()
+    pairs = np.stack(np.triu_indices(windows, 1), 1)[np.random.default_rng(5).permutation(36)]
+    busy, met, done = set(), [], []
+
+    def work(a, b):
+        with lock:
+            met.append(bool(busy & {a, b}))
+            busy.update((a, b))
+        threading.Event().wait(0.001)
+        with lock:
+            busy.difference_update((a, b))
+            done.append((a, b))
+
+    for n in (1, 4):
+        with limit(n):
+            coded._apart(pairs, work)
+    assert not any(met)
+    assert sorted(done) == sorted(2 * [tuple(pair) for pair in pairs.tolist()])
+    with pytest.raises(ZeroDivisionError), limit(3):
+        coded._apart(pairs, lambda a, b: 1 // (a - 3))
 
 
 def test_a_row_on_the_border_of_panels_and_a_last_window_of_one(small_tiles):

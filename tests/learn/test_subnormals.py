@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tracklearn.core.threads import each_span, limit
 from tracklearn.learn import backbone, embed, subnormals
 from tracklearn.types import ArrayCrops
 
@@ -97,6 +98,32 @@ def test_a_network_with_dead_channels_gives_the_same_features():
             if name.endswith("conv1.weight"):
                 weight[0] = 0
     np.testing.assert_array_equal(embed.extract(network, crops, range(8), device="cpu"), alive)
+
+
+@there
+def test_threads_that_read_or_share_arrays_keep_them():
+    """Features by a network leave the threads alone that crops or compiled kernels start meanwhile."""
+    network = backbone.build(backbone.Config(backbone="tiny", height=64, width=32), seed=0)
+    seen = []
+
+    def look(first, end):
+        seen.append(float(np.float32(1e-39) * np.float32(1)))
+
+    class Reads(ArrayCrops):
+        def read(self, rows):
+            look(0, 0)
+            return super().read(rows)
+
+    crops = Reads(np.zeros((40, 64, 32, 3), np.uint8) + np.arange(32, dtype=np.uint8)[:, None])
+    told = []
+    embed.extract(
+        network, crops, range(40), device="cpu", batch=8, progress=lambda *_: told.append(look(0, 0))
+    )
+    with limit(2):
+        each_span(look, 2)
+    assert len(told) == 5
+    assert len(seen) >= 12
+    assert min(seen) > 0
 
 
 def test_what_is_exported_has_none():

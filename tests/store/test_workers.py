@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from tests.optional import has, needs
-from tests.store.worker_tasks import Dies, Environment, InStages, Pid, Raises, Square, Threads, Unmade, Waits
+from tests.store.worker_tasks import (
+    Dies,
+    Environment,
+    InStages,
+    OnTheWay,
+    Pid,
+    Raises,
+    Square,
+    Threads,
+    Unmade,
+    Waits,
+)
 
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.store.workers.engine import InOrder, Overall, Paced
@@ -104,6 +115,13 @@ def test_stages_that_kill_their_workers_are_given_up_and_the_rest_is_whole(engin
     assert {n: found[n].value["value"] for n in (1, *range(3, 9))} == {n: n * n for n in (1, *range(3, 9))}
     with pytest.raises(Refusal, match=r"^no such film: mend it"):
         outcomes(engine, [InStages(0, Raises("refusal")), *(InStages(n) for n in range(3))])
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_its_answer_is_packed_is_counted_too(cluster):
+    found = outcomes(cluster, [OnTheWay("packed"), *(InStages(n) for n in range(4))])
+    assert found[0].lost
+    assert [found[n].value["value"] for n in range(1, 5)] == [0, 1, 4, 9]
 
 
 @pytest.mark.slow

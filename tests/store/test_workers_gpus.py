@@ -2,7 +2,7 @@
 
 import pytest
 from tests.optional import has
-from tests.store.worker_tasks import Dies, Environment, InStages, Raises
+from tests.store.worker_tasks import Dies, Environment, InStages, OnTheWay, Raises
 
 from tracklearn.types import Refusal
 
@@ -39,6 +39,7 @@ def test_those_who_read_need_no_gpu_and_those_who_compute_have_one(engine):
 
 
 def test_whichever_stage_kills_its_workers_that_task_is_given_up(engine, tmp_path):
+    assert next(engine.run([OnTheWay("unpacked")], "work", gpus=1)).lost
     tasks = [
         InStages(0, Dies(), "read"),
         InStages(1, Dies(tmp_path / "mark"), "read"),

@@ -106,6 +106,38 @@ def _gone():
     raise ImportError("no module named gone")
 
 
+class DiesOnTheWay:
+    """A value that ends whoever packs it or unpacks it."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def __getstate__(self):
+        if self.when == "packed":
+            os._exit(9)
+        return self.__dict__
+
+    def __setstate__(self, state):
+        os._exit(9)
+
+
+@dataclass(frozen=True)
+class OnTheWay:
+    """A task of two stages whose value dies on the way."""
+
+    when: str
+    size: int = 5
+
+    def run(self, progress):
+        return self.work(self.read())
+
+    def read(self):
+        return DiesOnTheWay("unpacked") if self.when == "unpacked" else None
+
+    def work(self, read):
+        return DiesOnTheWay("packed")
+
+
 @dataclass(frozen=True)
 class InStages:
     """Reads, then computes: who did which, and what it holds; one stage may come to grief."""

@@ -10,10 +10,10 @@ floor is written nowhere (`kernels.products`).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Lock
+from threading import Condition
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _FEW = 2_000  # rows below which the order and its floors cost more than they sp
 _PER_CENTRE, _CENTRES = 128, 1024  # rows to one of those that tell who stands together, and most of these
 _ROOM = 6  # times k: candidates of a row that are kept
 _RAISED = 0.15  # share of the pairs of windows after which floors are raised by what was found
+_PASSED = 256  # pairs that are put off at most while others go on
 _DOUBT = 1e-12  # chance that rounding at random hides a neighbour anywhere in the set
 
 
@@ -52,7 +53,7 @@ def possible(n: int, width: int) -> bool:
 def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candidates:
     """Those of unit rows (n, d) float32, n ≥ k ≥ 1: all of the k nearest are among them.
 
-    Memory: n (d + 8 (6 k + 32) + 40) bytes and 2 MB a thread.
+    Memory: n (d + 8 (6 k + 32) + 40) bytes, 50 (n / 512)² and 4 MB a thread.
     """
     from tracklearn.core.kernels import coded as kernels
     from tracklearn.core.kernels.products import COLUMNS
@@ -80,22 +81,19 @@ def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candid
         lambda w: kernels.first_floors(n, panel, scale, start, k, slack, itself, edge[w], edge[w + 1], floor),
         range(windows),
     )
-    locks = [Lock() for _ in range(windows)]
 
-    def offer(pair: tuple[int, int]) -> None:
-        a, b = pair
+    def offer(a: int, b: int) -> None:
         near, far = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
-        with locks[a], nullcontext() if a == b else locks[b]:
-            kernels.offer(
-                n, panel, scale, start, order, k, slack, itself, near, far, floor, count, candidate, value
-            )
+        kernels.offer(
+            n, panel, scale, start, order, k, slack, itself, near, far, floor, count, candidate, value
+        )
 
+    each(lambda w: offer(w, w), range(windows))
     pairs = _nearest_first(features, order, edge)
-    first = windows + int(_RAISED * (len(pairs) - windows))
-    each(offer, pairs[:windows])  # these meet no other's rows
-    each(offer, pairs[windows:first])
+    first = int(_RAISED * len(pairs))
+    _apart(pairs[:first], offer)
     _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
-    each(offer, pairs[first:])
+    _apart(pairs[first:], offer)
     return Candidates(order, (slack, count, candidate, value))
 
 
@@ -156,12 +154,51 @@ def _together(features: Array) -> Array:
     return np.argsort(own, kind="stable")
 
 
-def _nearest_first(features: Array, order: Array, edge: list[int]) -> list[tuple[int, int]]:
-    """All pairs of windows: each with itself, then those of other windows, by the products of their means."""
+def _apart(pairs: Array, work: Callable[[int, int], None]) -> None:
+    """Work on pairs of windows, about in their order, and on no window by two threads at once."""
+    free, changed = set(np.unique(pairs).tolist()), Condition()
+    passed: deque[tuple[int, int]] = deque()  # pairs whose turn came while one of their windows was taken
+    coming = ((int(a), int(b)) for a, b in pairs)
+
+    def taken() -> tuple[int, int] | None:
+        """The next pair that is free; None where all are done or begun."""
+        while True:
+            for _ in range(len(passed)):
+                a, b = passed.popleft()
+                if a in free and b in free:
+                    return a, b
+                passed.append((a, b))
+            while len(passed) < _PASSED and (pair := next(coming, None)) is not None:
+                a, b = pair
+                if a in free and b in free:
+                    return a, b
+                passed.append((a, b))
+            if not passed:
+                return None
+            changed.wait()
+
+    def run(_: int) -> None:
+        while True:
+            with changed:
+                pair = taken()
+                if pair is None:
+                    return
+                free.difference_update(pair)
+            try:
+                work(*pair)
+            finally:
+                with changed:
+                    free.update(pair)
+                    changed.notify_all()
+
+    each(run, range(n_threads()))
+
+
+def _nearest_first(features: Array, order: Array, edge: list[int]) -> Array:
+    """(m, 2) all pairs of two windows, by the products of their means."""
     n, windows = len(features), len(edge) - 1
     # An eighth of the rows tells it.
     mean = np.stack([features[order[edge[w] : min(n, edge[w + 1]) : 8]].mean(0) for w in range(windows)])
     a, b = np.triu_indices(windows, 1)
     by_product = np.argsort(-(mean @ mean.T)[a, b], kind="stable")
-    others = zip(a[by_product].tolist(), b[by_product].tolist(), strict=True)
-    return [*((w, w) for w in range(windows)), *others]
+    return np.stack([a[by_product], b[by_product]], 1)

@@ -65,13 +65,17 @@ def extract(
     network.eval()
     done = 0
     try:
-        with torch.inference_mode(), subnormals.flushed(device):
+        with torch.inference_mode():
             body: Callable[[Tensor], Tensor] = network
             if folded.possible(network, device, dtype):
                 body = folded.kept(network) if fixed else folded.Folded(network)
             read = sample.ahead(crops, parts, pin=device.type == "cuda")
             for part, images in zip(parts, read, strict=True):
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                # No more than that: threads that start inside keep it.
+                with (
+                    subnormals.flushed(device),
+                    torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+                ):
                     pixels = network.normalise(images.to(device, non_blocking=True))
                     feature = body(pixels)
                     feature = network.neck(feature) if post_bn else feature

@@ -139,8 +139,7 @@ class Fit:
                     )
                     moment = Moment(within % stage.assign_every, every, self.iteration, len(plan), within)
                     stage.schedule(pairs.students, self.optimisers, moment)
-                with subnormals.flushed(pairs.device):
-                    self._step(images, plan.tracklet[self.iteration], n_frames, own, generator, within)
+                self._step(images, plan.tracklet[self.iteration], n_frames, own, generator, within)
                 self.iteration += 1
                 progress("training", self.iteration, len(plan))
                 yield self.iteration
@@ -158,13 +157,15 @@ class Fit:
         pairs, stage = self.pairs, self.stage
         target = _target(tracklet, self.assigned.labels, self.aux, pairs.device, epoch)
         students, teachers = self._views(images, target.label, n_frames, own, generator)
-        terms = stage.objective(students, teachers, target)
-        total = torch.stack([w * terms[name] for name, w in stage.weights.items()]).sum()
-        total.backward()
+        with subnormals.flushed(pairs.device):
+            terms = stage.objective(students, teachers, target)
+            total = torch.stack([w * terms[name] for name, w in stage.weights.items()]).sum()
+            total.backward()
         pairs.ranks.sum_gradients(p for m in (*pairs.students, *self.heads) for p in m.parameters())
-        for optimiser in self.optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        with subnormals.flushed(pairs.device):
+            for optimiser in self.optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
         if self.average is not None and stage.alpha is not None:
             self.average.update(step=pairs.step, alpha=stage.alpha)
         if stage.remember is not None:
@@ -194,8 +195,12 @@ class Fit:
             # Student and teacher see the same picture; another pair sees another draw of it.
             drawn = augment.draw(n_tracklets * n_frames, height, width, self.stage.augment, generator)
             pixels = augment.apply(images, drawn.part(rows), normalise=student.normalise)
-            with torch.autocast(
-                pairs.device.type, dtype=pairs.precision, enabled=pairs.precision != torch.float32
+            # After augmentation: threads that start inside keep it.
+            with (
+                subnormals.flushed(pairs.device),
+                torch.autocast(
+                    pairs.device.type, dtype=pairs.precision, enabled=pairs.precision != torch.float32
+                ),
             ):
                 seen = _view(student, self.heads[k], pixels, n_frames, label)
                 students.append(_whole(seen, n_tracklets, pairs.ranks))

@@ -28,7 +28,9 @@ def flushed(device: torch.device) -> Iterator[None]:
     """On a CPU: subnormal numbers are zero inside the block, in this thread and those that torch works with.
 
     Afterwards all of them compute as this thread did before. It is no setting of the whole process: others,
-    who may want such numbers, keep them. Nothing is done where the processor cannot.
+    who may want such numbers, keep them. But a thread that is started inside takes the setting over and
+    keeps it, so nothing that starts threads belongs there. Nothing is done where the processor cannot; where
+    torch's threads cannot be reached, it is done for this thread alone.
     """
     if device.type != "cpu":
         yield
@@ -43,17 +45,17 @@ def flushed(device: torch.device) -> Iterator[None]:
             torch.set_flush_denormal(had)
         return
     get, spread = shared
-    before = get()
+    before, n = get(), torch.get_num_threads()
     torch.set_flush_denormal(True)
     try:
-        spread(get())
+        spread(get(), n)
         yield
     finally:
-        spread(before)
+        spread(before, n)
 
 
 @cache
-def _shared() -> tuple[Callable[[], _Environment], Callable[[_Environment], None]] | None:
+def _shared() -> tuple[Callable[[], _Environment], Callable[[_Environment, int], None]] | None:
     """What reads this thread's floating-point environment, and what sets it here and in torch's threads.
 
     Those are the threads of the OpenMP that torch came with, of the team of this thread. They take over the
@@ -77,9 +79,9 @@ def _shared() -> tuple[Callable[[], _Environment], Callable[[_Environment], None
         mathematics.fegetenv(environment)
         return environment
 
-    def spread(environment: _Environment) -> None:
-        if torch.get_num_threads() > 1:
-            parallel(put, ctypes.cast(environment, ctypes.c_void_p), torch.get_num_threads(), 0)
+    def spread(environment: _Environment, n: int) -> None:
+        if n > 1:
+            parallel(put, ctypes.cast(environment, ctypes.c_void_p), n, 0)
         else:
             mathematics.fesetenv(environment)
 
@@ -88,7 +90,7 @@ def _shared() -> tuple[Callable[[], _Environment], Callable[[_Environment], None
 
 @torch.no_grad()
 def clear(network: torch.nn.Module) -> None:
-    """Write zeros for subnormal weights, for those who compute with them elsewhere."""
+    """Write zeros for weights that are subnormal in float32, for those who compute with them elsewhere."""
     for value in (*network.parameters(), *network.buffers()):
         if value.is_floating_point():
-            value[value.abs() < torch.finfo(value.dtype).tiny] = 0
+            value[value.abs() < torch.finfo(torch.float32).tiny] = 0

@@ -311,6 +311,7 @@ class _Training:
         generator = torch.Generator().manual_seed(0)
         drawn = augment.draw(len(rows), images.shape[1], images.shape[2], stage.augment, generator)
         seen = []
+        views = (network.normalise(images), augment.apply(images, drawn, normalise=network.normalise))
         was = network.training
         network.eval()
         with (
@@ -322,10 +323,7 @@ class _Training:
                 enabled=self.pairs.precision != torch.float32,
             ),
         ):
-            for pixels in (
-                network.normalise(images),
-                augment.apply(images, drawn, normalise=network.normalise),
-            ):
+            for pixels in views:
                 seen.append(nn.functional.normalize(network.neck(network(pixels)).float()).cpu().numpy())
         network.train(was)
         value = signs.twins(*seen)

@@ -164,7 +164,7 @@ def extract(
     """The feature of every item that takes part, once where several splits share it (METHODS 2.6).
 
     It is the mean over all images of their unit features, unit again; of a single image its own. Images that
-    cannot be read are left out. Memory: the result, and the features of 4,096 images, or of the longest item
+    cannot be read are left out. Memory: the result, and the features of 1,024 images, or of the longest item
     where that has more; by workers, those that come before their turn too.
 
     Args:

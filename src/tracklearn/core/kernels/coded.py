@@ -5,18 +5,13 @@ Rows are named by their place in an order in which near rows stand together; `or
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba.cpython.unsafe import numbers
 
 from tracklearn.core.kernels.compiled import kernel
 from tracklearn.core.kernels.neighbors import make_room
-from tracklearn.core.kernels.products import COLUMNS, ROWS, reached
+from tracklearn.core.kernels.products import COLUMNS, ROWS, reached, trailing_zeros
 
 _TURNS = 12  # halvings on the way to a limit that some of a window reach
-
-_trailing_zeros: Any = numbers.trailing_zeros
 
 
 @kernel(inline="always")
@@ -73,7 +68,7 @@ def encode(features, order, block, low, high, panel, scale, start):
         scale[p] = largest / np.float32(126)
         inverse = np.float32(1) / scale[p]
         total = np.int32(0)
-        seed = (np.uint64(i) + np.uint64(1)) * np.uint64(four.shape[0])
+        seed = (np.uint64(i) + np.uint64(4)) * np.uint64(four.shape[0])  # beyond those of the signs
         for c in range(0, width, 4):
             bits = _random_bits(seed + np.uint64(c >> 2))
             for part in range(min(4, width - c)):
@@ -169,7 +164,7 @@ def offer(n, panel, scale, start, order, k, slack, itself, near, far, floor, cou
             for w in range(skipped, words):
                 bits = word[r, w]
                 while bits:
-                    c = w * COLUMNS + np.int64(_trailing_zeros(bits))
+                    c = w * COLUMNS + trailing_zeros(bits)
                     b = far[0] + c
                     bits &= bits - np.uint32(1)
                     if b >= n or (within and b <= a):

@@ -90,7 +90,7 @@ class _Block:
 
     def load(self, address: Any, offset: int, kind: ir.Type, align: int = 4) -> Any:
         """What lies at an address."""
-        loaded = self.builder.load(self._pointer(address, offset, kind))
+        loaded = self.builder.load(self._pointer(address, offset, kind), typ=kind)
         loaded.align = align
         return loaded
 
@@ -154,4 +154,14 @@ def _reached(
     return types.void(*(types.intp,) * 11), write
 
 
+def _trailing_zeros(_: Any, number: Any) -> Any:
+    """Zeros below the lowest bit of a uint32 that has one."""
+
+    def write(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        return builder.zext(builder.cttz(given[0], ir.Constant(ir.IntType(1), 1)), _I64)
+
+    return types.int64(types.uint32), write
+
+
 reached: Any = intrinsic(_reached)
+trailing_zeros: Any = intrinsic(_trailing_zeros)

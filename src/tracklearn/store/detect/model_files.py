@@ -118,8 +118,6 @@ def open_onnx(path: str | Path, *, n_threads: int | None = None) -> ModelFile:
     options = onnxruntime.SessionOptions()
     # What goes wrong is told once, in the exception.
     options.log_severity_level = 4
-    # Weights of channels that died are such numbers, with which Intel's processors are slow.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if n_threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = n_threads
     try:

@@ -58,7 +58,7 @@ class OnRay:
         """See `engine.Engine`."""
         if not tasks:
             return
-        with self._cluster():
+        with self._cluster(pictures=gpus > 0):
             there = self._ray.cluster_resources()
             if gpus > there.get("GPU", 0):
                 raise Refusal(
@@ -128,8 +128,11 @@ class OnRay:
                 ray.wait(list(running), num_returns=len(running), timeout=_END)
 
     @contextmanager
-    def _cluster(self) -> Iterator[None]:
-        """Connected to the cluster; one of one's own ends with the work."""
+    def _cluster(self, *, pictures: bool = False) -> Iterator[None]:
+        """Connected to the cluster; one of one's own ends with the work.
+
+        Its shared memory is small, but where `pictures` go through it: then as much as Ray thinks right.
+        """
         ray = self._ray
         if ray.is_initialized():  # by whoever calls
             yield
@@ -141,7 +144,7 @@ class OnRay:
         else:
             options |= {"address": "local", "num_cpus": self._workers or threads.n_threads()}
             options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
-            options |= {"object_store_memory": _STORE}
+            options |= {} if pictures else {"object_store_memory": _STORE}
         try:
             ray.init(**options)
         except Exception as error:  # Ray raises that itself where a node takes long to start

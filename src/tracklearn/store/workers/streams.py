@@ -16,12 +16,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tracklearn.store import runtimes
 from tracklearn.store.workers.engine import ATTEMPTS, Staged, attempt
-from tracklearn.types import Array
+from tracklearn.types import Array, Refusal
 
 _DIED = "it was killed, crashed in a library, or its machine went away"
+_ME = uuid4().hex  # this process, as a worker
 _SHORT = 3  # exit code of a worker that ends itself for want of memory
 
 
@@ -35,13 +37,17 @@ def run(tasks: Sequence[Staged], *, at_once: int, gpus: int, folder: str) -> Ite
         at_once: workers that compute.
         gpus: that each of them has for itself; with 0 it reads too.
         folder: of the process that asks: workers work in it where there is one.
+
+    Raises:
+        ValueError: Ray lost what it needs to go on.
     """
     ray, data = runtimes.load("ray"), runtimes.load("ray.data")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of its plan at every start
+    near = runtimes.load("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    here = near(ray.get_runtime_context().get_node_id(), soft=True)  # it shall not go away with a worker
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # a cluster may be busy, and a task long
-    account = ray.remote(num_cpus=0)(_Account).remote()
+    account = ray.remote(num_cpus=0, scheduling_strategy=here)(_Account).remote()
     rows = [{"number": number, "held": pickle.dumps(task)} for number, task in enumerate(tasks)]
     with data.DataContext.current(context):
         stream = data.from_items(rows, override_num_blocks=len(rows))
@@ -57,27 +63,38 @@ def run(tasks: Sequence[Staged], *, at_once: int, gpus: int, folder: str) -> Ite
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
         )
-    for row in stream.iter_rows():
-        yield int(row["number"]), *pickle.loads(row["held"])
+    log = logging.getLogger("ray.data")
+    before = log.level
+    log.setLevel(logging.ERROR)  # it tells of its plan at every start
+    try:
+        for row in stream.iter_rows():
+            yield int(row["number"]), *pickle.loads(row["held"])
+    except ray.exceptions.RayError as error:
+        raise Refusal(f"Ray gave up ({str(error).strip().splitlines()[0]})") from error
+    finally:
+        log.setLevel(before)
 
 
 class _Account:
-    """An actor: which tasks a worker has begun and not ended, how often, and why where that is known."""
+    """An actor: how often each stage of a task was begun by workers that were not heard of again.
+
+    A worker is over with a task when it begins its next one: before, what it returned may not have left it.
+    """
 
     def __init__(self) -> None:
         self._open, self._why = Counter[tuple[int, str]](), dict[tuple[int, str], str]()
+        self._has: dict[str, tuple[int, str]] = {}
 
-    def begin(self, number: int, stage: str) -> str | None:
+    def begin(self, worker: str, number: int, stage: str) -> str | None:
         """Why the task is not to be begun once more; None where it is."""
+        if worker in self._has:
+            self._open[self._has.pop(worker)] -= 1
         key = number, stage
         if self._open[key] >= ATTEMPTS:
             return self._why.get(key, _DIED)
         self._open[key] += 1
+        self._has[worker] = key
         return None
-
-    def end(self, number: int, stage: str) -> None:
-        """A worker has survived it."""
-        self._open[number, stage] -= 1
 
     def short_of_memory(self, number: int, stage: str, why: str) -> None:
         """A worker is about to end because of it."""
@@ -108,27 +125,28 @@ def _block(account: Any, folder: str, stage: str, rows: dict[str, Array]) -> dic
 
 
 def _staged(account: Any, stage: str, number: int, held: bytes) -> bytes:
-    """How a task's stage ended, pickled; where the stage before did not end well, how that did."""
+    """How a task's stage ended, pickled."""
     ray = runtimes.load("ray")
-    work = partial(_begin, stage, held)
-    if stage == "work":
-        kind, said = pickle.loads(held)
-        if kind != "value":
-            return held
-        task, read = said
-        work = partial(task.work, read)
-    why = ray.get(account.begin.remote(number, stage))
+    why = ray.get(account.begin.remote(_ME, number, stage))
     if why is not None:
         return pickle.dumps(("lost", why))
-    kind, said = attempt(work)
+    kind, said = attempt(partial(_do, stage, held))
+    if kind == "value":
+        ended: bytes = said
+        return ended
     if kind == "lost":
         # As if the system had ended it: the next attempt begins with all the memory that there is.
         ray.get(account.short_of_memory.remote(number, stage, said))
         os._exit(_SHORT)
-    ray.get(account.end.remote(number, stage))
     return pickle.dumps((kind, said))
 
 
-def _begin(stage: str, held: bytes) -> Any:
-    task = pickle.loads(held)
-    return task.run(None) if stage == "run" else (task, task.read())
+def _do(stage: str, held: bytes) -> bytes:
+    """What a stage gives, pickled as ("value", that); how the one before ended, where it did not end well."""
+    found = pickle.loads(held)
+    if stage == "run":
+        return pickle.dumps(("value", found.run(None)))
+    if stage == "read":
+        return pickle.dumps(("value", (found, found.read())))
+    kind, said = found
+    return held if kind != "value" else pickle.dumps(("value", said[0].work(said[1])))
