@@ -206,10 +206,11 @@ def pgvector_exact(features: np.ndarray, queries: np.ndarray, truth: list[Any]) 
     """The row of pgvector without an index; CPU of the server's process and of this one together."""
     import os
 
-    import psycopg
-    from pgvector import psycopg as vectors
     from tests.postgres_server import server
 
+    from tracklearn.store import runtimes
+
+    psycopg, vectors = runtimes.load("psycopg"), runtimes.load("pgvector.psycopg")
     with server() as url, psycopg.connect(url) as connection:
         connection.execute("CREATE EXTENSION vector")
         vectors.register_vector(connection)
