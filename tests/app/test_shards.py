@@ -84,6 +84,7 @@ def test_index_and_identities_by_workers_write_the_same(call, done, tmp_path):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "none")
 @pytest.mark.timeout(600)
 def test_workers_send_what_they_embedded_to_the_database_themselves(done, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from tests.faults import bounds
 from tests.faults.table import table
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_film(children, tmp_path):
     row = bounds.ingest_by_length(children, tmp_path, *bounds.SIZES[True])
     assert not row.failed, table([row])

@@ -106,6 +106,7 @@ def test_openvino_is_quiet(heard, tmp_path):
     assert found.quiet, found
 
 
+@pytest.mark.long
 def test_transformers_is_quiet_with_a_folder(heard, tmp_path):
     needs("transformers")
     from tests.store.test_detect import _hub_model

@@ -105,6 +105,7 @@ def test_times_are_the_stream_s_own_and_gaps_those_of_the_clock(live):
     ]
 
 
+@pytest.mark.long
 def test_a_camera_that_stalls_counts_as_cut(live):
     how = live(read_timeout=3.0)
     with RtspServer([Connection(units(), then="stall"), Connection(units())]) as server:
@@ -430,6 +431,7 @@ def test_no_password_is_in_the_set(live, tmp_path, boxes):
     assert Request([other], boxes).digest == Request([f"hall={address}"], boxes).digest
 
 
+@pytest.mark.long
 def test_resume_keeps_a_finished_recording_and_makes_a_broken_one_anew(live, tmp_path, boxes, monkeypatch):
     with RtspServer(
         [
