@@ -45,6 +45,12 @@ SHARES = ((16, 0.49), (32, 0.71), (64, 0.85), (128, 0.93))  # of variance, in so
 
 def like_a_network(n: int, width: int, queries: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) entries and (q, d) queries, unit float32, of which few directions hold most."""
+    rows, _ = people_like_a_network(n + queries, width, max(1, n // PER_PERSON), seed)
+    return rows[queries:], rows[:queries]
+
+
+def people_like_a_network(n: int, width: int, n_people: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) unit float32 rows, of which few directions hold most, and (n,) whose they are."""
     rng = np.random.default_rng(seed)
     edges = [(0, 0.0), *((at, share) for at, share in SHARES if at < width), (width, 1.0)]
     variance = np.concatenate(
@@ -55,15 +61,15 @@ def like_a_network(n: int, width: int, queries: int, seed: int = 0) -> tuple[np.
     )
     spread = np.sqrt(variance).astype(np.float32)
     turn = np.linalg.qr(rng.standard_normal((width, width)))[0].astype(np.float32)
-    people = rng.standard_normal((max(1, n // PER_PERSON), width), dtype=np.float32)
-    out = np.empty((n + queries, width), np.float32)
-    for lo in range(0, len(out), 8192):
+    people = rng.standard_normal((n_people, width), dtype=np.float32)
+    out, person = np.empty((n, width), np.float32), np.empty(n, np.int64)
+    for lo in range(0, n, 8192):
         block = out[lo : lo + 8192]
         noise = rng.standard_normal(block.shape, dtype=np.float32)
-        who = rng.integers(0, len(people), len(block))
+        who = person[lo : lo + 8192] = rng.integers(0, n_people, len(block))
         block[:] = ((people[who] + 0.6 * noise) * spread) @ turn
         block /= np.linalg.norm(block, axis=1, keepdims=True)
-    return out[queries:], out[:queries]
+    return out, person
 
 
 def made(n: int, width: int, queries: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,22 @@
 """The cross-view graph of tracklets, beside the dense textbook.
 
-    python -m benchmarks.graph [--small] [--sizes N ...] [--repeats R] [--out DIR]
+    python -m benchmarks.graph [--small] [--network] [--sizes N ...] [--repeats R] [--out DIR]
 
 Features are made: 2,048 wide, 50 cameras, cosine of two tracklets of one person about 0.7, 20 tracklets of a
-person. Measured at every size, each run in a fresh process:
+person; the same in every direction, or, with --network, with the shares of variance along their directions
+that a network has which was adapted to Market-1501 (`benchmarks.gallery`). Measured at every size, each run
+in a fresh process:
 
-- seconds, CPU-seconds and peak memory of `core.graph.cross_view` with its usual settings;
+- seconds, CPU-seconds and peak memory of `core.graph.cross_view` with its usual settings, by float32 and by
+  8-bit products;
 - the floor: one float32 BLAS product for each pair of tracklets of different cameras, by the speed that a
   GEMM of 4,096 rows has just before;
 - up to 8,000 tracklets the textbook: all similarities in one matrix and the best of each camera for each row;
   in float32, for time and memory, and in float64, which must give the same edges and weights.
 
-Also how long the measures of the graph take, and what they are. Prints the tables and writes graph.json to
-DIR (benchmarks/results; with --small only where --out is given). Exit code 1 where anything that must be
-equal is not.
+Also how long the measures of the graph take, and what they are. Prints the tables and writes graph.json, or
+graph_network.json, to DIR (benchmarks/results; with --small only where --out is given). Exit code 1 where
+anything that must be equal is not.
 """
 
 from __future__ import annotations
@@ -30,13 +33,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import measure
+from benchmarks import gallery, measure
 from tracklearn.core import graph, threads
 from tracklearn.core.graph import Graph
 
 Array = NDArray[Any]
 
-OURS, TEXTBOOK = "cross_view", "textbook"
+OURS, CODED, TEXTBOOK = "cross_view", "cross_view, int8", "textbook"
 SIZES = (2_000, 8_000, 25_000, 100_000)
 SMALL_SIZES = (1_000, 2_000)
 TEXTBOOK_UP_TO = 8_000  # rows: its matrix takes gigabytes beyond
@@ -46,6 +49,7 @@ K, THRESHOLD = 1, 0.6
 TOLERANCE = 1e-6  # of weights
 _GEMM = 4_096  # rows of the GEMM that the floor is told by
 _ROWS = 1_024  # rows made at a time
+_LOADS = 6_500  # rows with which 8-bit products load all that they need
 
 
 class Set(NamedTuple):
@@ -56,12 +60,16 @@ class Set(NamedTuple):
     pid: Array
 
 
-def make_set(t: int, seed: int = 0) -> Set:
+def make_set(t: int, seed: int = 0, *, network: bool = False) -> Set:
     """What a trained network might give.
 
-    A row is the sum of a direction of its person (0.7 of its squared length), of its camera (0.03) and noise.
+    A row is the sum of a direction of its person (0.7 of its squared length), of its camera (0.03) and noise;
+    or one of `gallery.people_like_a_network`.
     """
     rng = np.random.default_rng(seed)
+    if network:
+        features, pid = gallery.people_like_a_network(t, WIDTH, max(1, t // PER_PERSON), seed)
+        return Set(features, rng.integers(0, CAMERAS, t), pid)
 
     def directions(count: int, squared_length: float) -> Array:
         rows = rng.standard_normal((count, WIDTH), dtype=np.float32)
@@ -83,6 +91,11 @@ def ours(given: Set) -> Graph:
     return graph.cross_view(given.features, given.camid, k=K, threshold=THRESHOLD)
 
 
+def coded(given: Set) -> Graph:
+    """The same by 8-bit products."""
+    return graph.cross_view(given.features, given.camid, k=K, threshold=THRESHOLD, method="int8")
+
+
 def textbook(given: Set, dtype: type = np.float32) -> Graph:
     """The graph from one matrix of all similarities, products made in `dtype`."""
     x = given.features.astype(dtype)
@@ -97,7 +110,7 @@ def textbook(given: Set, dtype: type = np.float32) -> Graph:
     return Graph(start, j, similarity[i, j].astype(np.float32))
 
 
-CALLS: dict[str, Callable[[Set], Graph]] = {OURS: ours, TEXTBOOK: textbook}
+CALLS: dict[str, Callable[[Set], Graph]] = {OURS: ours, CODED: coded, TEXTBOOK: textbook}
 
 
 def same(one: Graph, other: Graph) -> bool:
@@ -109,10 +122,11 @@ def same(one: Graph, other: Graph) -> bool:
     )
 
 
-def prepare(t: int, seed: int, name: str, path: Path) -> tuple[Set, str, Path]:
+def prepare(t: int, seed: int, network: bool, name: str, path: Path) -> tuple[Set, str, Path]:
     """Input of `run` for `measure.peak_memory`, after a small run has loaded all that a run needs."""
-    judge(CALLS[name](make_set(200, seed)), make_set(200, seed))
-    return make_set(t, seed), name, path
+    small = make_set(_LOADS if name == CODED else 200, seed, network=network)
+    judge(CALLS[name](small), small)
+    return make_set(t, seed, network=network), name, path
 
 
 def run(given: tuple[Set, str, Path]) -> None:
@@ -140,13 +154,13 @@ def judge(found: Graph, data: Set) -> dict[str, Any]:
     return {**values, "judged_in_cpu_s": time.process_time() - start}
 
 
-def timed(t: int, name: str, repeats: int, seed: int) -> dict[str, Any]:
+def timed(t: int, name: str, repeats: int, seed: int, *, network: bool) -> dict[str, Any]:
     """Medians of runs in fresh processes, and the greatest of their peaks."""
     runs, peaks = [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeats):
             path = Path(folder) / "run.json"
-            peaks.append(measure.peak_memory(prepare, run, t, seed, name, path))
+            peaks.append(measure.peak_memory(prepare, run, t, seed, network, name, path))
             runs.append(json.loads(path.read_text()))
     timing = measure.Timing(tuple(r["wall"] for r in runs), tuple(r["cpu"] for r in runs))
     return {
@@ -157,24 +171,27 @@ def timed(t: int, name: str, repeats: int, seed: int) -> dict[str, Any]:
     }
 
 
-def measure_size(t: int, *, repeats: int, seed: int = 0) -> dict[str, Any]:
+def measure_size(t: int, *, repeats: int, seed: int = 0, network: bool = False) -> dict[str, Any]:
     """All measurements at one size."""
     repeats = 1 if t >= ONE_RUN_FROM else repeats
     pairs = t**2 * (1 - 1 / CAMERAS) / 2
     floor = measure.gemm(_GEMM, WIDTH, repeats=3) * pairs / _GEMM**2
     out: dict[str, Any] = {"t": t, "features_bytes": 4 * t * WIDTH, "floor_s": floor}
-    out[OURS] = timed(t, OURS, repeats, seed)
+    out[OURS] = timed(t, OURS, repeats, seed, network=network)
+    out[CODED] = timed(t, CODED, repeats, seed, network=network)
     out["per_floor"] = out[OURS]["wall_s"] / floor
     if t <= TEXTBOOK_UP_TO:
-        out[TEXTBOOK] = timed(t, TEXTBOOK, repeats, seed)
+        out[TEXTBOOK] = timed(t, TEXTBOOK, repeats, seed, network=network)
         out["textbook_ratio"] = {
             key: out[TEXTBOOK][key] / out[OURS][key] for key in ("wall_s", "cpu_s", "memory_bytes")
         }
-        data = make_set(t, seed)
+        data = make_set(t, seed, network=network)
         found = ours(data)
         with threads.limit(1):
             alone = ours(data)
+        by_bytes = coded(data)
         out["equal"] = {
+            "by 8-bit products": same(found, by_bytes) and np.array_equal(found.weight, by_bytes.weight),
             "to the textbook in float64": same(found, textbook(data, np.float64)),
             "on one thread": same(found, alone) and np.array_equal(found.weight, alone.weight),
         }
@@ -216,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="1,000 and 2,000 tracklets, in seconds")
+    parser.add_argument("--network", action="store_true", help="features with the spectrum of a network")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of tracklets")
     parser.add_argument(
         "--repeats", type=int, help="timed runs of each below 50,000 tracklets (3; --small 1)"
@@ -229,14 +247,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = []
     for t in wanted:
         print(f"t = {t:,} ...", file=sys.stderr, flush=True)
-        sizes.append(measure_size(t, repeats=repeats))
+        sizes.append(measure_size(t, repeats=repeats, network=given.network))
     print(report(sizes))
     if folder is not None:
         settings = {
             "sizes": wanted, "repeats": repeats, "seed": 0, "width": WIDTH, "cameras": CAMERAS,
-            "per_person": PER_PERSON, "k": K, "threshold": THRESHOLD,
+            "per_person": PER_PERSON, "k": K, "threshold": THRESHOLD, "network": given.network,
         }  # fmt: skip
-        measure.save("graph", {"sizes": sizes, "bars": bars(sizes)}, settings=settings, folder=folder)
+        name = "graph_network" if given.network else "graph"
+        measure.save(name, {"sizes": sizes, "bars": bars(sizes)}, settings=settings, folder=folder)
     different = [(size["t"], size["equal"]) for size in sizes if not all(size.get("equal", {}).values())]
     for t, equal in different:
         print(f"NOT EQUAL at t = {t:,}: {equal}", file=sys.stderr)

@@ -20,6 +20,7 @@ def no_processes(monkeypatch):
     monkeypatch.setattr(graph.measure, "peak_memory", peak_memory)
     monkeypatch.setattr(graph, "WIDTH", 64)
     monkeypatch.setattr(graph, "_GEMM", 64)
+    monkeypatch.setattr(graph, "_LOADS", 200)
 
 
 def test_writes_what_it_measured(tmp_path, capsys):
@@ -27,7 +28,9 @@ def test_writes_what_it_measured(tmp_path, capsys):
     saved = json.loads((tmp_path / "graph.json").read_text())
     assert saved["settings"]["sizes"] == [300, 400]
     size = saved["result"]["sizes"][0]
-    assert size["equal"] == {"to the textbook in float64": True, "on one thread": True}
+    assert set(size["equal"]) == {"by 8-bit products", "to the textbook in float64", "on one thread"}
+    assert all(size["equal"].values())
+    assert len(size["cross_view, int8"]["cpu_runs"]) == 2
     assert len(size["cross_view"]["wall_runs"]) == 2
     assert size["cross_view"]["memory_total_bytes"] == 3_000_000
     assert size["cross_view"]["graph"]["n_edges"] > 100
@@ -36,6 +39,15 @@ def test_writes_what_it_measured(tmp_path, capsys):
     }
     assert all(bar["value"] is None for bar in saved["result"]["bars"])
     assert "transitivity" in capsys.readouterr().out
+
+
+def test_features_with_the_spectrum_of_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "WIDTH", 256)
+    call = ["--sizes", "2500", "--repeats", "1", "--network", "--out", str(tmp_path)]
+    assert graph.main(call) == 0
+    size = json.loads((tmp_path / "graph_network.json").read_text())["result"]["sizes"][0]
+    assert all(size["equal"].values())
+    assert size["cross_view, int8"]["graph"]["precision"] > 0.5
 
 
 def test_no_textbook_for_large_sets(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tracklearn.core import graph
+from tracklearn.core import coded, graph
 from tracklearn.core.graph import (
     Graph,
     changes,
@@ -16,6 +16,7 @@ from tracklearn.core.graph import (
     precision_recall,
     transitivity,
 )
+from tracklearn.core.kernels import products
 from tracklearn.core.threads import limit
 
 
@@ -157,37 +158,53 @@ def case_of(rng, case):
     return unit(x), camid, int(rng.integers(1, 6)), float(rng.choice([-1, -0.5, 0, 0.5, 0.6, 0.9]))
 
 
-def test_six_hundred_small_sets(monkeypatch):
-    """Tiles of any size, cameras apart or together, one thread and two; many ties."""
+def any_size(monkeypatch):
+    """8-bit products, and leading numbers, however few the tracklets."""
+    for module, name in ((coded, "_FEW"), (graph, "_PER_CAMERA"), (coded, "_MANY"), (coded, "_ALL_ALONG")):
+        monkeypatch.setattr(module, name, 0)
+    for name, value in (("_LEADING", 8), ("_SAMPLE", 60), ("_REST", 9), ("WINDOW", products.COLUMNS)):
+        monkeypatch.setattr(coded, name, value)
+
+
+def test_twelve_hundred_small_sets(monkeypatch):
+    """Both precisions, tiles of any size, cameras apart or together, one thread and two; many ties."""
     rng = np.random.default_rng(1)
     edges = 0
-    for case in range(600):
+    any_size(monkeypatch)
+    for case in range(1200):
         x, camid, k, threshold = case_of(rng, case)
         monkeypatch.setattr(graph, "_TILE", int(rng.integers(1, 40)))
         monkeypatch.setattr(graph, "_SMALL", int(rng.integers(0, graph._TILE + 1)))
+        monkeypatch.setattr(coded, "WINDOW", products.COLUMNS * int(rng.integers(1, 3)))
+        monkeypatch.setattr(coded, "_MANY", 0 if case % 7 < 4 else math.inf)
+        monkeypatch.setattr(coded, "_LEADING", int(rng.integers(2, 8)))
         with limit(1 + case % 2):
-            found = cross_view(x, camid, k=k, threshold=threshold)
+            found = cross_view(x, camid, k=k, threshold=threshold, method=("exact", "int8")[case // 2 % 2])
         joined, product = slow(x, camid, k, threshold)
         i, j = np.nonzero(joined)
         np.testing.assert_array_equal(np.repeat(np.arange(len(x)), np.diff(found.start)), i, f"case {case}")
         np.testing.assert_array_equal(found.to, j, f"case {case}")
         np.testing.assert_allclose(found.weight, product[i, j], atol=1e-6)
         edges += len(i)
-    assert edges > 50_000
+    assert edges > 100_000
 
 
-def test_wide_rows_close_together(small_tiles):
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_wide_rows_close_together(small_tiles, monkeypatch, method):
     """Neighbours that differ by far less than float32 rounding."""
+    any_size(monkeypatch)
     rng = np.random.default_rng(2)
     x = unit(rng.normal(size=2048) + 1e-5 * rng.normal(size=(60, 2048)))
     camid = rng.integers(0, 2, 60)
-    assert pairs(cross_view(x, camid)) == {(i, j) for i, j in np.argwhere(slow(x, camid, 1, 0.6)[0]) if i < j}
+    want = {(i, j) for i, j in np.argwhere(slow(x, camid, 1, 0.6)[0]) if i < j}
+    assert pairs(cross_view(x, camid, method=method)) == want
 
 
 def test_more_duplicates_than_a_list_holds(monkeypatch):
     """Lists of one neighbour hold 35 candidates; here many more are alike, beside others that are not."""
     rng = np.random.default_rng(3)
-    for case in range(40):
+    any_size(monkeypatch)
+    for case in range(60):
         monkeypatch.setattr(graph, "_TILE", (40, 1000)[case % 2])
         monkeypatch.setattr(graph, "_SMALL", (0, graph._TILE)[case // 2 % 2])
         groups = int(rng.integers(1, 4))
@@ -198,7 +215,8 @@ def test_more_duplicates_than_a_list_holds(monkeypatch):
         x, camid = x[rng.permutation(len(x))], rng.integers(0, 2, len(x))
         k, threshold = int(rng.integers(1, 4)), float(rng.choice([-0.5, 0.3, 0.9]))
         want = {(i, j) for i, j in np.argwhere(slow(x, camid, k, threshold)[0]) if i < j}
-        assert pairs(cross_view(x, camid, k=k, threshold=threshold)) == want
+        method = ("exact", "int8")[case % 3 == 2]
+        assert pairs(cross_view(x, camid, k=k, threshold=threshold, method=method)) == want
 
 
 def people(rng, t, width, cameras):
@@ -216,13 +234,16 @@ def test_order_of_rows_does_not_matter(small_tiles):
     assert len(pairs(want)) > 100
 
 
-def test_threads_and_names_of_cameras_do_not_show(small_tiles):
+@pytest.mark.parametrize("cameras", [2, 7])
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_threads_and_names_of_cameras_do_not_show(small_tiles, monkeypatch, method, cameras):
+    any_size(monkeypatch)
     rng = np.random.default_rng(5)
-    x, _, camid = people(rng, 300, 24, 7)
+    x, _, camid = people(rng, 300, 24, cameras)
     with limit(1):
         want = cross_view(x, camid, threshold=0.3)
     with limit(2):
-        found = [cross_view(x, 11 * camid - 30, threshold=0.3) for _ in range(3)]
+        found = [cross_view(x, 11 * camid - 30, threshold=0.3, method=method) for _ in range(3)]
     for other in found:
         for name in ("start", "to", "weight"):
             np.testing.assert_array_equal(getattr(other, name), getattr(want, name))
@@ -256,6 +277,8 @@ def test_refusals_of_cross_view():
             cross_view(x, camid, threshold=threshold)
     with pytest.raises(ValueError, match=r"camid has shape \(3,\), expected \(4,\)"):
         cross_view(x, camid[:3])
+    with pytest.raises(ValueError, match='method is "ann", expected exact or int8'):
+        cross_view(x, camid, method="ann")
     with pytest.raises(ValueError, match=r"finite.*1 row is not: 2"):
         cross_view(np.where(np.arange(4)[:, None] == 2, np.nan, x), camid)
     with pytest.raises(ValueError, match="unit length"):

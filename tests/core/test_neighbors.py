@@ -1,5 +1,6 @@
 """k_nearest and the checks on features, against a float64 sort of everything."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from tracklearn.core import coded, neighbors
 from tracklearn.core.features import check_unit, unit_rows
@@ -98,7 +101,7 @@ def test_blocks_do_not_show(monkeypatch):
 def small_tiles(monkeypatch):
     """Many tiles from few rows, and many windows."""
     monkeypatch.setattr(neighbors, "_TILE", 24)
-    for name, value in (("_FEW", 0), ("_WINDOW", products.COLUMNS), ("_PER_CENTRE", 10)):
+    for name, value in (("_FEW", 0), ("WINDOW", products.COLUMNS), ("_PER_CENTRE", 10)):
         monkeypatch.setattr(coded, name, value)
 
 
@@ -150,12 +153,13 @@ def test_int8_with_one_number_far_larger_than_all_others(small_tiles):
 def test_int8_errors_stay_within_their_bound(width):
     rng = np.random.default_rng(width)
     x = unit(rng.normal(size=(150, width)) ** 3)
-    n, panels, order = len(x), -(-len(x) // products.COLUMNS), rng.permutation(len(x))
-    panel = np.zeros((panels, -(-width // 4), products.COLUMNS, 4), np.int8)
-    scale, start = np.zeros(n, np.float32), np.zeros(n, np.int32)
-    kernels.encode(x, order, width & -width, 0, n, panel, scale, start)
-    code = panel.transpose(0, 2, 1, 3).reshape(len(panel) * products.COLUMNS, -1)[:n].astype(np.int64)
-    np.testing.assert_array_equal(start, -128 * code.sum(1))
+    n, order = len(x), rng.permutation(len(x))
+    rows, by_row = coded.encoded(x, order, by_row=True)
+    code = rows.panel.transpose(0, 2, 1, 3).reshape(len(rows.scale), -1)[:n].astype(np.int64)
+    np.testing.assert_array_equal(by_row[:, : code.shape[1]], code)
+    assert not by_row[:, code.shape[1] :].any()
+    scale = rows.scale[:n]
+    np.testing.assert_array_equal(rows.start[:n], -128 * code.sum(1))
     got = (code @ code.T) * np.outer(scale, scale).astype(np.float64)
     error = np.abs(got - x[order].astype(np.float64) @ x[order].astype(np.float64).T)
     error[np.eye(n, dtype=bool)] = 0  # a row's errors are no chance to itself
@@ -183,12 +187,95 @@ def test_products_of_bytes_are_those_of_numbers():
         word = np.empty((products.ROWS, 3), np.uint32)
         for p in range(0, n, products.ROWS):
             for b in range(0, n, products.COLUMNS):
-                kernels._compare(panel, scale, start, floor, p, b, similar, word, b)
+                kernels._compare(kernels.Rows(panel, scale, start), floor, p, b, similar, word, b)
             rows = slice(p, p + products.ROWS)
             np.testing.assert_allclose(similar, want[rows], rtol=1e-6)
             bit = word[:, :, None] >> np.arange(products.COLUMNS, dtype=np.uint32) & 1
             reached = (similar >= floor[rows, None]) | (similar >= floor)
             np.testing.assert_array_equal(bit.reshape(len(word), n).astype(bool), reached)
+
+
+@pytest.mark.skipif(not products.available, reason="this processor has no instruction for 8-bit products")
+def test_one_product_of_bytes():
+    rng = np.random.default_rng(9)
+    product = njit(
+        lambda x, y, start: products.product(x.ctypes.data, y.ctypes.data, len(x) // products.AT_ONCE, start)
+    )
+    for steps in (1, 2, 7):
+        x, y = rng.integers(-127, 128, (2, steps * products.AT_ONCE)).astype(np.int8)
+        got = product(x, y, np.int32(-128 * x.astype(np.int64).sum()))
+        assert got == x.astype(np.int64) @ y.astype(np.int64)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 64, 512, 2048])
+def test_the_rotation_keeps_products(size):
+    rng = np.random.default_rng(size)
+    x, y = rng.normal(size=(2, size)).astype(np.float32)
+    turned = np.empty((2, size), np.float32)
+    for row, out in zip((x.copy(), y.copy()), turned, strict=True):
+        kernels._transform(row, out)
+    np.testing.assert_allclose(turned[0] @ turned[1] / size, x @ y, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        np.abs(turned[0]).max(), np.abs(scipy.linalg.hadamard(size) @ x).max(), rtol=1e-4
+    )
+
+
+def like_a_network(rng, n, width):
+    """Rows that spread along few directions."""
+    spread = 0.5 ** np.arange(width)
+    return unit(
+        (rng.normal(size=(n // 5, width)) * spread)[rng.integers(0, n // 5, n)]
+        + 0.1 * spread * rng.normal(size=(n, width))
+    )
+
+
+@pytest.fixture
+def led(monkeypatch, small_tiles):
+    """Leading numbers wherever there are more; holds what each comparison by them was given."""
+    for name, value in (("_LEADING", 8), ("_SAMPLE", 60), ("_REST", 9), ("_ALL_ALONG", 0), ("_MANY", 0)):
+        monkeypatch.setattr(coded, name, value)
+    calls, offer_led = [], kernels.offer_led
+    monkeypatch.setattr(kernels, "offer_led", lambda *given: (calls.append(given), offer_led(*given)))
+    return calls
+
+
+@pytest.mark.skipif(not products.available, reason="this processor has no instruction for 8-bit products")
+@pytest.mark.parametrize("left", [0.0, 0.25, 2.0])
+def test_leading_numbers_do_not_show(led, monkeypatch, left):
+    """Neither where they leave few pairs nor where they leave all, after which all numbers are compared."""
+    monkeypatch.setattr(coded, "_LEFT", left)
+    rng = np.random.default_rng(21)
+    for n, width, k in [(300, 64, 20), (301, 9, 31), (200, 513, 3)]:
+        for x in (like_a_network(rng, n, width), unit(rng.normal(size=(n, width)))):
+            for exclude_self in (False, True):
+                want, far = fast(x, k, exclude_self)
+                index, squared = k_nearest(x, k, exclude_self=exclude_self, method="int8")
+                np.testing.assert_array_equal(index, want)
+                np.testing.assert_allclose(squared, far, atol=1e-7)
+    assert led
+
+
+def test_products_of_leading_numbers_are_bounds(led):
+    rng = np.random.default_rng(22)
+    for x in (like_a_network(rng, 200, 40), unit(rng.normal(size=(200, 40)))):
+        axes = coded.axes_of(x)
+        np.testing.assert_allclose(axes.T @ axes, np.eye(7), atol=1e-5)
+        order = np.r_[rng.permutation(200), -1]
+        rows, off = coded.led_by(axes, x, order)
+        code = rows.panel.transpose(0, 2, 1, 3).reshape(len(rows.scale), -1)[:200].astype(np.int64)
+        got = (code @ code.T) * np.outer(rows.scale[:200], rows.scale[:200]).astype(np.float64)
+        there = x[order[:200]].astype(np.float64)
+        assert (got >= there @ there.T - off[:200, None])[~np.eye(200, dtype=bool)].all()
+
+
+def test_leading_numbers_only_where_rows_are_many_and_lie_along_them(monkeypatch):
+    rng = np.random.default_rng(23)
+    few = like_a_network(rng, 300, 256)
+    assert coded.axes_of(few) is None
+    monkeypatch.setattr(coded, "_MANY", 0)
+    assert coded.axes_of(few).shape == (256, 127)
+    assert coded.axes_of(unit(rng.normal(size=(3000, 1024)))) is None
+    assert coded.axes_of(few[:, :100]) is None
 
 
 def test_pairs_of_windows_are_all_worked_on_and_none_by_two_at_once():
@@ -207,11 +294,11 @@ def test_pairs_of_windows_are_all_worked_on_and_none_by_two_at_once():
 
     for n in (1, 4):
         with limit(n):
-            coded._apart(pairs, work)
+            coded.apart(pairs, work)
     assert not any(met)
     assert sorted(done) == sorted(2 * [tuple(pair) for pair in pairs.tolist()])
     with pytest.raises(ZeroDivisionError), limit(3):
-        coded._apart(pairs, lambda a, b: 1 // (a - 3))
+        coded.apart(pairs, lambda a, b: 1 // (a - 3))
 
 
 def test_a_row_on_the_border_of_panels_and_a_last_window_of_one(small_tiles):
@@ -242,7 +329,7 @@ from tracklearn.core import coded
 from tracklearn.core.kernels import products
 from tracklearn.core.neighbors import k_nearest
 assert products._lanes() == {lanes} and products.available == {lanes > 0}
-coded._FEW, coded._WINDOW = 0, products.COLUMNS
+coded._FEW, coded.WINDOW = 0, products.COLUMNS
 rng = np.random.default_rng(0)
 x = np.sign(rng.normal(size=(20, 33)))[rng.integers(0, 20, 300)] + 0.1 * rng.normal(size=(300, 33))
 x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -304,8 +391,10 @@ def test_approximate_neighbours_without_the_library(monkeypatch):
 
 
 def test_two_thousand_small_sets(monkeypatch):
-    """Tiles of any size, both precisions, one thread and two; ties, duplicates, near-duplicates."""
+    """Tiles of any size, leading numbers or not, both precisions, one thread and two; ties, duplicates."""
     rng = np.random.default_rng(12)
+    for name, value in (("_SAMPLE", 60), ("_REST", 9), ("_ALL_ALONG", 0)):
+        monkeypatch.setattr(coded, name, value)
     for case in range(2000):
         n, width, k = int(rng.integers(1, 50)), int(rng.integers(1, 20)), int(rng.integers(1, 40))
         x = rng.normal(size=(n, width)) if case % 2 else rng.integers(-1, 2, (n, width)).astype(float)
@@ -317,7 +406,10 @@ def test_two_thousand_small_sets(monkeypatch):
         want, far = fast(x, k, exclude_self)
         monkeypatch.setattr(neighbors, "_TILE", int(rng.integers(3, 30)))
         monkeypatch.setattr(coded, "_FEW", 0)
-        monkeypatch.setattr(coded, "_WINDOW", products.COLUMNS * int(rng.integers(1, 3)))
+        monkeypatch.setattr(coded, "WINDOW", products.COLUMNS * int(rng.integers(1, 3)))
+        monkeypatch.setattr(coded, "_MANY", 0 if case % 7 < 4 else math.inf)
+        monkeypatch.setattr(coded, "_LEADING", int(rng.integers(2, 8)))
+        monkeypatch.setattr(coded, "_LEFT", float(rng.choice([0.05, 0.5])))
         with limit(1 + case % 2):
             index, squared = k_nearest(
                 x, k, exclude_self=exclude_self, method=("exact", "int8")[case // 2 % 2]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tracklearn.core import cluster, radius
+from tracklearn.core import cluster, coded, radius
+from tracklearn.core.kernels.products import COLUMNS
 from tracklearn.core.radius import STEPS, chance_level, clusters, mean_nearest, within
 from tracklearn.core.threads import limit
 
@@ -34,16 +35,21 @@ def dense(x):
 
 
 class TestWithin:
-    @pytest.mark.parametrize("tile", [4, 1024])
-    def test_equals_dense_float64_with_ties_on_the_radius(self, monkeypatch, tile):
+    @pytest.mark.parametrize(
+        ("tile", "method"), [(4, "exact"), (1024, "exact"), (COLUMNS, "int8"), (1024, "int8")]
+    )
+    def test_equals_dense_float64_with_ties_on_the_radius(self, monkeypatch, tile, method):
         monkeypatch.setattr(radius, "_TILE", tile)
+        monkeypatch.setattr(radius, "_PAIRS", 3)
+        monkeypatch.setattr(coded, "_FEW", 0)
+        wide = 8 if method == "int8" else 1
         for seed in range(60):
             rng = np.random.default_rng(seed)
-            n, d = rng.integers(2, 14), rng.integers(1, 5)
+            n, d = rng.integers(2, 14 * wide), rng.integers(wide, 5 * wide)
             x = lattice(n, d, seed) if seed % 2 else unit(rng.normal(size=(n, d)))
             want = dense(x)
             for eps in (0.0, float(rng.choice(want.ravel())), 0.3, 2.0):
-                graph = within(x, eps)
+                graph = within(x, eps, method=method)
                 inside = want <= np.rint(eps * STEPS) / STEPS
                 np.fill_diagonal(inside, False)
                 got = np.zeros((n, n), bool)

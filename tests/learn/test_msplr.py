@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tracklearn.core import normalise
+from tracklearn.core import coded, normalise
 from tracklearn.core.labels import agreement, select_clusters
 from tracklearn.core.radius import mean_nearest
 from tracklearn.learn import embed, losses, train
@@ -83,6 +83,7 @@ class TestConfig:
             "eps": "auto",
             "rho": 1.6e-3,
             "min_samples": 4,
+            "neighbors": "exact",
             "per_cluster": 15,
             "fit_to_size": True,
             "structure": 0.95,
@@ -376,7 +377,7 @@ class TestGuess:
     def assign(self, features, tracklets, memory=None, **settings):
         return msplr.method(Config(**settings)).stages[0].assign(features, tracklets, memory or {})
 
-    def test_labels_are_dbscan_of_normalised_features_and_the_record_counts(self):
+    def test_labels_are_dbscan_of_normalised_features_and_the_record_counts(self, monkeypatch):
         x, tracklets, person = grouped(shift=2.0)
         made = self.assign(x, tracklets, min_images=3)
         rows = unit(normalise.per_camera(x, tracklets.camid))
@@ -385,6 +386,9 @@ class TestGuess:
         np.fill_diagonal(distance, 0)
         from sklearn.cluster import DBSCAN
 
+        monkeypatch.setattr(coded, "_FEW", 0)
+        by_bytes = self.assign(x, tracklets, min_images=3, neighbors="int8")
+        np.testing.assert_array_equal(by_bytes.labels.label, made.labels.label)
         found = DBSCAN(eps=made.eps, min_samples=2, metric="precomputed").fit(distance.clip(0)).labels_
         chosen = select_clusters(found, tracklets.camid, min_size=3)
         np.testing.assert_array_equal(made.labels.label, chosen.label)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
 
-from tracklearn.core import graph
+from tracklearn.core import coded, graph
 from tracklearn.learn import train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.method import Target, View
@@ -53,6 +53,7 @@ def test_defaults():
         "epochs_inter": 40,
         "k": 1,
         "threshold": 0.6,
+        "neighbors": "exact",
         "node_rate": 0.1,
         "logits": "cosine",
         "temperature": 0.05,
@@ -203,6 +204,20 @@ def edges():
     i, j = np.nonzero(dense)
     start = np.r_[0, np.cumsum((dense > 0).sum(1))]
     return dense, graph.Graph(start, j, dense[i, j].astype(np.float32))
+
+
+def test_neighbours_by_8_bit_products_give_the_same_graph(monkeypatch):
+    for module, name in ((coded, "_FEW"), (graph, "_PER_CAMERA")):
+        monkeypatch.setattr(module, name, 0)
+    made = {
+        way: uga.method(uga.Config(threshold=0, neighbors=way))
+        .stages[1]
+        .assign(features(d=16), bare(CAMID), {})
+        for way in ("exact", "int8")
+    }
+    assert made["exact"].record["n_edges"] > 3
+    assert made["int8"].record == made["exact"].record
+    np.testing.assert_array_equal(made["int8"].aux["edge"], made["exact"].aux["edge"])
 
 
 def across(config, monkeypatch):

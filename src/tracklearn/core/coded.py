@@ -5,6 +5,10 @@ independent errors of mean 0 that Hoeffding's inequality bounds. They are put in
 stand together. Then each row has a floor at once, by what its own window holds, and pairs of windows are
 compared in turn, the nearest first, so that floors are high when far windows come. A product that reaches no
 floor is written nowhere (`kernels.products`).
+
+Where rows are many and spread along few directions, the far windows are compared by leading numbers first:
+places along those directions, and what is left of the length. They bound a product, and only pairs whose
+bound reaches a floor are multiplied out.
 """
 
 from __future__ import annotations
@@ -14,18 +18,27 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracklearn.core.features import product_error
 from tracklearn.core.threads import each, n_threads
 from tracklearn.types import Array
 
-_WINDOW = 512  # rows, whole panels: two windows of 512 numbers a row fit into a core's cache
+if TYPE_CHECKING:
+    from tracklearn.core.kernels import coded as kernels
+
+WINDOW = 512  # rows, whole panels: two windows of 512 numbers a row fit into a core's cache
 _FEW = 2_000  # rows below which the order and its floors cost more than they spare
 _PER_CENTRE, _CENTRES = 128, 1024  # rows to one of those that tell who stands together, and most of these
 _ROOM = 6  # times k: candidates of a row that are kept
 _RAISED = 0.15  # share of the pairs of windows after which floors are raised by what was found
 _PASSED = 256  # pairs that are put off at most while others go on
+_LEADING, _SAMPLE = 128, 1280  # leading numbers, and the rows that their axes are found by
+# Where they are of use: the share of squared length that lies along no axis; rows times their numbers beyond
+# so many; the share of pairs that may be left.
+_REST, _ALL_ALONG, _MANY, _LEFT = 0.4, 200, 10_000_000, 0.25
 _DOUBT = 1e-12  # chance that rounding at random hides a neighbour anywhere in the set
 
 
@@ -53,48 +66,142 @@ def possible(n: int, width: int) -> bool:
 def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candidates:
     """Those of unit rows (n, d) float32, n ≥ k ≥ 1: all of the k nearest are among them.
 
-    Memory: n (d + 8 (6 k + 32) + 40) bytes, 50 (n / 512)² and 4 MB a thread.
+    Memory: n (d + 8 (6 k + 32) + 40) bytes, 50 (n / 512)² and 4 MB a thread; n (d + 640) more with leading
+    numbers.
     """
     from tracklearn.core.kernels import coded as kernels
-    from tracklearn.core.kernels.products import COLUMNS
 
     n, width = features.shape
     order = _together(features)
-    panels = -(-n // COLUMNS)
-    panel = _aligned((panels, -(-width // 4), COLUMNS, 4))
+    axes = axes_of(features)
+    rows, code = encoded(features, order, by_row=axes is not None)
+    error = errors(rows.scale[:n], width)
+    slack = 2 * error
     # They are read by whole panels, past the last row too: nothing reaches the floors there.
-    scale, start = np.zeros(panels * COLUMNS, np.float32), np.zeros(panels * COLUMNS, np.int32)
-    floor = np.full(panels * COLUMNS, np.inf, np.float32)
-    block = width & -width  # the largest power of two that divides it
-    _in_parts(n, lambda lo, hi: kernels.encode(features, order, block, lo, hi, panel, scale, start))
-    slack = 2 * errors(scale[:n], width)
+    floor = np.full(len(rows.scale), np.inf, np.float32)
 
     room = min(n, _ROOM * k + 32)
     candidate, value = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
     count = np.zeros(n, np.int64)
-    edge = [*range(0, n, _WINDOW), panels * COLUMNS]
+    edge = [*range(0, n, WINDOW), len(floor)]
     windows = len(edge) - 1
     itself = np.full(n, -np.inf, np.float32)
     if not exclude_self:
         itself = np.einsum("ij,ij->i", features, features)[order]
     each(
-        lambda w: kernels.first_floors(n, panel, scale, start, k, slack, itself, edge[w], edge[w + 1], floor),
-        range(windows),
+        lambda w: kernels.first_floors(n, rows, k, slack, itself, edge[w], edge[w + 1], floor), range(windows)
     )
+    held = k, slack, itself
+    lists = floor, count, candidate, value
 
     def offer(a: int, b: int) -> None:
-        near, far = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
-        kernels.offer(
-            n, panel, scale, start, order, k, slack, itself, near, far, floor, count, candidate, value
-        )
+        kernels.offer(n, rows, order, *held, (edge[a], edge[a + 1]), (edge[b], edge[b + 1]), *lists)
 
     each(lambda w: offer(w, w), range(windows))
     pairs = _nearest_first(features, order, edge)
     first = int(_RAISED * len(pairs))
-    _apart(pairs[:first], offer)
+    apart(pairs[:first], offer)
     _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
-    _apart(pairs[first:], offer)
+    if axes is None:
+        apart(pairs[first:], offer)
+        return Candidates(order, (slack, count, candidate, value))
+
+    led, off = led_by(axes, features, order)
+    # Whom a row must find has a product of at least floor + error with it, and by leading numbers less by at
+    # most `off`.
+    gap = off - error
+    least = floor.copy()
+    least[:n] -= gap
+
+    def offer_led(a: int, b: int) -> None:
+        windows = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
+        kernels.offer_led(n, rows, led, code, least, gap, most_left(), order, *held, *windows, *lists)
+
+    apart(pairs[first:], offer_led)
     return Candidates(order, (slack, count, candidate, value))
+
+
+def encoded(features: Array, order: Array, *, by_row: bool = False) -> tuple[kernels.Rows, Array]:
+    """Rows in 8 bits, and the same row by row.
+
+    Args:
+        features: (n, d) float32 unit rows. order: (m,) int64, which row stands where; −1 for none.
+
+    Returns:
+        Rows of m places in whole panels; (m, w) int8, with w = 0 unless asked for `by_row`.
+    """
+    from tracklearn.core.kernels import coded as kernels
+    from tracklearn.core.kernels.products import AT_ONCE, COLUMNS
+
+    n, width = len(order), features.shape[1]
+    panels = -(-n // COLUMNS)
+    rows = kernels.Rows(
+        _aligned((panels, -(-width // 4), COLUMNS, 4)),
+        np.zeros(panels * COLUMNS, np.float32),
+        np.zeros(panels * COLUMNS, np.int32),
+    )
+    code = _aligned((n, -(-width // AT_ONCE) * AT_ONCE if by_row else 0))
+    block = width & -width  # the largest power of two that divides it
+    _in_parts(n, lambda lo, hi: kernels.encode(features, order, block, lo, hi, rows, code))
+    return rows, code
+
+
+def axes_of(features: Array) -> Array | None:
+    """(d, _LEADING − 1) float32, orthonormal, along which the rows spread most; None where it is of no use.
+
+    By one step of subspace iteration on a sample (Halko, Martinsson, Tropp, "Finding structure with
+    randomness", 2011). They need not be the best: any orthonormal ones give bounds.
+    """
+    n, width = features.shape
+    if width <= _LEADING or n * (width - _ALL_ALONG) < _MANY:
+        return None
+    sample = features[np.linspace(0, n - 1, _SAMPLE).astype(np.int64)]
+    judged, sample = sample[::5], sample[np.arange(_SAMPLE) % 5 > 0]
+    found = np.random.default_rng(0).standard_normal((width, _LEADING + 16), dtype=np.float32)
+    found = (sample.T @ (sample @ found)).astype(np.float64)
+    # Its columns made orthonormal, then turned to where the sample spreads most.
+    value, turn = np.linalg.eigh(found.T @ found)
+    found = (found @ (turn / np.sqrt(np.maximum(value, value[-1] * 1e-12)))).astype(np.float32)
+    along = (sample @ found).astype(np.float64)
+    turn = np.linalg.eigh(along.T @ along)[1][:, 1 - _LEADING :]
+    axes = np.linalg.qr(found @ turn)[0].astype(np.float32)
+    left = 1 - np.square(judged @ axes).sum(1).mean()
+    return axes if left < _REST else None
+
+
+def led_by(axes: Array, features: Array, order: Array) -> tuple[kernels.Rows, Array]:
+    """Rows by their places along axes and, as a last number, what is left of their length.
+
+    With a = Vᵀx and r² = ‖x‖² − ‖a‖², x·y ≤ a·b + r s: the product of these is never smaller, but for errors.
+
+    Args:
+        axes: of `axes_of`. features, order: as for `encoded`.
+
+    Returns:
+        The rows, and (m,) float32, how far off their products can be.
+    """
+    n, width = features.shape
+    place = np.empty((n, _LEADING), np.float32)
+    # At worst: of float32 sums along all axes together, and of axes that are not quite orthonormal.
+    off = product_error(width) * math.sqrt(_LEADING) + 1e-5
+
+    def work(lo: int, hi: int) -> None:
+        rows = features[lo:hi]
+        along = rows @ axes
+        place[lo:hi, :-1] = along
+        left = np.einsum("ij,ij->i", rows, rows) - np.einsum("ij,ij->i", along, along)
+        place[lo:hi, -1] = np.sqrt(np.maximum(left, 0) + 2 * off)
+
+    _in_parts(n, work)
+    rows, _ = encoded(place, order)
+    return rows, errors(rows.scale[: len(order)], _LEADING) + np.float32(2 * off)
+
+
+def most_left() -> int:
+    """Pairs of a block's rows with a window that leading numbers may leave, or all numbers are multiplied."""
+    from tracklearn.core.kernels.products import ROWS
+
+    return int(_LEFT * ROWS * WINDOW)
 
 
 def errors(scale: Array, width: int) -> Array:
@@ -154,7 +261,7 @@ def _together(features: Array) -> Array:
     return np.argsort(own, kind="stable")
 
 
-def _apart(pairs: Array, work: Callable[[int, int], None]) -> None:
+def apart(pairs: Array, work: Callable[[int, int], None]) -> None:
     """Work on pairs of windows, about in their order, and on no window by two threads at once."""
     free, changed = set(np.unique(pairs).tolist()), Condition()
     passed: deque[tuple[int, int]] = deque()  # pairs whose turn came while one of their windows was taken

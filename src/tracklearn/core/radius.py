@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
-from tracklearn.core import cluster
+from tracklearn.core import cluster, coded
 from tracklearn.core.features import check_unit, unit_rows
 from tracklearn.core.threads import each
 from tracklearn.types import Array, Refusal
@@ -20,7 +20,8 @@ from tracklearn.types import Array, Refusal
 STEPS = 2.0**40
 # Float32 rows have unit length to about 1e-7: below this cosine distance, rounding tells rows apart.
 ALIKE = 5e-7
-_TILE = 1024  # rows of a tile of similarities, 4 MB
+_TILE = 1024  # rows of a tile of similarities, 4 MB; whole panels of `kernels.products`
+_PAIRS = 1 << 16  # pairs of a tile that there is room for at first
 _CROWD, _CROWD_EACH = 1 << 23, 256  # pairs held for DBSCAN, and further ones for each row: from 750 MB
 _DRAWN = 1024  # rows drawn to find the level of chance
 
@@ -29,7 +30,9 @@ class Crowded(Refusal):
     """More pairs lie within the radius than may be held."""
 
 
-def within(features: Array, radius: float, *, most: int | None = None) -> sparse.csr_array:
+def within(
+    features: Array, radius: float, *, most: int | None = None, method: Literal["exact", "int8"] = "exact"
+) -> sparse.csr_array:
     """The cosine distances 1 − x·y of all pairs of rows up to `radius`, for `cluster.dbscan`.
 
     Float32 products propose; what their rounding leaves open is settled in float64.
@@ -38,6 +41,8 @@ def within(features: Array, radius: float, *, most: int | None = None) -> sparse
         features: (n, d) unit rows.
         radius: greatest distance kept, included; at least 0.
         most: pairs that may be found.
+        method: "exact", or "int8": 8-bit products propose, as in `neighbors.k_nearest`, with the same result
+            but for a chance of 1e-12.
 
     Returns:
         (n, n) float64, symmetric, columns in order, the diagonal not stored, zeros stored. The same at any
@@ -54,21 +59,19 @@ def within(features: Array, radius: float, *, most: int | None = None) -> sparse
     """
     if not 0 <= radius < math.inf:
         raise Refusal(f"radius is {radius}, expected a cosine distance of at least 0")
+    if method not in ("exact", "int8"):
+        raise Refusal(f'method is "{method}", expected exact or int8')
     rows = check_unit(features)
     n = len(rows)
 
     from tracklearn.core.kernels.radius import cosine_distances
 
     limit = math.floor(radius * STEPS + 0.5) / STEPS
-    # As float32 and rounded down: the comparison must not lift the bound above a pair on the edge.
-    least = np.nextafter(np.float32(1 - limit - _rounding(rows.shape[1])), np.float32(-np.inf))
     size = 0
     lock = Lock()
 
-    def work(similarity: Array, row: int, column: int) -> tuple[Array, Array, Array]:
+    def settled(i: Array, j: Array) -> tuple[Array, Array, Array]:
         nonlocal size
-        i, j = np.nonzero(similarity >= least)
-        i, j = (i + row).astype(np.int32), (j + column).astype(np.int32)
         distance = np.empty(len(i))
         cosine_distances(rows, i, j, STEPS, distance)
         near = distance <= limit
@@ -78,7 +81,16 @@ def within(features: Array, radius: float, *, most: int | None = None) -> sparse
             raise Crowded(f"more than {most} pairs lie within {radius:.3f}: the features are too alike")
         return i[near], j[near], distance[near]
 
-    found = _tiles(rows, work)
+    if method == "int8" and coded.possible(*rows.shape):
+        found = _by_bytes(rows, limit, settled)
+    else:
+        least = _floor(1 - limit - _rounding(rows.shape[1]))
+
+        def work(similarity: Array, row: int, column: int) -> tuple[Array, Array, Array]:
+            i, j = np.nonzero(similarity >= least)
+            return settled((i + row).astype(np.int32), (j + column).astype(np.int32))
+
+        found = _tiles(rows, work)
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True)) if found else _NOTHING
     # What was rounded onto the radius lies within it for everybody who compares with the radius.
     distance = np.minimum(distance, radius)
@@ -156,7 +168,13 @@ def chance_level(features: Array, share: float, *, seed: int = 0) -> float:
 
 
 def clusters(
-    features: Array, eps: float, min_samples: int, *, widest: float, usable: Callable[[Array], bool]
+    features: Array,
+    eps: float,
+    min_samples: int,
+    *,
+    widest: float,
+    usable: Callable[[Array], bool],
+    method: Literal["exact", "int8"] = "exact",
 ) -> tuple[Array, float, list[str]]:
     """DBSCAN labels by cosine distance, with further tries where the first are of no use.
 
@@ -169,6 +187,7 @@ def clusters(
         eps, min_samples: as in `cluster.dbscan`.
         widest: radius never gone beyond.
         usable: labels (n,) -> whether they will do.
+        method: as in `within`.
 
     Returns:
         label (n,) int64, −1 noise; the eps in the end; sentences on what was tried, none where the first
@@ -177,7 +196,7 @@ def clusters(
     Raises:
         ValueError: as `within` and `cluster.dbscan`.
     """
-    graph = _Graph(features)
+    graph = _Graph(features, method)
     first = graph.label(eps, min_samples)
     if usable(first):
         return first, eps, []
@@ -238,6 +257,36 @@ def _tiles(rows: Array, work: Callable[[Array, int, int], Any]) -> list[Any]:
     return each(one, _corners(n))
 
 
+def _by_bytes(
+    rows: Array, limit: float, settled: Callable[[Array, Array], tuple[Array, Array, Array]]
+) -> list[tuple[Array, Array, Array]]:
+    """`settled` of all pairs i < j that may lie within the cosine distance `limit`, by 8-bit products."""
+    from tracklearn.core.kernels import coded as kernels
+
+    n = len(rows)
+    by_bytes, _ = coded.encoded(rows, np.arange(n))
+    end = len(by_bytes.scale)
+    least = np.full(end, np.inf, np.float32)
+    least[:n] = _floor(1 - limit - coded.errors(by_bytes.scale[:n], rows.shape[1]))
+
+    def one(at: tuple[int, int]) -> tuple[Array, Array, Array]:
+        near, far = ((lo, min(lo + _TILE, end)) for lo in at)
+        room = _PAIRS
+        while True:
+            i, j = np.empty((2, room), np.int32)
+            m = kernels.close(n, by_bytes, least, near, far, i, j)
+            if m <= room:
+                return settled(i[:m], j[:m])
+            room = m
+
+    return each(one, _corners(n))
+
+
+def _floor(value: Any) -> Any:
+    """As float32, rounded down: a comparison must not lift the bound above a pair on the edge."""
+    return np.nextafter(np.float32(value), np.float32(-np.inf))
+
+
 def _corners(n: int) -> Iterator[tuple[int, int]]:
     return ((i, j) for i in range(0, n, _TILE) for j in range(i, n, _TILE))
 
@@ -250,8 +299,8 @@ def _rounding(width: int) -> float:
 class _Graph:
     """DBSCAN on the pairs within a radius, looked for again only where a larger one is asked for."""
 
-    def __init__(self, rows: Array) -> None:
-        self.rows = rows
+    def __init__(self, rows: Array, method: Literal["exact", "int8"]) -> None:
+        self.rows, self.method = rows, method
         self.radius = -1.0
         self.pairs = sparse.csr_array((0, 0))
 
@@ -259,7 +308,9 @@ class _Graph:
         """(n,) labels; one cluster of all where there are too many pairs to hold."""
         if eps > self.radius:
             try:
-                self.pairs = within(self.rows, eps, most=_CROWD + _CROWD_EACH * len(self.rows))
+                self.pairs = within(
+                    self.rows, eps, most=_CROWD + _CROWD_EACH * len(self.rows), method=self.method
+                )
             except Crowded:
                 return np.zeros(len(self.rows), np.int64)
             self.radius = eps

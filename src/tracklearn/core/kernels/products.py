@@ -32,14 +32,26 @@ def _lanes() -> int:
 available = _lanes() > 0
 _LANES = _lanes() or 16
 COLUMNS = 2 * _LANES  # rows of a panel
+LANES = _LANES
 ROWS = _LANES // 2  # of a block: so the sums leave registers for what they are made of
 _INSTRUCTION = f"llvm.x86.avx512.vpdpbusd.{32 * _LANES}"  # its name for both
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _BITS = ir.IntType(_LANES)
 _WHOLE, _REAL = ir.VectorType(_I32, _LANES), ir.VectorType(_F32, _LANES)
 _HALVES = 2
+_SUMS = 4  # of a single product, so that none waits for the one before
+AT_ONCE = 4 * _LANES * _SUMS  # its numbers a step
 _PANEL = 4 * COLUMNS  # bytes of four numbers of all rows
 _SIGNS = ir.Constant(_WHOLE, [0x80808080 - (1 << 32)] * _LANES)  # flipped: c becomes c + 128, unsigned
+
+
+def _instruction(builder: Any) -> Any:
+    """vpdpbusd, declared in the module that is being written."""
+    function = builder.module.globals.get(_INSTRUCTION)
+    if function is None:
+        kind = ir.FunctionType(_WHOLE, [_WHOLE, _WHOLE, _WHOLE])
+        function = ir.Function(builder.module, kind, _INSTRUCTION)
+    return function
 
 
 class _Block:
@@ -53,10 +65,7 @@ class _Block:
 
     def __init__(self, builder: Any, near: Any, far: Any, n_steps: Any, start: Any) -> None:
         self.builder = builder
-        function = builder.module.globals.get(_INSTRUCTION)
-        if function is None:
-            kind = ir.FunctionType(_WHOLE, [_WHOLE, _WHOLE, _WHOLE])
-            function = ir.Function(builder.module, kind, _INSTRUCTION)
+        function = _instruction(builder)
         begin = [self.spread(self.load(start, 4 * row, _I32), _I32) for row in range(ROWS)]
         before = builder.block
         step, after = builder.append_basic_block("step"), builder.append_basic_block("after")
@@ -154,6 +163,57 @@ def _reached(
     return types.void(*(types.intp,) * 11), write
 
 
+def _product(_: Any, near: Any, far: Any, n_steps: Any, start: Any) -> Any:
+    """start + Σ of the products of the 8-bit numbers at `near` with those at `far`, read as c + 128; int32.
+
+    Both stand one after the other, AT_ONCE of them to a step.
+    """
+
+    def write(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        near, far, n_steps, start = given
+        function = _instruction(builder)
+        before = builder.block
+        step, after = builder.append_basic_block("step"), builder.append_basic_block("after")
+        builder.branch(step)
+        builder.position_at_end(step)
+        number = builder.phi(_I64)
+        number.add_incoming(ir.Constant(_I64, 0), before)
+        sums = [builder.phi(_WHOLE) for _ in range(_SUMS)]
+        added = []
+        for part, total in enumerate(sums):
+            total.add_incoming(ir.Constant(_WHOLE, [0] * _LANES), before)
+            offset = builder.mul(number, ir.Constant(_I64, AT_ONCE))
+            offset = builder.add(offset, ir.Constant(_I64, 4 * _LANES * part))
+            one, other = (
+                builder.load(builder.inttoptr(builder.add(at, offset), _WHOLE.as_pointer()), typ=_WHOLE)
+                for at in (near, far)
+            )
+            one.align = other.align = 4
+            added.append(builder.call(function, [total, builder.xor(other, _SIGNS), one]))
+        following = builder.add(number, ir.Constant(_I64, 1))
+        number.add_incoming(following, step)
+        for total, value in zip(sums, added, strict=True):
+            total.add_incoming(value, step)
+        builder.cbranch(builder.icmp_signed("<", following, n_steps), step, after)
+        builder.position_at_end(after)
+        all_of = added[0]
+        for value in added[1:]:
+            all_of = builder.add(all_of, value)
+        width = _LANES
+        while width > 1:  # the upper half onto the lower one
+            width //= 2
+            halves = [
+                builder.shuffle_vector(
+                    all_of, all_of, ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width)))
+                )
+                for first in (0, width)
+            ]
+            all_of = builder.add(*halves)
+        return builder.add(start, builder.extract_element(all_of, ir.Constant(_I32, 0)))
+
+    return types.int32(types.intp, types.intp, types.intp, types.int32), write
+
+
 def _trailing_zeros(_: Any, number: Any) -> Any:
     """Zeros below the lowest bit of a uint32 that has one."""
 
@@ -163,5 +223,22 @@ def _trailing_zeros(_: Any, number: Any) -> Any:
     return types.int64(types.uint32), write
 
 
+def _butterfly(_: Any, one: Any, other: Any) -> Any:
+    """LANES float32 at `one` become their sums with those at `other`, and these the differences."""
+
+    def write(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        places = [builder.inttoptr(address, _REAL.as_pointer()) for address in given]
+        values = [builder.load(place, typ=_REAL) for place in places]
+        results = builder.fadd(*values), builder.fsub(*values)
+        stored = [builder.store(value, place) for value, place in zip(results, places, strict=True)]
+        for access in (*values, *stored):
+            access.align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), write
+
+
+butterfly: Any = intrinsic(_butterfly)
+product: Any = intrinsic(_product)
 reached: Any = intrinsic(_reached)
 trailing_zeros: Any = intrinsic(_trailing_zeros)

@@ -80,6 +80,10 @@ class Config(isolation.Config):
     threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.6, description="λ: cosine above which tracklets may be joined [chosen]."
     )
+    neighbors: Literal["exact", "int8"] = Field(
+        default="exact",
+        description="How the nearest are found: exact; int8, the same result from 8-bit products [chosen].",
+    )
     node_rate: Positive = Field(
         default=0.1,
         description="η: rate of the node vectors' gradient descent [chosen]. On made features nodes "
@@ -303,7 +307,7 @@ def _join(
 ) -> Assignment:
     """The graph across cameras: every tracklet is a class of its camera, those joined are one person."""
     camid = tracklets.camid
-    found = graph.cross_view(features, camid, k=config.k, threshold=config.threshold)
+    found = graph.cross_view(features, camid, k=config.k, threshold=config.threshold, method=config.neighbors)
     n_edges = len(found.to) // 2
     added, dropped = n_edges, 0
     if "start" in memory:

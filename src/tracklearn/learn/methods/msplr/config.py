@@ -39,6 +39,11 @@ class Config(isolation.Config):
         default=1.6e-3, gt=0, lt=1, description='Share of smallest distances behind eps "auto" [code MMT].'
     )
     min_samples: Count = Field(default=4, description="Density of DBSCAN [paper].")
+    neighbors: Literal["exact", "int8"] = Field(
+        default="exact",
+        description="How DBSCAN's neighbours are found: exact; int8, the same result from 8-bit products "
+        "[chosen].",
+    )
     per_cluster: Count = Field(
         default=15, description="Tracklets for each cluster of k-means, k = ⌊n / 15⌋ [paper: images]."
     )

@@ -51,7 +51,12 @@ def guess(config: Config, features: Array, tracklets: Tracklets, memory: Mapping
             return _selected(config, full, tracklets).label.max(initial=-1) >= 1
 
         found[compared.index], eps, tried = radius.clusters(
-            compared.rows, start, adapted.min_samples, widest=max(start, widest), usable=usable
+            compared.rows,
+            start,
+            adapted.min_samples,
+            widest=max(start, widest),
+            usable=usable,
+            method=config.neighbors,
         )
         diagnosis += tried
     if config.time_tells:
