@@ -1,6 +1,7 @@
 """A new day: the second half of a world's films, with yesterday's learning, numbers and decisions.
 
-    python -m benchmarks.new_day --cache DIR --weights FILE [--boxes motion] [--seed N] [--epochs N]
+    python -m benchmarks.new_day --cache DIR --weights FILE [--boxes motion] [--method NAME] [--seed N]
+        [--epochs N] [--iterations N]
 
 A generated world (4 cameras, 24 people) is filmed, its films are ingested along the true boxes (or, with
 --boxes motion, by the motion detector and ByteTrack), and every track is cut at the middle of its film: the
@@ -49,7 +50,7 @@ from tracklearn.types import Array
 
 SHORTEST = 4  # crops of a half of a track that is kept
 AIM = 0.95
-SETTINGS = ("network.height=128", "network.width=64", "tmc.iterations=20")
+SETTINGS = ("network.height=128", "network.width=64")
 
 Row = dict[str, Any]
 
@@ -113,14 +114,16 @@ def halves(path: Path, pid: Array, out: Path) -> list[Path]:
     return written
 
 
-def trained(sets: Sequence[Path], out: Path, weights: Path, epochs: int) -> Run:
-    """A run on some sets from some weights; one that is there is taken, or goes on."""
+def trained(sets: Sequence[Path], out: Path, weights: Path, learning: tuple[str, int, int]) -> Run:
+    """A run on some sets from some weights, of a method, epochs and iterations; what is there goes on."""
+    method, epochs, iterations = learning
     plan = plan_training(
         sets,
+        method=method,
         weights=str(weights),
         preset="cpu",
         device="cpu",
-        overrides=[*SETTINGS, f"tmc.epochs={epochs}"],
+        overrides=[*SETTINGS, f"{method}.epochs={epochs}", f"{method}.iterations={iterations}"],
     )
     for _ in train(plan, out, resume=out.exists()):
         pass
@@ -216,13 +219,15 @@ def judged(table: Identities, sets: Sequence[Path], before: dict[int, int]) -> R
     return row
 
 
-def run(cache: Path, weights: Path, *, boxes: str, seed: int, epochs: int) -> dict[str, Any]:
+def run(
+    cache: Path, weights: Path, *, boxes: str, seed: int, learning: tuple[str, int, int]
+) -> dict[str, Any]:
     """All of it: a row for each table, and whether decisions were followed."""
     path, pid = filmed(seed, cache, boxes)
-    folder = cache / f"day-{seed}-{epochs}-{boxes}"
+    folder = cache / f"day-{seed}-{'-'.join(map(str, learning))}-{boxes}"
     old, new = halves(path, pid, folder)
     both = [old, new]
-    first_run = trained([old], folder / "run-old", weights, epochs)
+    first_run = trained([old], folder / "run-old", weights, learning)
     first = identities(
         first_run.path, [old], folder / "first", device="cpu", resume=True, review=folder / "none.jsonl"
     )  # before anybody has looked at it
@@ -234,7 +239,7 @@ def run(cache: Path, weights: Path, *, boxes: str, seed: int, epochs: int) -> di
         same=[written(pair) for pair in said["same"]],
         different=[written(pair) for pair in said["different"]],
     )  # fmt: skip
-    new_run = trained(both, folder / "run-new", first_run.path, epochs)
+    new_run = trained(both, folder / "run-new", first_run.path, learning)
     tables["new run, new day"] = identities(
         new_run.path, both, folder / "second", earlier=first.path, resume=True, device="cpu",
         review=folder / "run-old.review.jsonl",
@@ -278,10 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="weights to start the first run from")
     parser.add_argument("--boxes", choices=("truth", "motion"), default="truth", help="whose tracks")
     parser.add_argument("--seed", type=int, default=12, help="of the world")
-    parser.add_argument("--epochs", type=int, default=4, help="of each training")
+    parser.add_argument("--method", choices=("tmc", "mmt", "cap"), default="cap")
+    parser.add_argument("--epochs", type=int, default=8, help="of each training")
+    parser.add_argument("--iterations", type=int, default=40, help="batches an epoch")
     parser.add_argument("--out", type=Path, default=measure.RESULTS, help="folder of the results")
     given = parser.parse_args(arguments)
-    found = run(given.cache, given.weights, boxes=given.boxes, seed=given.seed, epochs=given.epochs)
+    learning = given.method, given.epochs, given.iterations
+    found = run(given.cache, given.weights, boxes=given.boxes, seed=given.seed, learning=learning)
     rows = [("first day", found["first"]), *found["tables"].items()]
     print(measure.table(("table", *COLUMNS), [(name, *(row.get(c) for c in COLUMNS)) for name, row in rows]))
     print(f"decisions followed: {found['followed']}")
@@ -289,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {
         "boxes": given.boxes,
         "seed": given.seed,
-        "epochs": given.epochs,
+        "learning": learning,
         "weights": given.weights.name,
     }
     measure.save(

@@ -48,12 +48,15 @@ def connect(features: Array, parts: Tracklets) -> Array:
 
     Args:
         features: (n, d) unit, by row of the parts.
-        parts: of one camera.
+        parts: of one camera or several; moments of two cameras never overlap.
     """
     t = len(parts)
     count = parts.length.astype(np.float64)
     total = np.add.reduceat(features.astype(np.float64), parts.start[:-1], axis=0)
-    in_view = [set(parts.frame[lo:hi].tolist()) for lo, hi in pairwise(parts.start)]
+    in_view = [
+        {(camera, frame) for frame in parts.frame[lo:hi].tolist()}
+        for camera, (lo, hi) in zip(parts.camid.tolist(), pairwise(parts.start), strict=True)
+    ]
     barred = np.array([[bool(a & b) for b in in_view] for a in in_view], bool).reshape(t, t)
     np.fill_diagonal(barred, True)
     label = np.arange(t)

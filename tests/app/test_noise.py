@@ -173,6 +173,16 @@ class TestPair:
         other = rows(tmp_path / "r2/x.txt", (1, 1, 2, 0)), rows(tmp_path / "r2/y.txt", (1, 1, 2, 0))
         assert noise.pair(other, [gb, ga]) == {"B": (other[0], gb), "A": (other[1], ga)}  # no name is shared
 
+    def test_films_with_their_truth_and_tracks_in_one_folder(self, tmp_path):
+        a, b, ga, gb = (
+            rows(tmp_path / f"all/{name}.txt", (1, 1, 2, 0)) for name in ("A", "B", "A.gt", "B.gt")
+        )
+        expected = {"A": (a, ga), "B": (b, gb)}
+        assert noise.pair([tmp_path / "all"], [tmp_path / "all"]) == expected
+        assert noise.pair([a, b], [gb, ga]) == expected
+        gc, c = rows(tmp_path / "all/C/gt/gt.txt", (1, 1, 2, 0)), rows(tmp_path / "C.txt", (1, 1, 2, 0))
+        assert noise.pair([tmp_path / "all", c], [tmp_path / "all"]) == {**expected, "C": (c, gc)}
+
     def test_refusals(self, tmp_path, toy, call):
         tracks, truth = toy
         b = rows(tmp_path / "res" / "B.txt", (1, 1, 2, 0))

@@ -1,5 +1,7 @@
 """The baseline by hand, and tracking again over a set's tracks."""
 
+import dataclasses
+
 import numpy as np
 from tests.core.films import film, looks, walk
 
@@ -33,6 +35,13 @@ def test_alike_parts_are_connected_unless_they_overlap():
     assert label[0] != label[1]
     assert label[2] in (label[0], label[1])
     assert split_connect.connect(looks(np.repeat([0, 1, 2], 20)), tracks).tolist() == [0, 1, 2]
+
+
+def test_parts_of_two_cameras_may_be_in_view_at_once():
+    tracks = film([walk(0, n=20), walk(300, n=20)])
+    assert len(set(split_connect.connect(looks(np.zeros(40, int)), tracks).tolist())) == 2
+    apart = dataclasses.replace(tracks, camid=np.array([0, 1]))
+    assert len(set(split_connect.connect(looks(np.zeros(40, int)), apart).tolist())) == 1
 
 
 def test_tracking_again_keeps_every_box():

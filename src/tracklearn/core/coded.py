@@ -194,7 +194,7 @@ def led_by(axes: Array, features: Array, order: Array) -> tuple[kernels.Rows, Ar
 
     _in_parts(n, work)
     rows, _ = encoded(place, order)
-    return rows, errors(rows.scale[: len(order)], _LEADING) + np.float32(2 * off)
+    return rows, errors(rows.scale[: len(order)], _LEADING, 1.001 + off) + np.float32(2 * off)
 
 
 def most_left() -> int:
@@ -204,19 +204,20 @@ def most_left() -> int:
     return int(_LEFT * ROWS * WINDOW)
 
 
-def errors(scale: Array, width: int) -> Array:
+def errors(scale: Array, width: int, longest: float = 1.001) -> Array:
     """(n,) float32, how far off the similarities of each row can be, but for a chance of 1e-12 anywhere.
 
     Args:
-        scale: (n,) float32, step of each row. width: numbers of a row.
+        scale: (n,) float32, step of each row. width: numbers of a row. longest: length of a row at most.
     """
     n = len(scale)
     # x·y is off by a sum of independent errors of mean 0, each in an interval as wide as the scale of x
     # times |y_c|, and likewise for y with the rounded x, whose length is at most `length`.
     coarsest = float(scale.max())
-    length = 1.001 + coarsest * math.sqrt(width)
-    spread = np.square(scale.astype(np.float64) * 1.001) + (coarsest * length) ** 2
-    error = np.sqrt(math.log(n * max(n, 2) / _DOUBT) / 2 * spread)
+    length = longest + coarsest * math.sqrt(width)
+    spread = np.square(scale.astype(np.float64) * longest) + (coarsest * length) ** 2
+    # Half of the doubt is for leading numbers.
+    error = np.sqrt(math.log(2 * n * max(n, 2) / _DOUBT) / 2 * spread)
     # Chances are multiples of 2^-16, and added to numbers below 128 in float32: the mean is off by less.
     bias = 2.0**-15 * coarsest * math.sqrt(width) * (1 + length)
     # Float32 in the rotation, up to log2(width) additions deep, in the scales, and in the products.

@@ -111,15 +111,16 @@ def writable(out: str | Path) -> Path:
 def pair(tracks: Sequence[str | Path], truths: Sequence[str | Path]) -> dict[str, tuple[Path, Path]]:
     """Sequence -> (tracker's file, ground-truth file).
 
-    A file's sequence is its name; that of a file gt.txt is its folder's. A folder stands for its .txt files
-    and for the NAME/gt/gt.txt and NAME/gt.txt below it. Files that share no name at all are paired as they
-    come, and called after the ground truth.
+    A file's sequence is its name, without `.gt` at its end; that of a file gt.txt is its folder's. A folder
+    stands for its .txt files and for the NAME/gt/gt.txt and NAME/gt.txt below it; where some of these are
+    called gt and others not, they are its ground truth and the others its tracks. Files that share no name at
+    all are paired as they come, and called after the ground truth.
 
     Raises:
         FileNotFoundError: a path is not there, or a folder holds no such file.
         ValueError: one side has a sequence that the other lacks, or has one twice.
     """
-    left, right = _named(tracks), _named(truths)
+    left, right = _named(tracks, true=False), _named(truths, true=True)
     names, true_names = [name for name, _ in left], [name for name, _ in right]
     folders = any(Path(path).is_dir() for path in (*tracks, *truths))
     if not folders and len(left) == len(right) and not set(names) & set(true_names):
@@ -142,7 +143,7 @@ def pair(tracks: Sequence[str | Path], truths: Sequence[str | Path]) -> dict[str
     return {name: (path, truth[name]) for name, path in left}
 
 
-def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+def _named(paths: Sequence[str | Path], *, true: bool) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -150,7 +151,8 @@ def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
             inside = [file for name in names for file in path.glob(name) if not file.name.startswith(".")]
             if not inside:
                 raise FileNotFoundError(f"no .txt file in {path}, and no NAME/gt/gt.txt")
-            found += sorted((_name(file), file) for file in inside)
+            of_side = [file for file in inside if f".{_stem(file)}".endswith(".gt") == true]
+            found += sorted((_name(file), file) for file in of_side or inside)
         elif path.is_file():
             found.append((_name(path), path))
         else:
@@ -158,10 +160,14 @@ def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
     return found
 
 
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(".gz").removesuffix(".txt") if file.suffix == ".gz" else file.stem
+
+
 def _name(file: Path) -> str:
-    stem = file.name.removesuffix(".gz").removesuffix(".txt") if file.suffix == ".gz" else file.stem
+    stem = _stem(file)
     if stem != "gt":
-        return stem
+        return stem.removesuffix(".gt")
     folder = file.resolve().parent
     return folder.parent.name if folder.name == "gt" else folder.name
 
