@@ -1,6 +1,7 @@
 """A tracker's tracks before and after what was learned, step by step, and a baseline beside.
 
-    python -m benchmarks.tracking --cache DIR [--data DIR] [--only NAME …] [--variant NAME] [--out DIR]
+    python -m benchmarks.tracking --cache DIR [--data DIR] [--only NAME …] [--variant NAME] [--method NAME]
+        [--out DIR]
 
 Material and trainings are those of `benchmarks.footage`, in the same folder DIR: pets09 and MOT17-09 with
 their detectors, ByteTrack, and a run of the variant, which is trained where it is not there. Each step has
@@ -103,12 +104,13 @@ def looked_at(run: Run, footage: Footage, cache: Path) -> Array:
 def steps(name: str, variant: str, given: argparse.Namespace) -> dict[str, Row]:
     """All steps of one clip."""
     stem, _ = material.CLIPS[name]
+    kept = variant.replace(" ", "") + ("" if given.method == "tmc" else f"-{given.method}")
     folder = given.cache / name.replace(", ", "-")
     set_path, truth_of_crops, _ = material.clip(name, given.cache, given.data)
     learned, settings = material.VARIANTS[variant]
     weights = given.data / (material.OSNET if learned else material.MOBILENET)
-    run = material.trained(set_path, folder / variant.replace(" ", ""), settings, weights)
-    work = given.work / name.replace(", ", "-") / variant.replace(" ", "")
+    run = material.trained(set_path, folder / kept, settings, weights, method=given.method)
+    work = given.work / name.replace(", ", "-") / kept
     work.mkdir(parents=True, exist_ok=True)
     footage = gather(run.path, [set_path])
     tracks, parts = footage.tracks, footage.parts
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--only", nargs="*", help="clips, by name", default=CLIPS)
     parser.add_argument("--variant", default="1 to 4", help="of benchmarks.footage.VARIANTS")
+    parser.add_argument("--method", choices=("tmc", "mmt", "cap"), default="tmc", help="that learns")
     parser.add_argument("--out", type=Path, default=measure.RESULTS)
     given = parser.parse_args()
     given.work = given.work or given.cache / "tracking"
@@ -173,7 +176,7 @@ def main() -> None:
     for name in given.only:
         found[name] = {step: _finite(row) for step, row in steps(name, given.variant, given).items()}
     print(table(found))
-    settings = {"variant": given.variant, "delays": DELAYS, "clips": given.only}
+    settings = {"variant": given.variant, "method": given.method, "delays": DELAYS, "clips": given.only}
     measure.save("tracking", found, settings=settings, folder=given.out)
 
 
