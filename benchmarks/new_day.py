@@ -3,8 +3,8 @@
     python -m benchmarks.new_day --cache DIR --weights FILE [--boxes motion] [--method NAME] [--seed N]
         [--epochs N] [--iterations N]
 
-A generated world (4 cameras, 24 people) is filmed, its films are ingested along the true boxes (or, with
---boxes motion, by the motion detector and ByteTrack), and every track is cut at the middle of its film: the
+A generated world (4 cameras, 24 people) is filmed, its films are ingested along the true boxes of people of
+whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every track is cut at the middle of its film: the
 first half of the footage is SET_OLD, the second SET_NEW. Then, as a user would do:
 
     train SET_OLD --weights FILE                        identities RUN_OLD SET_OLD
@@ -34,8 +34,8 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.identities import pair_rates
-from tracklearn import world
-from tracklearn.app.demo.films import cut, worlds, write_videos
+from benchmarks.world_identities import METHODS, settings
+from benchmarks.world_identities import filmed as along_truth
 from tracklearn.app.identities.link import identities
 from tracklearn.app.judge.rates import match_truth
 from tracklearn.app.pipeline.plan import plan_training
@@ -50,28 +50,21 @@ from tracklearn.types import Array
 
 SHORTEST = 4  # crops of a half of a track that is kept
 AIM = 0.95
-SETTINGS = ("network.height=128", "network.width=64")
 
 Row = dict[str, Any]
 
 
 def filmed(seed: int, cache: Path, boxes: str) -> tuple[Path, Array]:
     """The set of a world's films, and the person of each of its crops."""
-    folder = cache / f"world-{seed}"
-    learn = worlds(seed)[0]
-    if not (folder / "learn").exists():
-        write_videos(learn, folder / "learn.partial")
-        (folder / "learn.partial").rename(folder / "learn")
+    path, seen = along_truth(4, seed, cache)
     if boxes == "truth":
-        path = folder / "true"
-        if not path.exists():
-            cut(folder / "learn", path)
         return path, read_truth(path).pid
-    names, path = world.make(learn).cameras, folder / "set"
+    films, path = path.parent / "films", path.parent / "found"
+    names = [one.stem for one in sorted(seen.glob("*.txt"))]
     if not path.exists():
-        sources = [f"{name}={folder / 'learn' / name}.mp4" for name in names]
+        sources = [f"{name}={films / name}.mp4" for name in names]
         ingest.ingest(sources, path, config=ingest.Config(detector="motion"), resume=True)
-    truth = {name: read_boxes(folder / "learn" / f"{name}.gt.txt") for name in names}
+    truth = {name: read_boxes(films / f"{name}.gt.txt") for name in names}
     return path, match_truth(open_set(path), truth).pid
 
 
@@ -119,11 +112,11 @@ def trained(sets: Sequence[Path], out: Path, weights: Path, learning: tuple[str,
     method, epochs, iterations = learning
     plan = plan_training(
         sets,
-        method=method,
+        method="tmc" if method == "none" else method,
         weights=str(weights),
         preset="cpu",
         device="cpu",
-        overrides=[*SETTINGS, f"{method}.epochs={epochs}", f"{method}.iterations={iterations}"],
+        overrides=settings(method, epochs, iterations),
     )
     for _ in train(plan, out, resume=out.exists()):
         pass
@@ -283,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="weights to start the first run from")
     parser.add_argument("--boxes", choices=("truth", "motion"), default="truth", help="whose tracks")
     parser.add_argument("--seed", type=int, default=12, help="of the world")
-    parser.add_argument("--method", choices=("tmc", "mmt", "cap"), default="cap")
+    parser.add_argument("--method", choices=METHODS, default="cap")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
     parser.add_argument("--iterations", type=int, default=40, help="batches an epoch")
     parser.add_argument("--out", type=Path, default=measure.RESULTS, help="folder of the results")
@@ -294,15 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(measure.table(("table", *COLUMNS), [(name, *(row.get(c) for c in COLUMNS)) for name, row in rows]))
     print(f"decisions followed: {found['followed']}")
     print(measure.bars_table(bars(found)))
-    settings = {
-        "boxes": given.boxes,
-        "seed": given.seed,
-        "learning": learning,
-        "weights": given.weights.name,
-    }
-    measure.save(
-        "new_day", {**found, "bars": bars(found)}, settings={**settings, "set": SETTINGS}, folder=given.out
-    )
+    asked = {name: getattr(given, name) for name in ("boxes", "seed", "method", "epochs", "iterations")}
+    asked |= {"weights": given.weights.name}
+    measure.save("new_day", {**found, "bars": bars(found)}, settings=asked, folder=given.out)
     return 0
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.world_identities --cache DIR --weights FILE [--cameras 4 8] [--seeds 0 1 2]
         [--methods none tmc …] [--epochs N] [--iterations N] [--out DIR]
 
-A world (24 people) is filmed by so many cameras and cut along its true boxes into visits, so that who is who
-is all that differs. OSNet x0.25 starts from FILE and learns from the visits by each method (none: one step of
+A world (24 people) is filmed by so many cameras and cut along its true boxes into visits, where half of a
+person is to be seen (a detector finds nobody else), so that who is who is all that differs. OSNet x0.25 starts from FILE and learns from the visits by each method (none: one step of
 no length), then `tracklearn identities` joins them, and split + connect (`split_connect`, its own constants)
 beside, on the same features. Truth is opened afterwards: IDF1 over all films, and F1 of pairs of parts, all
 and of two cameras alone. Films, sets, runs and tables are kept in DIR; a call that was broken off goes on.
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure, split_connect
+from tracklearn import world
 from tracklearn.app.demo.films import cut, worlds, write_videos
 from tracklearn.app.identities.footage import gather
 from tracklearn.app.identities.link import identities
@@ -34,11 +35,12 @@ from tracklearn.app.pipeline.plan import plan_training
 from tracklearn.app.pipeline.training import train
 from tracklearn.core.noise import tracklet_pid
 from tracklearn.learn import embed
-from tracklearn.store.film.mot import Boxes, read_truth
+from tracklearn.store.film.mot import Boxes, read_truth, write_results
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import read_truth as read_crops
 
 AIM = 0.8
+SEEN = 0.5  # share of a person that is visible
 METHODS = ("none", "tmc", "mmt", "uga", "msplr", "cap")
 SETTINGS = ("network.height=128", "network.width=64")
 COLUMNS = (
@@ -65,14 +67,34 @@ def settings(method: str, epochs: int, iterations: int) -> list[str]:
 
 
 def filmed(cameras: int, seed: int, cache: Path) -> tuple[Path, Path]:
-    """The set of a world's visits, and the folder of its films."""
+    """The set of a world's visits, and the folder of the boxes that it was cut along, NAME.txt."""
     folder = cache / f"world-{cameras}-{seed}"
+    config = replace(worlds(seed)[0], n_cameras=cameras)
     if not (folder / "films").exists():
-        write_videos(replace(worlds(seed)[0], n_cameras=cameras), folder / "films.partial")
+        write_videos(config, folder / "films.partial")
         (folder / "films.partial").rename(folder / "films")
+    if not (folder / "seen").exists():
+        seen(config, folder / "seen.partial")
+        (folder / "seen.partial").rename(folder / "seen")
     if not (folder / "set.truth.parquet").exists():
-        cut(folder / "films", folder / "set")
-    return folder / "set", folder / "films"
+        cut(folder / "films", folder / "set", boxes=folder / "seen")
+    return folder / "set", folder / "seen"
+
+
+def seen(config: world.Config, out: Path) -> None:
+    """Write the boxes of people of whom `SEEN` is visible, NAME.txt for each camera."""
+    out.mkdir(parents=True, exist_ok=True)
+    scene = world.make(config)
+    for camera, name in enumerate(scene.cameras):
+        frame, pid, box = [], [], []
+        for number, (_, truth) in enumerate(scene.frames(camera)):
+            visible = truth.visibility >= SEEN
+            frame.append(np.full(visible.sum(), number))
+            pid.append(truth.pid[visible])
+            box.append(truth.box[visible])
+        frames = np.concatenate(frame)
+        boxes = Boxes(frames, np.concatenate(pid), np.concatenate(box), np.ones(len(frames), np.float32))
+        write_results(out / f"{name}.txt", boxes)
 
 
 def trained(of: Path, out: Path, method: str, weights: Path, overrides: Sequence[str]) -> Run:
@@ -90,7 +112,7 @@ def trained(of: Path, out: Path, method: str, weights: Path, overrides: Sequence
     return Run(out)
 
 
-def baseline(run: Run, of: Path, films: Path) -> Row:
+def baseline(run: Run, of: Path, boxes: Path) -> Row:
     """Split and connect on the features of a run: scores and rates of pairs."""
     footage = gather(run.path, [of])
     network, one = load_network(run), footage.sets[0]
@@ -104,7 +126,7 @@ def baseline(run: Run, of: Path, films: Path) -> Row:
     for camid, name in enumerate(footage.cameras):
         own = camera == camid
         said = Boxes(parts.frame[own], label[parts.tracklet[own]], parts.box[own], parts.score[own])
-        pairs.append((said, read_truth(films / f"{name}.gt.txt")))
+        pairs.append((said, read_truth(boxes / f"{name}.txt")))
     pid = tracklet_pid(parts, read_crops(of))
     return {
         "scores": scores(pairs).to_dict(),
@@ -116,7 +138,7 @@ def baseline(run: Run, of: Path, films: Path) -> Row:
 
 def cell(cameras: int, seed: int, method: str, given: argparse.Namespace) -> Row:
     """One world and one method's weights."""
-    of, films = filmed(cameras, seed, given.cache)
+    of, boxes = filmed(cameras, seed, given.cache)
     folder = given.cache / f"world-{cameras}-{seed}" / f"{method}-{given.epochs}-{given.iterations}"
     folder.mkdir(exist_ok=True)
     kept = folder / "cell.json"
@@ -124,10 +146,10 @@ def cell(cameras: int, seed: int, method: str, given: argparse.Namespace) -> Row
         overrides = settings(method, given.epochs, given.iterations)
         run = trained(of, folder / "run", method, given.weights, overrides)
         table = identities(run.path, [of], folder / "identities", device="cpu", resume=True)
-        ours = judge([table.path], [films])
+        ours = judge([table.path], [boxes])
         found = {
             "people": table.manifest["counts"]["people"], "scores": ours["scores"], "pairs": ours["pairs"],
-            "doubted": table.manifest["doubted"], "baseline": baseline(run, of, films),
+            "doubted": table.manifest["doubted"], "baseline": baseline(run, of, boxes),
         }  # fmt: skip
         kept.write_text(measure.to_json(_finite(found)))
     return dict(json.loads(kept.read_text()))

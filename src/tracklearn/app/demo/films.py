@@ -74,16 +74,22 @@ def source_world(seed: int) -> world.Config:
     return world.Config(seed=1000 + seed, people_seed=2 * seed + 3, first_pid=200, clothes="bright", cast=0.0)
 
 
-def cut(films: Path, out: Path, *, progress: Progress | None = None) -> TrackletSet:
-    """Cut films of a world along their true boxes into the set `out`, and write who is in it beside it."""
+def cut(
+    films: Path, out: Path, *, boxes: Path | None = None, progress: Progress | None = None
+) -> TrackletSet:
+    """Cut films of a world along their true boxes into the set `out`, and write who is in it beside it.
+
+    `boxes` is a folder of other ones, NAME.txt for each film.
+    """
     from tracklearn.store.film.mot import read_results
     from tracklearn.store.ingest import ingest
     from tracklearn.store.sets.tracklets import open_set, write_truth
 
     names = sorted(path.stem for path in films.glob("*.mp4"))
-    sources = [f"{name}={films / name}.gt.txt+{films / name}.mp4" for name in names]
+    along = {name: boxes / f"{name}.txt" if boxes else films / f"{name}.gt.txt" for name in names}
+    sources = [f"{name}={along[name]}+{films / name}.mp4" for name in names]
     opened = open_set(ingest.ingest(sources, out, resume=True, progress=progress))
-    truth = rates.match_truth(opened, {name: read_results(films / f"{name}.gt.txt") for name in names})
+    truth = rates.match_truth(opened, {name: read_results(along[name]) for name in names})
     pid = tracklet_pid(opened.tracklets, truth)
     write_truth(out, pid[opened.tracklets.tracklet])  # one person each, as a benchmark wants them
     return opened
