@@ -4,8 +4,9 @@
         [--epochs N] [--iterations N]
 
 A generated world (4 cameras, 24 people) is filmed, its films are ingested along the true boxes of people of
-whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every track is cut at the middle of its film: the
-first half of the footage is SET_OLD, the second SET_NEW. Then, as a user would do:
+whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every track is cut
+at the middle of its film: the first half of the footage is SET_OLD, the second SET_NEW. Then, as a user would
+do:
 
     train SET_OLD --weights FILE                        identities RUN_OLD SET_OLD
     train SET_OLD SET_NEW --weights RUN_OLD             identities RUN_NEW SET_OLD SET_NEW --from …

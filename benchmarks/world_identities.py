@@ -4,10 +4,11 @@
         [--methods none tmc …] [--epochs N] [--iterations N] [--out DIR]
 
 A world (24 people) is filmed by so many cameras and cut along its true boxes into visits, where half of a
-person is to be seen (a detector finds nobody else), so that who is who is all that differs. OSNet x0.25 starts from FILE and learns from the visits by each method (none: one step of
-no length), then `tracklearn identities` joins them, and split + connect (`split_connect`, its own constants)
-beside, on the same features. Truth is opened afterwards: IDF1 over all films, and F1 of pairs of parts, all
-and of two cameras alone. Films, sets, runs and tables are kept in DIR; a call that was broken off goes on.
+person is to be seen (a detector finds nobody else), so that who is who is all that differs. OSNet x0.25
+starts from FILE and learns from the visits by each method (none: one step of no length), then `tracklearn
+identities` joins them, and split + connect (`split_connect`, its own constants) beside, on the same features.
+Truth is opened afterwards: IDF1 over all films, and F1 of pairs of parts, all and of two cameras alone.
+Films, sets, runs and tables are kept in DIR; a call that was broken off goes on.
 
 Prints the table, writes world_identities.json.
 """
