@@ -218,7 +218,7 @@ def run(
 ) -> dict[str, Any]:
     """All of it: a row for each table, and whether decisions were followed."""
     path, pid = filmed(seed, cache, boxes)
-    folder = cache / f"day-{seed}-{'-'.join(map(str, learning))}-{boxes}"
+    folder = cache / f"day-{seed}-{'-'.join(map(str, learning))}-{weights.stem}-{boxes}"
     old, new = halves(path, pid, folder)
     both = [old, new]
     first_run = trained([old], folder / "run-old", weights, learning)
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"decisions followed: {found['followed']}")
     print(measure.bars_table(bars(found)))
     asked = {name: getattr(given, name) for name in ("boxes", "seed", "method", "epochs", "iterations")}
-    asked |= {"weights": given.weights.name}
+    asked |= {"weights": given.weights.name, "set": settings(*learning)}
     measure.save("new_day", {**found, "bars": bars(found)}, settings=asked, folder=given.out)
     return 0
 

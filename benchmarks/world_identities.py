@@ -140,7 +140,11 @@ def baseline(run: Run, of: Path, boxes: Path) -> Row:
 def cell(cameras: int, seed: int, method: str, given: argparse.Namespace) -> Row:
     """One world and one method's weights."""
     of, boxes = filmed(cameras, seed, given.cache)
-    folder = given.cache / f"world-{cameras}-{seed}" / f"{method}-{given.epochs}-{given.iterations}"
+    folder = (
+        given.cache
+        / f"world-{cameras}-{seed}"
+        / f"{method}-{given.epochs}-{given.iterations}-{Path(given.weights).stem}"
+    )
     folder.mkdir(exist_ok=True)
     kept = folder / "cell.json"
     if not kept.exists():
@@ -201,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append((cameras, method, *mean))
     print(f"means over worlds {', '.join(map(str, given.seeds))}")
     print(measure.table(("cameras", "weights", *COLUMNS), rows))
-    best = {c: max(row[3] for row in rows if row[0] == c) for c in given.cameras}
+    best = {c: float(np.nanmax([row[3] for row in rows if row[0] == c])) for c in given.cameras}
     bars = [
         measure.Bar(f"{c} cameras: F1 across, best method", AIM, value, at_least=True)
         for c, value in best.items()

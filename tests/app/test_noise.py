@@ -180,8 +180,9 @@ class TestPair:
         expected = {"A": (a, ga), "B": (b, gb)}
         assert noise.pair([tmp_path / "all"], [tmp_path / "all"]) == expected
         assert noise.pair([a, b], [gb, ga]) == expected
-        gc, c = rows(tmp_path / "all/C/gt/gt.txt", (1, 1, 2, 0)), rows(tmp_path / "C.txt", (1, 1, 2, 0))
-        assert noise.pair([tmp_path / "all", c], [tmp_path / "all"]) == {**expected, "C": (c, gc)}
+        c, gc = rows(tmp_path / "r/C.txt", (1, 1, 2, 0)), rows(tmp_path / "g/C/gt/gt.txt", (1, 1, 2, 0))
+        d, gd = rows(tmp_path / "r/D.txt", (1, 1, 2, 0)), rows(tmp_path / "g/D.txt", (1, 1, 2, 0))
+        assert noise.pair([tmp_path / "r"], [tmp_path / "g"]) == {"C": (c, gc), "D": (d, gd)}
 
     def test_refusals(self, tmp_path, toy, call):
         tracks, truth = toy

@@ -219,6 +219,24 @@ def test_more_duplicates_than_a_list_holds(monkeypatch):
         assert pairs(cross_view(x, camid, k=k, threshold=threshold, method=method)) == want
 
 
+@pytest.mark.skipif(not products.available, reason="this processor has no instruction for 8-bit products")
+def test_tracklets_too_much_alike_for_8_bits_are_compared_by_float32(monkeypatch):
+    """Lists of candidates would not hold them. Elsewhere none is."""
+    any_size(monkeypatch)
+    asked, two = [], graph._Search.two
+    monkeypatch.setattr(graph._Search, "two", lambda *given: (asked.append(given), two(*given))[1])
+    rng = np.random.default_rng(9)
+    x = unit(rng.normal(size=32) + 0.15 * rng.normal(size=(600, 32)))
+    camid = rng.integers(0, 4, 600)
+    want = {(i, j) for i, j in np.argwhere(slow(x, camid, 1, 0.6)[0]) if i < j}
+    assert pairs(cross_view(x, camid, method="int8")) == want
+    assert len(asked) == 6
+    x, _, camid = people(rng, 600, 32, 4)
+    asked.clear()
+    assert pairs(cross_view(x, camid, method="int8")) == pairs(cross_view(x, camid))
+    assert not asked
+
+
 def people(rng, t, width, cameras):
     pid, camid = rng.integers(0, t // 6, t), rng.integers(0, cameras, t)
     return unit(rng.normal(size=(t, width))[pid] + 0.6 * rng.normal(size=(t, width))), pid, camid

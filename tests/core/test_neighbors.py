@@ -268,6 +268,30 @@ def test_products_of_leading_numbers_are_bounds(led):
         assert (got >= there @ there.T - off[:200, None])[~np.eye(200, dtype=bool)].all()
 
 
+@pytest.mark.skipif(not products.available, reason="this processor has no instruction for 8-bit products")
+def test_rows_too_much_alike_for_8_bits_are_compared_by_float32(monkeypatch):
+    monkeypatch.setattr(coded, "_FEW", 0)
+    rng = np.random.default_rng(24)
+    x = unit(rng.normal(size=64) + 0.1 * rng.normal(size=(600, 64)))
+    assert coded.candidates(x, 10) is None
+    np.testing.assert_array_equal(k_nearest(x, 10, method="int8")[0], fast(x, 10)[0])
+
+
+def test_equal_rows_tie_wherever_they_stand_in_a_list():
+    """Four are settled at a time: none of a list's rest may be summed in another way."""
+    rng = np.random.default_rng(25)
+    for case in range(300):
+        width = int(rng.integers(3, 70))
+        x = unit(
+            np.concatenate([np.repeat(rng.normal(size=(1, width)), 5, axis=0), rng.normal(size=(9, width))])
+        )
+        for way in ("exact", "select"):
+            rows = k_nearest(x, 6)[0] if way == "exact" else k_nearest_of(x, x, 6)[0]
+            for row in rows.tolist():
+                equal = [j for j in row if j < 5]
+                assert equal == sorted(equal), case
+
+
 def test_leading_numbers_only_where_rows_are_many_and_lie_along_them(monkeypatch):
     rng = np.random.default_rng(23)
     few = like_a_network(rng, 300, 256)

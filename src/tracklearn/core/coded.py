@@ -39,6 +39,7 @@ _LEADING, _SAMPLE = 128, 1280  # leading numbers, and the rows that their axes a
 # Where they are of use: the share of squared length that lies along no axis; rows times their numbers beyond
 # so many; the share of pairs that may be left.
 _REST, _ALL_ALONG, _MANY, _LEFT = 0.4, 200, 10_000_000, 0.25
+ALIKE = 0.01  # share of rows whose lists may overflow before all are compared by float32
 _DOUBT = 1e-12  # chance that rounding at random hides a neighbour anywhere in the set
 
 
@@ -63,8 +64,11 @@ def possible(n: int, width: int) -> bool:
     return n >= _FEW and width >= 8 and available
 
 
-def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candidates:
+def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candidates | None:
     """Those of unit rows (n, d) float32, n ≥ k ≥ 1: all of the k nearest are among them.
+
+    None where the nearest of many rows lie closer together than 8 bits tell, as before a network has learned:
+    lists would not hold them.
 
     Memory: n (d + 8 (6 k + 32) + 40) bytes, 50 (n / 512)² and 4 MB a thread; n (d + 640) more with leading
     numbers.
@@ -102,6 +106,8 @@ def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candid
     first = int(_RAISED * len(pairs))
     apart(pairs[:first], offer)
     _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
+    if (count < 0).sum() > ALIKE * n:
+        return None
     if axes is None:
         apart(pairs[first:], offer)
         return Candidates(order, (slack, count, candidate, value))
@@ -182,8 +188,8 @@ def led_by(axes: Array, features: Array, order: Array) -> tuple[kernels.Rows, Ar
     """
     n, width = features.shape
     place = np.empty((n, _LEADING), np.float32)
-    # At worst: of float32 sums along all axes together, and of axes that are not quite orthonormal.
-    off = product_error(width) * math.sqrt(_LEADING) + 1e-5
+    # At worst: of float32 sums along all axes together and of lengths, and of axes not quite orthonormal.
+    off = 1.2 * product_error(width) * math.sqrt(_LEADING) + 2e-5
 
     def work(lo: int, hi: int) -> None:
         rows = features[lo:hi]

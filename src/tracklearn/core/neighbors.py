@@ -50,8 +50,9 @@ def k_nearest(
             clipped, and the result has that many columns.
         exclude_self: leave each row out of its own list.
         method: "exact" proposes by float32 products, whose rounding is bounded. "int8" proposes by 8-bit
-            products (`core.coded`), about twice as fast from 2,000 rows on where the processor has the
-            instruction for them (AVX-VNNI, AVX512-VNNI; elsewhere it is "exact"), and gives the same result:
+            products (`core.coded`), two to three times as fast from 2,000 rows on where the processor has the
+            instruction for them (AVX-VNNI, AVX512-VNNI) and the rows are not all alike (elsewhere it is
+            "exact", a seventh slower where it finds that out), and gives the same result:
             numbers are rounded up or down at random, so that the error of a product is a sum of independent
             errors of mean 0, and Hoeffding's inequality bounds all n² of them but for a chance of 1e-12.
             "ann" looks only into the nearest of about 4·√n cells of an inverted file, 8 of them or as many
@@ -65,9 +66,10 @@ def k_nearest(
         index (n, min(k, n)) int64 and squared_distance of the same shape, float32, not negative. The same at
         any number of threads.
         Memory above input and output: 12 MB a thread and about (24 · k + 260) · n bytes; "int8" twice that
-        and n · d bytes; "ann" 50 · k · n bytes, 64 MB and a copy of the features. 64 MB more where rows have
-        too many near-duplicates to tell apart, and a copy of features not float32 in row order. For a
-        tensor: 512 MB on the device, (16 · k + 260) · n bytes and a copy of the features on the host.
+        and n · d bytes, in large sets n · (2 d + 640); "ann" 50 · k · n bytes, 64 MB and a copy of the
+        features. 64 MB more where rows have too many near-duplicates to tell apart, and a copy of features
+        not float32 in row order. For a tensor: 512 MB on the device, (16 · k + 260) · n bytes and a copy of
+        the features on the host.
 
     Raises:
         ValueError: k < 1; features not finite, not of unit length (within 1e-3), or all zero: names rows; an
@@ -90,8 +92,9 @@ def k_nearest(
         return _proposed(rows, k, exclude_self)
     if method == "int8" and k and coded.possible(*rows.shape):
         found = coded.candidates(rows, k, exclude_self=exclude_self)
-        own = np.arange(len(rows)) if exclude_self else None
-        return _settled(rows, rows, *found.proposed, k, own, found.order)
+        if found is not None:
+            own = np.arange(len(rows)) if exclude_self else None
+            return _settled(rows, rows, *found.proposed, k, own, found.order)
     return _among(rows, k, exclude_self=exclude_self)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from tracklearn.core import cluster, coded
-from tracklearn.core.features import check_unit, unit_rows
+from tracklearn.core.features import check_unit, product_error, unit_rows
 from tracklearn.core.threads import each
 from tracklearn.types import Array, Refusal
 
@@ -41,12 +41,13 @@ def within(
         features: (n, d) unit rows.
         radius: greatest distance kept, included; at least 0.
         most: pairs that may be found.
-        method: "exact", or "int8": 8-bit products propose, as in `neighbors.k_nearest`, with the same result
-            but for a chance of 1e-12.
+        method: "exact", or "int8": from 2,000 rows on 8-bit products propose, as in `neighbors.k_nearest`,
+            with the same result but for a chance of 1e-12.
 
     Returns:
         (n, n) float64, symmetric, columns in order, the diagonal not stored, zeros stored. The same at any
-        number of threads. Memory: 90 bytes a pair while it is made, 24 after, and 12 MB a thread.
+        number of threads. Memory: 90 bytes a pair while it is made, 24 after, and 12 MB a thread; by "int8"
+        n · d bytes more.
 
     Raises:
         ValueError: radius negative or not finite; features as `features.check_unit`.
@@ -84,7 +85,7 @@ def within(
     if method == "int8" and coded.possible(*rows.shape):
         found = _by_bytes(rows, limit, settled)
     else:
-        least = _floor(1 - limit - _rounding(rows.shape[1]))
+        least = _floor(1 - limit - product_error(rows.shape[1]))
 
         def work(similarity: Array, row: int, column: int) -> tuple[Array, Array, Array]:
             i, j = np.nonzero(similarity >= least)
@@ -289,11 +290,6 @@ def _floor(value: Any) -> Any:
 
 def _corners(n: int) -> Iterator[tuple[int, int]]:
     return ((i, j) for i in range(0, n, _TILE) for j in range(i, n, _TILE))
-
-
-def _rounding(width: int) -> float:
-    """How far a float32 product of unit rows can be from the true one, whatever the order of its sums."""
-    return 1.05 * (width + 2) * 2.0**-24 + 1e-9
 
 
 class _Graph:

@@ -112,9 +112,9 @@ def pair(tracks: Sequence[str | Path], truths: Sequence[str | Path]) -> dict[str
     """Sequence -> (tracker's file, ground-truth file).
 
     A file's sequence is its name, without `.gt` at its end; that of a file gt.txt is its folder's. A folder
-    stands for its .txt files and for the NAME/gt/gt.txt and NAME/gt.txt below it; where some of these are
-    called gt and others not, they are its ground truth and the others its tracks. Files that share no name at
-    all are paired as they come, and called after the ground truth.
+    stands for its .txt files and for the NAME/gt/gt.txt and NAME/gt.txt below it; of two of one sequence that
+    called gt is its ground truth and the other its tracks. Files that share no name at all are paired as they
+    come, and called after the ground truth.
 
     Raises:
         FileNotFoundError: a path is not there, or a folder holds no such file.
@@ -151,8 +151,12 @@ def _named(paths: Sequence[str | Path], *, true: bool) -> list[tuple[str, Path]]
             inside = [file for name in names for file in path.glob(name) if not file.name.startswith(".")]
             if not inside:
                 raise FileNotFoundError(f"no .txt file in {path}, and no NAME/gt/gt.txt")
-            of_side = [file for file in inside if f".{_stem(file)}".endswith(".gt") == true]
-            found += sorted((_name(file), file) for file in of_side or inside)
+            names_there = [_name(file) for file in inside]
+            found += sorted(
+                (name, file)
+                for name, file in zip(names_there, inside, strict=True)
+                if names_there.count(name) == 1 or f".{_stem(file)}".endswith(".gt") == true
+            )
         elif path.is_file():
             found.append((_name(path), path))
         else:

@@ -76,16 +76,21 @@ def select(similarity, query, gallery, slack, index, squared):
     k = index.shape[1]
     heap = np.empty(k, np.float32)
     best = np.empty(k, np.float64)
+    row = np.empty(query.shape[1], np.float64)
+    chosen = np.empty(n, np.int64)
     for r in range(similarity.shape[0]):
         heap[:] = -np.inf
         for j in range(n):
             if similarity[r, j] > heap[0]:
                 keep_largest(heap, similarity[r, j])
         bound = np.float64(heap[0]) - slack
-        found = 0
+        m = 0
         for j in range(n):
             if similarity[r, j] >= bound:
-                found = insert(best, index[r], found, comparable_distance(query[r], gallery[j]), j)
+                chosen[m] = j
+                m += 1
+        row[:] = query[r]
+        _insert_all(row, gallery, chosen[:m], best, index[r], 0)
         for i in range(k):
             squared[r, i] = max(best[i], 0.0)
 
@@ -228,15 +233,24 @@ def reached_by(k, values, n):
 
 @kernel()
 def _insert_all(row, gallery, chosen, best, line, found):
-    """Puts the gallery rows `chosen` in their places; `row` (d,) is in float64. Returns the new number."""
+    """Puts the gallery rows `chosen` in their places; `row` (d,) is in float64. Returns the new number.
+
+    All of them by one function, so that equal rows have equal sums.
+    """
     # Four at a time: their rows come from far away, and the processor waits for all of them at once.
-    for c in range(0, chosen.shape[0] - 3, 4):
-        four = _four_squared(row, gallery, chosen[c], chosen[c + 1], chosen[c + 2], chosen[c + 3])
-        for part in range(4):
+    last = chosen.shape[0] - 1
+    for c in range(0, last + 1, 4):
+        four = _four_squared(
+            row,
+            gallery,
+            chosen[c],
+            chosen[min(c + 1, last)],
+            chosen[min(c + 2, last)],
+            chosen[min(c + 3, last)],
+        )
+        for part in range(min(4, last + 1 - c)):
             d = np.rint(four[part] * _STEPS) / _STEPS
             found = insert(best, line, found, d, chosen[c + part])
-    for c in range(chosen.shape[0] // 4 * 4, chosen.shape[0]):
-        found = insert(best, line, found, comparable_distance(row, gallery[chosen[c]]), chosen[c])
     return found
 
 
