@@ -143,6 +143,7 @@ def test_what_opens_ground_truth_is_told_by_its_folder():
         ("app/report/of_run.py", "from tracklearn.store.sets.tracklets import read_truth\n", opens_truth),
     ],
 )
+@pytest.mark.long
 def test_the_rules_find_what_breaks_them(file, line, rule, tmp_path):
     copy = tmp_path / "tracklearn"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,6 +13,7 @@ from tracklearn.app.pipeline.presets import PRESETS
 from tracklearn.store.config import resolve
 
 
+@pytest.mark.long
 def test_settings_of_every_method_by_name_and_by_type(sources, tmp_path):
     tracklets = tl.ingest(sources, tmp_path / "set")
 

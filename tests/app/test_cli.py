@@ -96,6 +96,7 @@ def test_run_does_it_all_and_only_once(call, sources, tmp_path):
     assert set(json.loads(out)["seconds"]) == {"ingest", "train", "index", "identities", "report"}
 
 
+@pytest.mark.long
 def test_every_section_may_be_set_and_options_win(call, sources, tmp_path):
     """One file serves ingest and training; --detector beats it; --set reaches ingest in run."""
     from tracklearn.store.sets.tracklets import open_set

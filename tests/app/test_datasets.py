@@ -97,6 +97,7 @@ def test_broken_training_images_are_left_out_of_the_set(call, market, tmp_path):
     assert result["set_skipped"] == [{"item": NAMES[1], "reason": reason, "n": 1}]
 
 
+@pytest.mark.long
 def test_the_tables_of_mars_become_a_set_without_images(call, data, tmp_path):
     code, _, err = call("mars", "--root", data / "mars")
     assert code == 2

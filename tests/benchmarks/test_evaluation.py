@@ -33,6 +33,7 @@ def no_children(monkeypatch):
     monkeypatch.setattr(evaluation.measure, "peak_memory", lambda *_: Peak(1 << 20, 1 << 21))
 
 
+@pytest.mark.long
 def test_small_run_compares_and_writes(no_children, tmp_path, capsys):
     assert evaluation.main(["--small", "--repeats", "1", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "evaluation.json").read_text())["result"]
@@ -49,6 +50,7 @@ def test_small_run_compares_and_writes(no_children, tmp_path, capsys):
     assert "reranking, small" in printed
 
 
+@pytest.mark.long
 def test_a_difference_is_an_error(no_children, monkeypatch, capsys):
     exact = evaluation.rank.rerank
     monkeypatch.setattr(evaluation.rank, "rerank", lambda *a, **k: exact(*a, **k) + np.float32(1e-4))

@@ -8,6 +8,7 @@ from tests.optional import needs
 from benchmarks import extraction
 
 
+@pytest.mark.long
 def test_every_kind_is_timed_and_the_forms_agree(tmp_path, capsys):
     needs("onnx")
     needs("onnxruntime")

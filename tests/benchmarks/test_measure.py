@@ -13,6 +13,7 @@ from benchmarks import measure
 MB = 1 << 20
 
 
+@pytest.mark.long
 def test_alternate_goes_forth_and_back_after_one_untimed_call_of_each():
     calls = []
     timing = measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b") or "made"}, 3)

@@ -12,6 +12,7 @@ def test_memory_does_not_grow_with_the_film(children, tmp_path):
     assert not row.failed, table([row])
 
 
+@pytest.mark.long
 def test_very_many_tracks_are_read_in_bounds(children, tmp_path):
     row = bounds.many_tracks(children, tmp_path, bounds.IDS[True])
     assert not row.failed, table([row])

@@ -108,6 +108,7 @@ def test_the_test_of_mars_needs_no_training_part(tmp_path):
         mars.write_train(tmp_path / "set")
 
 
+@pytest.mark.long
 def test_mars_refuses_names_that_contradict_its_tables(tmp_path):
     root = make_mars(tmp_path / "mars")
     names = mars_names(MARS_TRAIN)
