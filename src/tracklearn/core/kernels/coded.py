@@ -275,6 +275,7 @@ def offer_led(
                     left += 1
                     total = product(here, code[b].ctypes.data, steps, rows.start[a])
                     similarity = np.float32(total) * (rows.scale[a] * rows.scale[b])
+                    # Written out for both, as in `offer`.
                     if similarity >= floor[a]:
                         if count[a] == index.shape[1]:
                             make_room(a, k, slack, floor, count, index, value)
