@@ -225,13 +225,17 @@ def test_tracklets_too_much_alike_for_8_bits_are_compared_by_float32(monkeypatch
     """Lists of candidates would not hold them. Elsewhere none is."""
     any_size(monkeypatch)
     asked, two = [], graph._Search.two
-    monkeypatch.setattr(graph._Search, "two", lambda *given: (asked.append(given), two(*given))[1])
+    monkeypatch.setattr(
+        graph._Search, "two", lambda *given, **how: (asked.append(given), two(*given, **how))[1]
+    )
     rng = np.random.default_rng(9)
     x = unit(rng.normal(size=32) + 0.15 * rng.normal(size=(600, 32)))
     camid = rng.integers(0, 4, 600)
     want = {(i, j) for i, j in np.argwhere(slow(x, camid, 1, 0.6)[0]) if i < j}
     assert pairs(cross_view(x, camid, method="int8")) == want
     assert len(asked) == 6
+    with limit(1):  # as many pairs of cameras as each thread wants: tiles are looked at in turn
+        assert pairs(cross_view(x, camid, method="int8")) == want
     x, _, camid = people(rng, 600, 32, 4)
     asked.clear()
     assert pairs(cross_view(x, camid, method="int8")) == pairs(cross_view(x, camid))

@@ -269,11 +269,13 @@ class _Search:
         tile = self.products(slice(row_edge[0], row_edge[-1]), slice(column_edge[0], column_edge[-1]))
         return between_all(tile, self.rows, row_edge, column_edge, self.k, self.error, self.threshold)
 
-    def two(self, row: slice, column: slice) -> tuple[Array, Array]:
-        """Edges between two cameras, however large."""
+    def two(self, row: slice, column: slice, *, threads: bool) -> tuple[Array, Array]:
+        """Edges between two cameras, however large, by this thread or by all."""
         tiles = list(product(_cut(row.start, row.stop), _cut(column.start, column.stop)))
         pair = _Pair(row, column, len(tiles))
-        return [self.part(pair, *tile) for tile in tiles][-1]
+        run = each if threads else map
+        found, weight = zip(*run(lambda tile: self.part(pair, *tile), tiles), strict=True)
+        return np.concatenate(found), np.concatenate(weight)
 
     def part(self, pair: _Pair, row: slice, column: slice) -> tuple[Array, Array]:
         """Edges between two cameras once all of their tiles have been looked at, none before."""
@@ -345,7 +347,7 @@ class _CodedSearch:
 
         of = [slice(self.edge[c], self.edge[c + 1]) for c in (a, b)]
         if self.alike > _ALIKE_PAIRS:
-            return self.plain.two(*of)
+            return self.plain.two(*of, threads=run is coded.apart)
         floor, least, slack, itself, name, *lists = self.space()
         n_a = self.edge[a + 1] - self.edge[a]
         windows: list[list[tuple[int, int]]] = []
@@ -375,7 +377,7 @@ class _CodedSearch:
         count, index, value = (part[both] for part in lists)
         if (count < 0).sum() > coded.ALIKE * len(count):
             self.alike += 1
-            return self.plain.two(*of)
+            return self.plain.two(*of, threads=run is coded.apart)
         x_a, x_b = (self.rows[c] for c in of)
         found, weight = between(x_a, x_b, self.k, 2 * self.error, self.threshold, count, index, value)
         return found + np.array([self.edge[a], self.edge[b]]), weight
