@@ -1,12 +1,12 @@
 """A new day: the second half of a world's films, with yesterday's learning, numbers and decisions.
 
     python -m benchmarks.new_day --cache DIR --weights FILE [--boxes motion] [--method NAME] [--seed N]
-        [--epochs N] [--iterations N]
+        [--cameras N] [--epochs N] [--iterations N]
 
-A generated world (4 cameras, 24 people) is filmed, its films are ingested along the true boxes of people of
-whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every track is cut
-at the middle of its film: the first half of the footage is SET_OLD, the second SET_NEW. Then, as a user would
-do:
+A generated world (24 people) is filmed by so many cameras, its films are ingested along the true boxes of
+people of whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every
+track is cut at the middle of its film: the first half of the footage is SET_OLD, the second SET_NEW. Then, as
+a user would do:
 
     train SET_OLD --weights FILE                        identities RUN_OLD SET_OLD
     train SET_OLD SET_NEW --weights RUN_OLD             identities RUN_NEW SET_OLD SET_NEW --from …
@@ -55,9 +55,9 @@ AIM = 0.95
 Row = dict[str, Any]
 
 
-def filmed(seed: int, cache: Path, boxes: str) -> tuple[Path, Array]:
+def filmed(cameras: int, seed: int, cache: Path, boxes: str) -> tuple[Path, Array]:
     """The set of a world's films, and the person of each of its crops."""
-    path, seen = along_truth(4, seed, cache)
+    path, seen = along_truth(cameras, seed, cache)
     if boxes == "truth":
         return path, read_truth(path).pid
     films, path = path.parent / "films", path.parent / "found"
@@ -214,11 +214,11 @@ def judged(table: Identities, sets: Sequence[Path], before: dict[int, int]) -> R
 
 
 def run(
-    cache: Path, weights: Path, *, boxes: str, seed: int, learning: tuple[str, int, int]
+    cache: Path, weights: Path, *, boxes: str, cameras: int, seed: int, learning: tuple[str, int, int]
 ) -> dict[str, Any]:
     """All of it: a row for each table, and whether decisions were followed."""
-    path, pid = filmed(seed, cache, boxes)
-    folder = cache / f"day-{seed}-{'-'.join(map(str, learning))}-{weights.stem}-{boxes}"
+    path, pid = filmed(cameras, seed, cache, boxes)
+    folder = cache / f"day-{cameras}-{seed}-{'-'.join(map(str, learning))}-{weights.stem}-{boxes}"
     old, new = halves(path, pid, folder)
     both = [old, new]
     first_run = trained([old], folder / "run-old", weights, learning)
@@ -276,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, required=True, help="folder for films, sets, runs and tables")
     parser.add_argument("--weights", type=Path, required=True, help="weights to start the first run from")
     parser.add_argument("--boxes", choices=("truth", "motion"), default="truth", help="whose tracks")
+    parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--seed", type=int, default=12, help="of the world")
     parser.add_argument("--method", choices=METHODS, default="cap")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
@@ -283,12 +284,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=measure.RESULTS, help="folder of the results")
     given = parser.parse_args(arguments)
     learning = given.method, given.epochs, given.iterations
-    found = run(given.cache, given.weights, boxes=given.boxes, seed=given.seed, learning=learning)
+    found = run(
+        given.cache, given.weights, boxes=given.boxes, cameras=given.cameras, seed=given.seed,
+        learning=learning,
+    )  # fmt: skip
     rows = [("first day", found["first"]), *found["tables"].items()]
     print(measure.table(("table", *COLUMNS), [(name, *(row.get(c) for c in COLUMNS)) for name, row in rows]))
     print(f"decisions followed: {found['followed']}")
     print(measure.bars_table(bars(found)))
-    asked = {name: getattr(given, name) for name in ("boxes", "seed", "method", "epochs", "iterations")}
+    named = ("boxes", "cameras", "seed", "method", "epochs", "iterations")
+    asked = {name: getattr(given, name) for name in named}
     asked |= {"weights": given.weights.name, "set": settings(*learning)}
     measure.save("new_day", {**found, "bars": bars(found)}, settings=asked, folder=given.out)
     return 0

@@ -187,7 +187,7 @@ def test_products_of_bytes_are_those_of_numbers():
         word = np.empty((products.ROWS, 3), np.uint32)
         for p in range(0, n, products.ROWS):
             for b in range(0, n, products.COLUMNS):
-                kernels._compare(kernels.Rows(panel, scale, start), floor, p, b, similar, word, b)
+                kernels._compare(kernels.Rows(panel, scale, start, scale), floor, p, b, similar, word, b)
             rows = slice(p, p + products.ROWS)
             np.testing.assert_allclose(similar, want[rows], rtol=1e-6)
             bit = word[:, :, None] >> np.arange(products.COLUMNS, dtype=np.uint32) & 1
@@ -363,15 +363,29 @@ np.testing.assert_array_equal(k_nearest(x, 10, method="int8")[0], k_nearest(x, 1
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_farthest():
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_farthest(method, small_tiles):
     rng = np.random.default_rng(9)
-    x = unit(rng.normal(size=(130, 12)))
-    index, squared, far = k_nearest_and_farthest(x, 4)
-    np.testing.assert_array_equal(index, k_nearest(x, 4)[0])
-    np.testing.assert_array_equal(squared, k_nearest(x, 4)[1])
+    for n, width in ((130, 12), (257, 64), (300, 33)):
+        for x in (unit(rng.normal(size=(n, width))), like_a_network(rng, n, width)):
+            index, squared, far = k_nearest_and_farthest(x, 4, method=method)
+            np.testing.assert_array_equal(index, k_nearest(x, 4)[0])
+            np.testing.assert_array_equal(squared, k_nearest(x, 4)[1])
+            distance = 2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)
+            np.testing.assert_allclose(far, distance.max(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_farthest_of_rows_that_are_alike(method, small_tiles):
+    """The same rows; all but one the same, whose opposite is then far from many at one distance."""
+    x = np.repeat(unit(np.arange(1, 13)[None]), 200, 0)
+    np.testing.assert_array_equal(k_nearest_and_farthest(x, 2, method=method)[2], np.ones(200))
+    x[7] = unit(np.arange(12, 0, -1)[None])
     distance = 2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)
-    np.testing.assert_allclose(far, distance.max(1), atol=1e-6)
-    np.testing.assert_array_equal(k_nearest_and_farthest(np.ones((3, 1)), 1)[2], [1, 1, 1])
+    np.testing.assert_allclose(k_nearest_and_farthest(x, 2, method=method)[2], distance.max(1), atol=1e-6)
+    np.testing.assert_array_equal(k_nearest_and_farthest(np.ones((3, 1)), 1, method=method)[2], [1, 1, 1])
+    with pytest.raises(ValueError, match='method is "ann", expected exact or int8'):
+        k_nearest_and_farthest(x, 2, method="ann")
 
 
 def test_farthest_over_tiles(small_tiles):

@@ -107,18 +107,37 @@ class TestWithin:
 
 
 class TestMeanNearest:
-    @pytest.mark.parametrize("tile", [4, 1024])
-    def test_equals_dense(self, monkeypatch, tile):
+    @pytest.mark.parametrize(("tile", "method"), [(4, "exact"), (1024, "exact"), (COLUMNS, "int8")])
+    def test_equals_dense(self, monkeypatch, tile, method):
         monkeypatch.setattr(radius, "_TILE", tile)
+        monkeypatch.setattr(radius, "_SHARE", 0.5)
+        monkeypatch.setattr(coded, "_FEW", 0)
+        wide = 8 if method == "int8" else 1
         for seed in range(30):
             rng = np.random.default_rng(seed)
-            n = rng.integers(2, 40)
-            x = lattice(n, 4, seed) if seed % 2 else unit(rng.normal(size=(n, 6)))
+            n = rng.integers(2, 40 * wide)
+            x = lattice(n, 4 * wide, seed) if seed % 2 else unit(rng.normal(size=(n, 6 * wide)))
             value = dense(x)[np.triu_indices(n, 1)]
             value = np.sort(value[value > 5e-7])
             for share in (1e-3, 0.1, 0.7, 1.0):
                 want = value[: max(1, round(share * len(value)))].mean() if len(value) else 0
-                assert mean_nearest(x, share) == pytest.approx(want, abs=1e-6)
+                assert mean_nearest(x, share, method=method) == pytest.approx(want, abs=1e-6)
+
+    @pytest.mark.parametrize(("said", "tries"), [(1e-9, 3), (0.05, 3), (1.0, 1)])
+    def test_a_radius_that_a_sample_says_wrongly_is_widened(self, monkeypatch, said, tries):
+        x = people(300, 60)
+        want = mean_nearest(x, 0.01)
+        monkeypatch.setattr(coded, "_FEW", 0)
+        monkeypatch.setattr(radius, "_sampled", lambda rows, share: said)
+        tried, offered = [], radius._offered
+        monkeypatch.setattr(
+            radius, "_offered", lambda rows, reach, kept: (tried.append(reach), offered(rows, reach, kept))[1]
+        )
+        assert mean_nearest(x, 0.01, method="int8") == pytest.approx(want, abs=1e-6)
+        assert tried == sorted(set(tried))
+        assert len(tried) >= tries
+        assert want < tried[-1]
+        assert (tried[-1] < 1) == (said < 1)
 
     def test_none_to_compare(self):
         assert mean_nearest(np.zeros((0, 3), np.float32), 0.1) == 0
@@ -129,6 +148,8 @@ class TestMeanNearest:
         for share in (0, 1.1, float("nan")):
             with pytest.raises(ValueError, match="share is"):
                 mean_nearest(people(4, 2), share)
+        with pytest.raises(ValueError, match='method is "ann", expected exact or int8'):
+            mean_nearest(people(4, 2), 0.1, method="ann")
 
 
 class TestChance:

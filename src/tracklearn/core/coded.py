@@ -73,58 +73,90 @@ def candidates(features: Array, k: int, *, exclude_self: bool = False) -> Candid
     Memory: n (d + 8 (6 k + 32) + 40) bytes, 50 (n / 512)² and 4 MB a thread; n (d + 640) more with leading
     numbers.
     """
-    from tracklearn.core.kernels import coded as kernels
+    return _Search(features).nearest(k, exclude_self=exclude_self)
 
-    n, width = features.shape
-    order = _together(features)
-    axes = axes_of(features)
-    rows, code = encoded(features, order, by_row=axes is not None)
-    error = errors(rows.scale[:n], width)
-    slack = 2 * error
-    # They are read by whole panels, past the last row too: nothing reaches the floors there.
-    floor = np.full(len(rows.scale), np.inf, np.float32)
 
-    room = min(n, _ROOM * k + 32)
-    candidate, value = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
-    count = np.zeros(n, np.int64)
-    edge = [*range(0, n, WINDOW), len(floor)]
-    windows = len(edge) - 1
-    itself = np.full(n, -np.inf, np.float32)
-    if not exclude_self:
-        itself = np.einsum("ij,ij->i", features, features)[order]
-    each(
-        lambda w: kernels.first_floors(n, rows, k, slack, itself, edge[w], edge[w + 1], floor), range(windows)
-    )
-    held = k, slack, itself
-    lists = floor, count, candidate, value
+def nearest_and_farthest(features: Array, k: int) -> tuple[Candidates, Candidates] | None:
+    """`candidates`, and those for the farthest row of each, by their similarity to its opposite, −x.
 
-    def offer(a: int, b: int) -> None:
-        kernels.offer(n, rows, order, *held, (edge[a], edge[a + 1]), (edge[b], edge[b + 1]), *lists)
+    None where either are too many.
+    """
+    search = _Search(features)
+    near = search.nearest(k)
+    far = None if near is None else search.farthest()
+    return None if near is None or far is None else (near, far)
 
-    each(lambda w: offer(w, w), range(windows))
-    pairs = _nearest_first(features, order, edge)
-    first = int(_RAISED * len(pairs))
-    apart(pairs[:first], offer)
-    _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
-    if (count < 0).sum() > ALIKE * n:
-        return None
-    if axes is None:
-        apart(pairs[first:], offer)
+
+class _Search:
+    """Rows in 8 bits, in their order, and the windows that are compared."""
+
+    def __init__(self, features: Array) -> None:
+        n, width = features.shape
+        self.features = features
+        self.order = _together(features)
+        self.axes = axes_of(features)
+        self.rows, self.code = encoded(features, self.order, by_row=self.axes is not None)
+        self.error = errors(self.rows.scale[:n], width)
+        self.edge = [*range(0, n, WINDOW), len(self.rows.scale)]
+        self.pairs = _nearest_first(features, self.order, self.edge)
+
+    def nearest(self, k: int, *, exclude_self: bool = False) -> Candidates | None:
+        """As `candidates`."""
+        itself = None if exclude_self else np.einsum("ij,ij->i", self.features, self.features)[self.order]
+        return self._found(k, self.rows, self.pairs, itself, self.axes)
+
+    def farthest(self) -> Candidates | None:
+        """Those of each row that may be the nearest to its opposite."""
+        opposite = self.rows._replace(other=-self.rows.scale)
+        return self._found(1, opposite, self.pairs[::-1], None, None)
+
+    def _found(
+        self, k: int, rows: kernels.Rows, pairs: Array, itself: Array | None, axes: Array | None
+    ) -> Candidates | None:
+        """Compare the windows; `itself` (n,) of each row, None where it is not among those it looks for."""
+        from tracklearn.core.kernels import coded as kernels
+
+        n, order, edge = len(self.features), self.order, self.edge
+        slack = 2 * self.error
+        # They are read by whole panels, past the last row too: nothing reaches the floors there.
+        floor = np.full(len(rows.scale), np.inf, np.float32)
+        room = min(n, _ROOM * k + 32)
+        candidate, value = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
+        count = np.zeros(n, np.int64)
+        held = k, slack, np.full(n, -np.inf, np.float32) if itself is None else itself
+        lists = floor, count, candidate, value
+
+        def begin(w: int) -> None:
+            kernels.first_floors(n, rows, *held, edge[w], edge[w + 1], floor)
+
+        def offer(a: int, b: int) -> None:
+            kernels.offer(n, rows, order, *held, (edge[a], edge[a + 1]), (edge[b], edge[b + 1]), *lists)
+
+        windows = range(len(edge) - 1)
+        each(begin, windows)
+        each(lambda w: offer(w, w), windows)
+        first = int(_RAISED * len(pairs))
+        apart(pairs[:first], offer)
+        _in_parts(n, lambda lo, hi: kernels.tighten(k, slack, lo, hi, floor, count, candidate, value))
+        if (count < 0).sum() > ALIKE * n:
+            return None
+        if axes is None:
+            apart(pairs[first:], offer)
+            return Candidates(order, (slack, count, candidate, value))
+
+        led, off = led_by(axes, self.features, order)
+        # Whom a row must find has a product of at least floor + error with it, and by leading numbers less by
+        # at most `off`.
+        gap = off - self.error
+        least = floor.copy()
+        least[:n] -= gap
+
+        def offer_led(a: int, b: int) -> None:
+            both = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
+            kernels.offer_led(n, rows, led, self.code, least, gap, most_left(), order, *held, *both, *lists)
+
+        apart(pairs[first:], offer_led)
         return Candidates(order, (slack, count, candidate, value))
-
-    led, off = led_by(axes, features, order)
-    # Whom a row must find has a product of at least floor + error with it, and by leading numbers less by at
-    # most `off`.
-    gap = off - error
-    least = floor.copy()
-    least[:n] -= gap
-
-    def offer_led(a: int, b: int) -> None:
-        windows = (edge[a], edge[a + 1]), (edge[b], edge[b + 1])
-        kernels.offer_led(n, rows, led, code, least, gap, most_left(), order, *held, *windows, *lists)
-
-    apart(pairs[first:], offer_led)
-    return Candidates(order, (slack, count, candidate, value))
 
 
 def encoded(features: Array, order: Array, *, by_row: bool = False) -> tuple[kernels.Rows, Array]:
@@ -141,10 +173,9 @@ def encoded(features: Array, order: Array, *, by_row: bool = False) -> tuple[ker
 
     n, width = len(order), features.shape[1]
     panels = -(-n // COLUMNS)
+    scale = np.zeros(panels * COLUMNS, np.float32)
     rows = kernels.Rows(
-        _aligned((panels, -(-width // 4), COLUMNS, 4)),
-        np.zeros(panels * COLUMNS, np.float32),
-        np.zeros(panels * COLUMNS, np.int32),
+        _aligned((panels, -(-width // 4), COLUMNS, 4)), scale, np.zeros(panels * COLUMNS, np.int32), scale
     )
     code = _aligned((n, -(-width // AT_ONCE) * AT_ONCE if by_row else 0))
     block = width & -width  # the largest power of two that divides it

@@ -65,7 +65,7 @@ def jaccard_distance(
         mode: "tracklearn" as above. "mmt" divides d by the greatest d of its row before exp, as the MMT and
             re-ranking codes do. "spcl" takes k1 with the row itself: N(i, k1) holds k1 rows, h as above.
         neighbors: how neighbours are found, as `method` of `k_nearest`: "exact", "int8" (the same result) or
-            "ann" (approximate). "mmt" needs the farthest row too and always looks exactly.
+            "ann" (approximate; exact with "mmt", which needs the farthest row too).
 
     Returns:
         (n, n) float32, symmetric, sorted indices; zeros and the whole diagonal (0) stored explicitly.
@@ -141,7 +141,8 @@ def reciprocal_encoding(
     if known is not None:
         index, squared, far = known
     elif mode == "mmt":
-        index, squared, far = k_nearest_and_farthest(features, wanted, host=rows)
+        kind: Literal["exact", "int8"] = "int8" if neighbors == "int8" else "exact"
+        index, squared, far = k_nearest_and_farthest(features, wanted, method=kind, host=rows)
     else:
         index, squared = k_nearest(features, wanted, method=neighbors, host=rows)
         far = np.ones(n)

@@ -24,6 +24,9 @@ _TILE = 1024  # rows of a tile of similarities, 4 MB; whole panels of `kernels.p
 _PAIRS = 1 << 16  # pairs of a tile that there is room for at first
 _CROWD, _CROWD_EACH = 1 << 23, 256  # pairs held for DBSCAN, and further ones for each row: from 750 MB
 _DRAWN = 1024  # rows drawn to find the level of chance
+# Where pairs are few, 8-bit products find them: the share up to which they are; how many more are looked for
+# than a sample says; by what factor and at least how much wider where those are too few.
+_SHARE, _MORE, _WIDER, _MIN_STEP = 0.02, 1.3, 1.5, 0.01
 
 
 class Crowded(Refusal):
@@ -60,21 +63,16 @@ def within(
     """
     if not 0 <= radius < math.inf:
         raise Refusal(f"radius is {radius}, expected a cosine distance of at least 0")
-    if method not in ("exact", "int8"):
-        raise Refusal(f'method is "{method}", expected exact or int8')
+    _check_method(method)
     rows = check_unit(features)
     n = len(rows)
-
-    from tracklearn.core.kernels.radius import cosine_distances
-
     limit = math.floor(radius * STEPS + 0.5) / STEPS
     size = 0
     lock = Lock()
 
     def settled(i: Array, j: Array) -> tuple[Array, Array, Array]:
         nonlocal size
-        distance = np.empty(len(i))
-        cosine_distances(rows, i, j, STEPS, distance)
+        distance = _distances(rows, i, j)
         near = distance <= limit
         with lock:
             size += int(near.sum())
@@ -102,7 +100,7 @@ def within(
     return graph
 
 
-def mean_nearest(features: Array, share: float) -> float:
+def mean_nearest(features: Array, share: float, *, method: Literal["exact", "int8"] = "exact") -> float:
     """The mean of the smallest `share` of all pairwise cosine distances, equal rows left out.
 
     The rule of `cluster.data_dependent_eps` for distances that are not stored.
@@ -110,10 +108,11 @@ def mean_nearest(features: Array, share: float) -> float:
     Args:
         features: (n, d) unit rows.
         share: of the pairs that are further apart than 5e-7, in (0, 1]; rounded to at least one pair.
+        method: as in `within`: "int8" looks for the pairs within a radius that a sample tells.
 
     Returns:
         The mean, to the precision of float32 products, about 1e-6; 0 where no pair is left. Memory: 8 bytes
-        for each pair in the share and 12 MB a thread.
+        for each pair in the share and 12 MB a thread; by "int8" twice that and n · d bytes.
 
     Raises:
         ValueError: share out of range; features as `features.check_unit`.
@@ -122,14 +121,30 @@ def mean_nearest(features: Array, share: float) -> float:
     """
     if not 0 < share <= 1:
         raise Refusal(f"share is {share}, expected (0, 1]")
+    _check_method(method)
     rows = check_unit(features)
     pairs = len(rows) * (len(rows) - 1) // 2
     most = max(1, round(share * pairs))
-    kept = _Smallest(most)
-    alike = sum(_tiles(rows, lambda similarity, i, j: kept.offer(1 - similarity)))
-    take = max(1, round(share * (pairs - alike)))
-    value = np.sort(kept.values())[:take]
-    return float(value.mean(dtype=np.float64)) if len(value) else 0.0
+    by_bytes = method == "int8" and share <= _SHARE and coded.possible(*rows.shape)
+    radius = _sampled(rows, _MORE * share) if by_bytes else math.inf
+    while True:
+        kept = _Smallest(most)
+        alike = _offered(rows, radius, kept)
+        take = max(1, round(share * (pairs - alike)))
+        value = np.sort(kept.values())[:take]
+        if len(value) == take or radius >= 1:
+            return float(value.mean(dtype=np.float64)) if len(value) else 0.0
+        radius = _WIDER * radius + _MIN_STEP
+
+
+def _offered(rows: Array, radius: float, kept: _Smallest) -> int:
+    """Offer the distances of all pairs within the radius, and say how many are as good as 0.
+
+    From a radius of 1 on all pairs are, by float32 products.
+    """
+    if radius < 1:
+        return sum(_by_bytes(rows, radius, lambda i, j: kept.offer(_distances(rows, i, j))))
+    return sum(_tiles(rows, lambda similarity, i, j: kept.offer(1 - similarity)))
 
 
 def chance_level(features: Array, share: float, *, seed: int = 0) -> float:
@@ -244,6 +259,30 @@ class _Smallest:
         self.held, self.size = [value], len(value)
 
 
+def _check_method(method: str) -> None:
+    if method not in ("exact", "int8"):
+        raise Refusal(f'method is "{method}", expected exact or int8')
+
+
+def _distances(rows: Array, i: Array, j: Array) -> Array:
+    """(m,) float64, the cosine distances of pairs of rows."""
+    from tracklearn.core.kernels.radius import cosine_distances
+
+    distance = np.empty(len(i))
+    cosine_distances(rows, i, j, STEPS, distance)
+    return distance
+
+
+def _sampled(rows: Array, share: float) -> float:
+    """About the cosine distance that such a share of all pairs lies within."""
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), 2 * _TILE)).astype(np.int64)]
+    pairs = len(sample) * (len(sample) - 1) // 2
+    kept = _Smallest(max(1, math.ceil(share * pairs)))
+    _tiles(sample, lambda similarity, i, j: kept.offer(1 - similarity))
+    value = kept.values()
+    return float(value.max()) if len(value) else 1.0
+
+
 def _tiles(rows: Array, work: Callable[[Array, int, int], Any]) -> list[Any]:
     """work(similarity, first row, first column) of every tile of the pairs i < j; the others are −inf."""
     n = len(rows)
@@ -258,9 +297,7 @@ def _tiles(rows: Array, work: Callable[[Array, int, int], Any]) -> list[Any]:
     return each(one, _corners(n))
 
 
-def _by_bytes(
-    rows: Array, limit: float, settled: Callable[[Array, Array], tuple[Array, Array, Array]]
-) -> list[tuple[Array, Array, Array]]:
+def _by_bytes(rows: Array, limit: float, settled: Callable[[Array, Array], Any]) -> list[Any]:
     """`settled` of all pairs i < j that may lie within the cosine distance `limit`, by 8-bit products."""
     from tracklearn.core.kernels import coded as kernels
 
@@ -270,7 +307,7 @@ def _by_bytes(
     least = np.full(end, np.inf, np.float32)
     least[:n] = _floor(1 - limit - coded.errors(by_bytes.scale[:n], rows.shape[1]))
 
-    def one(at: tuple[int, int]) -> tuple[Array, Array, Array]:
+    def one(at: tuple[int, int]) -> Any:
         near, far = ((lo, min(lo + _TILE, end)) for lo in at)
         room = _PAIRS
         while True:

@@ -96,6 +96,7 @@ def rerank(
     k2: int = 6,
     lambda_value: float = 0.3,
     mode: Mode = "mmt",
+    neighbors: Literal["exact", "int8"] = "exact",
     known: tuple[Array, Array, Array] | None = None,
 ) -> Array:
     """Distances re-ranked by k-reciprocal neighbourhoods, (1 − λ) · Jaccard + λ · original.
@@ -114,6 +115,7 @@ def rerank(
         mode: what the Jaccard part is made of, as in `jaccard_distance`. "mmt", the default, is the authors'
             own code: exp of the divided distance; "tracklearn": of the distance itself; "spcl": so, with k1
             neighbours in which the row itself counts.
+        neighbors: how neighbours are found, as `method` of `neighbors.k_nearest_and_farthest`.
         known: what `neighbors.k_nearest_and_farthest` gives for queries and gallery put together, queries
             first, with at least `jaccard.columns_needed` neighbours, where the caller has it; looking for
             them is most of the work.
@@ -154,7 +156,7 @@ def rerank(
 
     features = np.concatenate([query, gallery])
     if known is None:
-        known = k_nearest_and_farthest(_put_together(given, features), wanted)
+        known = k_nearest_and_farthest(_put_together(given, features), wanted, method=neighbors)
     encoding = reciprocal_encoding(features, k1, k2, mode=mode, known=known)
     encoding_start, column = encoding.indptr.astype(np.int64), encoding.indices.astype(np.int32)
     by_column = encoding[q:].tocsc()  # only gallery rows are looked up

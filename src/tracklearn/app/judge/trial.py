@@ -62,7 +62,8 @@ class Trial:
         row[gallery] = np.arange(len(gallery))
         pair = features.feature[place[query]], features.feature[place[gallery]]
         name: rank.Protocol = next(known for known in rank.PROTOCOLS if known == protocol)
-        return cls(benchmark, name, query, gallery, row[query], pair, rank.rerank(*pair) if rerank else None)
+        distance = rank.rerank(*pair, neighbors="int8") if rerank else None
+        return cls(benchmark, name, query, gallery, row[query], pair, distance)
 
     def scores(self, ap: rank.AveragePrecision, *, only: Array | None = None) -> Scores:
         """CMC and mAP of all queries, or of the rows `only`."""

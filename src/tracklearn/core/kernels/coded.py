@@ -31,11 +31,14 @@ class Rows(NamedTuple):
         panel: (p, w / 4, COLUMNS, 4) int8; see `kernels.products`.
         scale: (p COLUMNS,) float32, the step of each row.
         start: (p COLUMNS,) int32, −128 times the sum of its numbers.
+        other: (p COLUMNS,) float32, the step of a row as the second of two: −scale where similarities to
+            opposite rows are meant, else scale.
     """
 
     panel: Array
     scale: Array
     start: Array
+    other: Array
 
 
 @kernel(inline="always")
@@ -173,7 +176,7 @@ def _compare(rows, floor, p, b, similar, word, column):
     panel, scale, start = rows.panel, rows.scale, rows.start
     reached(
         panel[p // COLUMNS, 0, p % COLUMNS].ctypes.data, panel[b // COLUMNS].ctypes.data, panel.shape[1],
-        start[p:].ctypes.data, scale[p:].ctypes.data, floor[p:].ctypes.data, scale[b:].ctypes.data,
+        start[p:].ctypes.data, scale[p:].ctypes.data, floor[p:].ctypes.data, rows.other[b:].ctypes.data,
         floor[b:].ctypes.data, similar[0, column:].ctypes.data, word[0, column // COLUMNS :].ctypes.data,
         4 * word.shape[1],
     )  # fmt: skip
@@ -274,7 +277,7 @@ def offer_led(
                         continue
                     left += 1
                     total = product(here, code[b].ctypes.data, steps, rows.start[a])
-                    similarity = np.float32(total) * (rows.scale[a] * rows.scale[b])
+                    similarity = np.float32(total) * (rows.scale[a] * rows.other[b])
                     # Written out for both, as in `offer`.
                     if similarity >= floor[a]:
                         if count[a] == index.shape[1]:

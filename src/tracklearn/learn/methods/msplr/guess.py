@@ -31,7 +31,7 @@ def guess(config: Config, features: Array, tracklets: Tracklets, memory: Mapping
     adapted = cluster.adapt(n, k1=1, k2=1, min_samples=config.min_samples, rho=config.rho)
     if not config.fit_to_size:
         adapted = cluster.Adapted(1, 1, config.min_samples, config.rho, ())
-    near = radius.mean_nearest(compared.rows, adapted.rho)
+    near = radius.mean_nearest(compared.rows, adapted.rho, method=config.neighbors)
     chance = radius.chance_level(compared.rows, adapted.rho, seed=config.seed)
     diagnosis = [*compared.diagnosis, *(adapted.warnings if first else ())]
     eps = start = float("nan")
