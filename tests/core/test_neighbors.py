@@ -388,6 +388,35 @@ def test_farthest_of_rows_that_are_alike(method, small_tiles):
         k_nearest_and_farthest(x, 2, method="ann")
 
 
+@pytest.mark.parametrize("method", ["exact", "int8"])
+def test_farthest_of_opposites_and_of_uneven_lengths(method, small_tiles):
+    """Lengths are 1 to within 1e-3: opposite rows can be further apart than 4, a row from itself than 0."""
+    rng = np.random.default_rng(30)
+    x = unit(rng.normal(size=(300, 24)))
+    x[1::2] = -x[::2]
+    for length in (1.0009, 0.9992, rng.uniform(0.9991, 1.0009, (300, 1))):
+        rows = (x * length).astype(np.float32)
+        distance = 2 - 2 * rows.astype(np.float64) @ rows.T.astype(np.float64)
+        far = k_nearest_and_farthest(rows, 3, method=method)[2]
+        np.testing.assert_allclose(far, distance.max(1), atol=2e-6)
+
+
+def test_farthest_by_all_rows_where_lists_are_too_short(small_tiles, monkeypatch):
+    """Two heaps of rows that are alike, of which each is the farthest of the other."""
+    x = np.repeat(unit([[1, 1, 0, 0, 0, 0, 0, 0], [-1, 0, 1, 0, 0, 0, 0, 0]]), 150, 0)
+    x = unit(x + 1e-4 * np.random.default_rng(31).normal(size=x.shape))
+    monkeypatch.setattr(coded, "ALIKE", 2.0)
+    looked = []
+    least = neighbors._least
+    monkeypatch.setattr(
+        neighbors, "_least", lambda rows, found: (looked.append(found), least(rows, found))[1]
+    )
+    far = k_nearest_and_farthest(x, 2, method="int8")[2]
+    if looked:  # else this processor compares by float32
+        assert (looked[0].proposed[1] < 0).sum() > 100
+    np.testing.assert_allclose(far, (2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)).max(1), atol=1e-6)
+
+
 def test_farthest_over_tiles(small_tiles):
     x = unit(np.random.default_rng(9).normal(size=(130, 12)))
     distance = 2 - 2 * x.astype(np.float64) @ x.T.astype(np.float64)
@@ -428,9 +457,12 @@ def test_approximate_neighbours_without_the_library(monkeypatch):
         k_nearest(np.eye(3), 2, method="ann")
 
 
-@pytest.mark.parametrize("cases", [700, pytest.param(3000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("cases", [700, pytest.param(10_000, marks=pytest.mark.long)])
 def test_small_sets(monkeypatch, cases):
-    """Tiles of any size, leading numbers or not, both precisions, one thread and two; ties, duplicates."""
+    """Tiles of any size, leading numbers or not, both precisions, one thread and two; the farthest row too.
+
+    Ties, duplicates, near-duplicates, spectra that fall, uneven lengths: against all distances in float64.
+    """
     rng = np.random.default_rng(cases)
     for name, value in (("_SAMPLE", 60), ("_REST", 9), ("_ALL_ALONG", 0)):
         monkeypatch.setattr(coded, name, value)
@@ -439,8 +471,12 @@ def test_small_sets(monkeypatch, cases):
         x = rng.normal(size=(n, width)) if case % 2 else rng.integers(-1, 2, (n, width)).astype(float)
         if case % 3 == 0:
             x = x[rng.integers(0, n, n)] + (1e-7 * rng.normal(size=(n, width)) if case % 6 else 0)
+        if case % 4 == 1:
+            x = x * rng.choice([0.9, 0.5, 0.1]) ** np.arange(width)
         x[~x.any(1), 0] = 1
         x = unit(x)
+        if case % 8 == 3:
+            x = (x * rng.uniform(0.9991, 1.0009, (n, 1))).astype(np.float32)
         exclude_self = bool(case % 5 == 0)
         want, far = fast(x, k, exclude_self)
         monkeypatch.setattr(neighbors, "_TILE", int(rng.integers(3, 30)))
@@ -449,12 +485,16 @@ def test_small_sets(monkeypatch, cases):
         monkeypatch.setattr(coded, "_MANY", 0 if case % 7 < 4 else math.inf)
         monkeypatch.setattr(coded, "_LEADING", int(rng.integers(2, 8)))
         monkeypatch.setattr(coded, "_LEFT", float(rng.choice([0.05, 0.5])))
+        method = ("exact", "int8")[case // 2 % 2]
         with limit(1 + case % 2):
-            index, squared = k_nearest(
-                x, k, exclude_self=exclude_self, method=("exact", "int8")[case // 2 % 2]
-            )
+            index, squared = k_nearest(x, k, exclude_self=exclude_self, method=method)
+            farthest = k_nearest_and_farthest(x, k, method=method)[2]
         np.testing.assert_array_equal(index, want, err_msg=f"case {case}")
         np.testing.assert_allclose(squared, far, atol=1e-7, err_msg=f"case {case}")
+        least = (x.astype(np.float64) @ x.T.astype(np.float64)).min(1)
+        wanted = np.where(2 - 2 * least > 1e-6, 2 - 2 * least, 1)
+        unsure = abs(2 - 2 * least - 1e-6) < 2e-6  # whether they are all the same row
+        np.testing.assert_allclose(farthest[~unsure], wanted[~unsure], atol=2e-6, err_msg=f"case {case}")
 
 
 def test_of_a_gallery():
@@ -475,14 +515,24 @@ def test_nothing_in_nothing_out():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 14), st.booleans(), st.integers(0, 2**32 - 1))
-def test_small_sets_full_of_ties(n, width, k, exclude_self, seed):
-    """Rows from {−1, 0, 1}: duplicates, opposites, right angles."""
-    x = np.random.default_rng(seed).integers(-1, 2, (n, width))
+@given(
+    n=st.integers(1, 12),
+    width=st.integers(1, 4) | st.integers(8, 12),
+    k=st.integers(1, 14),
+    exclude_self=st.booleans(),
+    method=st.sampled_from(["exact", "int8"]),
+    scale=st.sampled_from([1.0, 0.5, 1e-3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_small_sets_full_of_ties(n, width, k, exclude_self, method, scale, seed):
+    """Rows from {−1, 0, 1}, each number smaller than the one before: duplicates, opposites, right angles."""
+    x = np.random.default_rng(seed).integers(-1, 2, (n, width)) * scale ** np.arange(width)
     x[~x.any(1), 0] = 1
     x = unit(x)
     kept = min(k, n - exclude_self)
-    index, squared = k_nearest(x, k, exclude_self=exclude_self)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coded, "_FEW", 0)
+        index, squared = k_nearest(x, k, exclude_self=exclude_self, method=method)
     if kept:
         want, far = slow(x, x, kept, exclude_self)
         np.testing.assert_array_equal(index, want)

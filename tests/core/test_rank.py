@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat
 from sklearn.metrics import average_precision_score
 
-from tracklearn.core import rank, threads
+from tracklearn.core import coded, rank, threads
 from tracklearn.core.jaccard import MODES, columns_needed, jaccard_distance
 from tracklearn.core.neighbors import k_nearest_and_farthest
 from tracklearn.core.rank import distance, evaluate, nearest, rerank
@@ -423,6 +423,18 @@ class TestRerank:
         got = rerank(x[:17], x[17:], k1=k1, k2=k2, lambda_value=lambda_value, mode=mode)
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, textbook(x[:17], x[17:], k1, k2, lambda_value, mode), atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_by_8_bit_products(self, mode, monkeypatch):
+        monkeypatch.setattr(coded, "_FEW", 0)
+        x, _ = people(300, 40, seed=5)
+        given = x[:40], x[40:]
+        got = rerank(*given, k1=7, k2=3, mode=mode, neighbors="int8")
+        np.testing.assert_allclose(got, rerank(*given, k1=7, k2=3, mode=mode), atol=1e-6)
+        np.testing.assert_allclose(got, textbook(*given, 7, 3, 0.3, mode), atol=1e-5)
+        if mode == "mmt":
+            with pytest.raises(ValueError, match='method is "ann"'):
+                rerank(*given, mode=mode, neighbors="ann")
 
     @settings(max_examples=100, deadline=None)
     @given(

@@ -82,8 +82,8 @@ def nearest_and_farthest(features: Array, k: int) -> tuple[Candidates, Candidate
     None where either are too many.
     """
     search = _Search(features)
-    near = search.nearest(k)
-    far = None if near is None else search.farthest()
+    far = search.farthest()  # first: where it is in vain, that is known after the first pairs of windows
+    near = None if far is None else search.nearest(k)
     return None if near is None or far is None else (near, far)
 
 

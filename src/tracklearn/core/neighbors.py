@@ -106,13 +106,14 @@ def k_nearest_and_farthest(
     Args:
         features: (n, d) unit rows, an array or a tensor.
         k, host: as for `k_nearest`.
-        method: "exact", in one pass of float32 products; "int8", in two of 8-bit products, which is faster
-            where it is for `k_nearest`.
+        method: "exact", in one pass of float32 products; "int8", in two of 8-bit products: features of a
+            trained network are searched up to 1.5 times as fast. The pass for the farthest comes first;
+            where those of many rows are too many to be told apart by 8 bits, a sixth of it was for nothing.
 
     Returns:
         index and squared_distance as `k_nearest`; farthest (n,) float64, the greatest squared distance of
         each row to about 1e-6 (and by so much another by another method or device), 1 where all rows are the
-        same.
+        same. Memory: as `k_nearest`, and 350 · n bytes by "int8".
 
     Raises:
         ValueError: as `k_nearest`; method "ann", which cannot tell the farthest.
@@ -130,15 +131,40 @@ def k_nearest_and_farthest(
         and coded.possible(*rows.shape)
         and (found := coded.nearest_and_farthest(rows, k)) is not None
     ):
-        near, opposite = found
+        near, far_away = found
         index, squared = _settled(rows, rows, *near.proposed, k, None, near.order)
-        own = np.arange(len(rows))
-        to_opposite = _settled(-rows, rows, *opposite.proposed, 1, own, opposite.order)[1]
-        least = to_opposite[:, 0] / 2 - 1
+        least = _least(rows, far_away)
     else:
         index, squared = _among(rows, k, least=least)
     far = 2 - 2 * least.astype(np.float64)
     return index, squared, np.where(far > 1e-6, far, 1.0)
+
+
+def _least(rows: Array, found: coded.Candidates) -> Array:
+    """(n,) float64, the smallest x·y of each row with any, itself included.
+
+    Args:
+        found: those that may be the farthest of each; where they are too many, all are looked at.
+    """
+    from tracklearn.core.kernels.neighbors import settle_farthest
+
+    n = len(rows)
+    _, count, candidate, _ = found.proposed
+    least = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    step = min(1024, -(-n // n_threads()))
+    each(
+        lambda lo: settle_farthest(rows, found.order, count, candidate, lo, min(n, lo + step), least),
+        range(0, n, step),
+    )
+    rest = found.order[count < 0]
+    step = max(1, _CELLS // n_threads() // n)
+
+    def block(lo: int) -> None:
+        own = rest[lo : lo + step]
+        least[own] = np.minimum(least[own], (rows[own] @ rows.T).min(1))
+
+    each(block, range(0, len(rest), step))
+    return least
 
 
 def k_nearest_of(query: Array | Tensor, gallery: Array | Tensor, k: int) -> tuple[Array, Array]:

@@ -132,7 +132,8 @@ def mean_nearest(features: Array, share: float, *, method: Literal["exact", "int
         alike = _offered(rows, radius, kept)
         take = max(1, round(share * (pairs - alike)))
         value = np.sort(kept.values())[:take]
-        if len(value) == take or radius >= 1:
+        # Of the pairs beyond the radius not all are offered.
+        if radius >= 1 or (len(value) == take and value[-1] <= radius):
             return float(value.mean(dtype=np.float64)) if len(value) else 0.0
         radius = _WIDER * radius + _MIN_STEP
 

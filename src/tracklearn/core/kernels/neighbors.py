@@ -209,6 +209,19 @@ def settle(query, order, gallery, slack, count, candidate, value, low, high, ind
 
 
 @kernel()
+def settle_farthest(rows, order, count, candidate, low, high, least):
+    """Fills `least` of the rows order[low..high−1] with the smallest x·y to their candidates, in float64.
+
+    Arguments as for `settle`; rows of a count of −1 are passed over.
+    """
+    for i in range(low, high):
+        own = order[i]
+        for c in range(count[i]):
+            product = 1.0 - squared_distance(rows[own], rows[candidate[i, c]]) / 2
+            least[own] = min(least[own], product)
+
+
+@kernel()
 def reached_by(k, values, n):
     """A limit that k of the first n of `values` float32 in [−1.1, 1.1] reach, near to the k-th largest.
 
