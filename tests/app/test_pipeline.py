@@ -204,6 +204,28 @@ def fail(stages, digest, product, *, leave=False):
         raise RuntimeError(digest)
 
 
+def test_a_killed_stage_keeps_the_seconds_that_were_noted(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("tracklearn.app.pipeline.stages.time.perf_counter", lambda: now[0])
+    folder, product = tmp_path / "work", tmp_path / "work" / "product"
+    held = []  # contexts that no exception leaves, as of a process that is killed
+    for seconds, noted in ((40.0, 40.0), (7.0, 47.0)):
+        stages = Stages(folder)
+        stages.passed()  # between stages there is nothing to note
+        held.append(stages.stage("a", "d", product))
+        assert held[-1].__enter__()
+        product.write_text("half")
+        now[0] += seconds
+        stages.passed()
+        now[0] += 1000  # since then it was killed
+        assert Stages(folder).entries["a"]["seconds"] == noted
+        assert Stages(folder).seconds == {}
+    with Stages(folder).stage("a", "d", product) as needed:
+        assert needed
+        now[0] += 3
+    assert Stages(folder).seconds == {"a": 50.0}
+
+
 def test_stages_run_when_inputs_change_and_only_then(tmp_path):
     stages, product = Stages(tmp_path / "work"), tmp_path / "work" / "product"
     for digest, expected in (("d1", True), ("d1", False), ("d2", True)):

@@ -237,6 +237,8 @@ def run_cell(
             memory.reset_peak()
             try:
                 for event in train(training, run_path, resume=True, progress=progress):
+                    stages.passed()
+                    _keep_peak(folder / "peak.json")
                     if on_round:
                         on_round(event)
             finally:

@@ -123,6 +123,7 @@ def run(
                 for event in train(
                     training, run_path, resume=True, progress=progress, tell=tell, **embedding
                 ):
+                    stages.passed()
                     if on_round:
                         on_round(event)
 

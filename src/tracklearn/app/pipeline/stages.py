@@ -45,6 +45,7 @@ class Stages:
         self.folder, self.remake = folder, remake
         self.path = folder / "stages.json"
         self._tell = tell
+        self._running: Callable[[], None] | None = None  # notes the seconds of the stage that runs
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -113,6 +114,14 @@ class Stages:
         if old is entry is not None:
             move(product, aside)
         began = time.perf_counter()
+
+        def seconds() -> float:
+            return round(spent + time.perf_counter() - began, 3)
+
+        def note() -> None:
+            self._note(name, {**running, "seconds": seconds()})
+
+        self._running = note
         try:
             yield True
         except BaseException:
@@ -120,13 +129,18 @@ class Stages:
                 move(aside, product)
                 self._note(name, old)
             else:
-                seconds = round(spent + time.perf_counter() - began, 3)
-                self._note(name, {**running, "seconds": seconds})
+                note()
             self._leave_nothing_empty()
             raise
-        seconds = round(spent + time.perf_counter() - began, 3)
-        self._note(name, {"digest": digest, "done": True, "seconds": seconds, **self._sum(product)})
+        finally:
+            self._running = None
+        self._note(name, {"digest": digest, "done": True, "seconds": seconds(), **self._sum(product)})
         _remove(aside)
+
+    def passed(self) -> None:
+        """Note how long the stage that runs has taken by now: a call that is killed later loses no more."""
+        if self._running is not None:
+            self._running()
 
     def _settled(self, name: str, product: Path, aside: Path) -> Entry | None:
         """A stage's entry, after what a killed call left half way has been brought to its end."""
