@@ -13,8 +13,8 @@ a user would do:
     and, without training again,                        identities RUN_OLD SET_OLD SET_NEW --from …
 
 A decision is made on the first table (--same, of two parts of one person that stand apart, and --different,
-of two of two people that stand together, where there are any, found by the truth as a person would by eye);
-the journal of the old run is given to the new one's table.
+of two of two people that stand together, where there are any, found by the truth as a person would by eye),
+the table of SET_OLD is made again with it, and the other two go on from that one.
 
 Of each table: known parts that keep their number; of the parts of people who were seen before, those that
 have the number which most of the person's crops had in the first table (in SET_OLD, and in SET_NEW); F1 of
@@ -227,17 +227,19 @@ def run(
     )  # before anybody has looked at it
     person = persons(first, [old])
     said = decisions(first, person)
-    tables = {}
-    tables["old run, new day"] = identities(
-        first_run.path, both, folder / "untrained", earlier=first.path, resume=True, device="cpu",
+    reviewed = identities(
+        first_run.path, [old], folder / "reviewed", earlier=first.path, resume=True, device="cpu",
         same=[written(pair) for pair in said["same"]],
         different=[written(pair) for pair in said["different"]],
     )  # fmt: skip
+    tables = {}
+    tables["old run, new day"] = identities(
+        first_run.path, both, folder / "untrained", earlier=reviewed.path, resume=True, device="cpu"
+    )
     new_run = trained(both, folder / "run-new", first_run.path, learning)
     tables["new run, new day"] = identities(
-        new_run.path, both, folder / "second", earlier=first.path, resume=True, device="cpu",
-        review=folder / "run-old.review.jsonl",
-    )  # fmt: skip
+        new_run.path, both, folder / "second", earlier=reviewed.path, resume=True, device="cpu"
+    )
     before = numbers(first.rows, person)
     return {
         "first": judged(first, [old], before),

@@ -10,6 +10,7 @@ from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app.experiments import files, sources, table
 from tracklearn.app.experiments import run as experiment
+from tracklearn.app.experiments.metrics import METRICS
 from tracklearn.app.judge import benchmark
 from tracklearn.app.model.of_run import isolated
 from tracklearn.app.model.open import open_weights
@@ -160,6 +161,87 @@ def test_the_shipped_grids_are_sound_and_hold_the_published_figures():
     assert found["msplr-adaptation"].needs == ("market1501", "dukemtmc")
     assert [c.rerank for c in found["msplr-adaptation"].cells()].count(True) == 6
     assert {c.data.source for c in found["msplr-small"].cells()} == {"world"}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_cells", "singles", "trains"),
+    [
+        ("market-adapt", 10, True, True),
+        ("market-best", 3, True, True),
+        ("market-noise", 32, False, True),
+        ("market-off-the-shelf", 4, True, False),
+        ("market-usl", 3, True, True),
+    ],
+)
+def test_the_grids_on_the_whole_of_market_are_sound(name, n_cells, singles, trains):
+    grid = files.read(files.find(name))
+    cells = list(grid.cells())
+    assert grid.needs == ("market1501",)
+    assert [(data.subset, data.singles) for data in grid.data] == [(None, singles)]
+    assert len(cells) == len({cell.name for cell in cells}) == n_cells
+    assert not any(cell.lacks for cell in cells)
+    assert {cell.method != "none" for cell in cells} == {trains}
+    assert {cell.weights for cell in cells} == set(grid.weight_files)
+    for cell in cells:
+        assert {"height", "width"} == cell.settings["network"].keys()
+        assert not trains or cell.method in cell.settings
+    wanted = {"mAP", "rank1", "rank5", "rank10"} | ({"minutes", "memory"} if trains else set())
+    assert wanted <= set(grid.metrics)
+    published = [grid.published_for(*cell.row) for cell in cells] + [other.values for other in grid.beside]
+    assert any(published)
+    assert all(figures.keys() <= set(grid.metrics) for figures in published)  # a column for each
+
+
+def test_all_grids_on_the_whole_of_market_are_known():
+    found = {name for name in files.shipped() if name.startswith("market-")}
+    assert found == {f"market-{name}" for name in ("adapt", "best", "noise", "off-the-shelf", "usl")}
+
+
+def test_the_grids_on_market_hold_the_published_figures():
+    noise, table3, table4 = (
+        files.read(files.find(name)) for name in ("market-noise", "tmc-table3", "tmc-table4")
+    )
+    assert noise.published_on == "MARS"
+    assert "MARS" in noise.note
+    best = {"MARS_1.7_1.2": "0.5", "MARS_2.5_1.2": "0.5", "MARS_2.5_1.5": "0.6"}  # radii of table 3
+    for cell in noise.cells():
+        how, weights = cell.variant.split(", ")
+        paper = {"DBSCAN": "with", "without": "without"}.get(how)
+        want = {}
+        if paper and weights == "imagenet-osnet":  # the paper starts from ImageNet's weights
+            want = table3.published_for("mars", cell.noise, paper)
+            if paper == "with" and cell.noise in best:
+                of_radius = table4.published_for("mars", cell.noise, best[cell.noise])
+                want = {**want, "impure": of_radius["impure"]}
+        assert noise.published_for(*cell.row) == want, cell.name
+    shelf = files.read(files.find("market-off-the-shelf"))
+    zoo = {cell.variant: shelf.published_for(*cell.row) for cell in shelf.cells()}
+    assert {name: figures for name, figures in zoo.items() if figures} == {
+        "OSNet x0.25, all of MSMT17": {"mAP": 0.310, "rank1": 0.599}
+    }
+    assert [(other.name[:10], other.mAP, other.rank1) for other in shelf.beside] == [
+        ("OSNet x0.5", 0.349, 0.643),
+        ("OSNet x1.0", 0.375, 0.666),
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in files.shipped() if name.startswith("market-")])
+def test_columns_of_a_grid_decide_nothing_about_its_cells(name, tmp_path):
+    """But `untrained`, which asks for another judging, never for another training."""
+    grid = files.read(files.find(name))
+    kept = tuple(metric for metric in grid.metrics if metric == "untrained")
+    roots = {"market1501": tmp_path}
+    for metrics, same in (
+        ((*kept, "mAP"), True),
+        ((*kept, *(metric for metric in METRICS if metric != "untrained")), True),
+        (("mAP",) if kept else ("mAP", "untrained"), False),
+    ):
+        other = grid.model_copy(update={"metrics": metrics, "published": (), "beside": (), "note": ""})
+        for a, b in zip(grid.cells(), other.cells(), strict=True):
+            assert (a.name, a.method, a.weights, a.settings) == (b.name, b.method, b.weights, b.settings)
+            one, two = (experiment._source(cell, tmp_path, roots) for cell in (a, b))
+            assert one.train == two.train
+            assert (one.judging == two.judging) == same
 
 
 def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path):
@@ -315,6 +397,28 @@ def test_a_finished_cell_is_not_run_again(finished, tmp_path):
     assert again["rows"] == found["rows"]
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out} == before
     assert all("done" in line for line in experiment.outline(grid, out, {})[1:])
+
+
+def test_a_finished_cell_is_taken_for_other_columns(finished, tmp_path):
+    whole, _, found = finished
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("data", "cells"):
+        (out / name).symlink_to(whole / name)
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+    columns = 'metrics = ["rank10", "rank5", "rank1", "memory", "minutes", "n_tracklets"]\n'
+    kept = [line for line in SMALL.splitlines(keepends=True) if not line.startswith("metrics")]
+    grid = made(tmp_path, columns + "".join(kept).replace("mAP = 0.607", "rank1 = 0.7"))
+    rounds = []
+    again = experiment.run(grid, out, device="cpu", resume=True, on_round=rounds.append)
+    assert rounds == []
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()} == before
+    assert [cell["scores"] for cell in again["cells"]] == [cell["scores"] for cell in found["cells"]]
+    for row, cell in zip(again["rows"], found["cells"], strict=True):
+        assert {name: value["values"] for name, value in row["measured"].items()} == {
+            name: [cell["scores"][name]] for name in grid.metrics
+        }
+    assert [row["published"] for row in again["rows"]] == [{"rank1": 0.7}, {}]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -24,7 +24,7 @@ from tracklearn.store.gallery.folder import people_path
 from tracklearn.store.gallery.open import open_gallery
 from tracklearn.store.gallery.steps import Move, Naming, Step
 from tracklearn.store.identities.folder import Identities
-from tracklearn.store.identities.journal import journal_path, read_journal
+from tracklearn.store.identities.journal import journal_path, read_journal, read_word
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set, read_truth
 from tracklearn.types import Refusal
@@ -159,6 +159,8 @@ def test_a_person_is_gone_to_the_last_byte(out, call):
     assert all(now.jpeg(row["crop"]) for row in rows)
     journal = journal_path(run)
     assert [d.a.set for d in read_journal(journal)] == [now.digest] * 2
+    assert Identities(out / "identities").word == read_word(journal)
+    assert Identities(out / "identities").damages() == []
     assert f",{person}," not in b"".join(d for p, d in left.items() if "/mot/" in p).decode()
     (record,) = forget.forgotten(run)
     assert (record["person"], record["counts"]["crops"]) == (person, 16)

@@ -10,8 +10,10 @@ import pytest
 
 from tests.core.films import walk
 from tracklearn.app.identities import link, pictures
+from tracklearn.core.shown import called
 from tracklearn.store.film.mot import read_results
 from tracklearn.store.identities.folder import Identities
+from tracklearn.store.identities.journal import Place, add_cut, journal_path
 from tracklearn.store.picture.crops import encode_jpeg
 from tracklearn.store.sets.tracklets import SetWriter, open_set, read_truth
 
@@ -99,6 +101,10 @@ def persons(found, sets):
         pid = read_truth(path).pid
         truth[one.digest] = [int(pid[row]) for row in one.tracklets.start[:-1]]
     return [(row["identity"], truth[row["set_digest"]][row["track"]]) for row in found.rows]
+
+
+def name_of(row):
+    return called(row["track"], row["part"], row["n_parts"])
 
 
 def one_to_one(pairs):
@@ -230,6 +236,43 @@ def test_a_persons_word_is_kept_and_followed(opened, day, tmp_path):
     # A set that is not here is nothing to stumble over.
     third = link.identities(opened, [later], tmp_path / "d")
     assert third.manifest["notes"][-1] == "3 of 3 decisions are about tracks that are not here"
+
+
+def test_a_person_s_word_goes_on_with_another_run(run, day, tmp_path):
+    """A new day is looked at by a run that learned anew: what was said of the older table still holds."""
+    old = run(day, "old", set={"path": "../elsewhere", "digest": "9" * 64})
+    new = run(day, "new", set={"path": "../other", "digest": "8" * 64}, digest="1" * 64)
+    later = film_of(tmp_path / "later", {"hall": visits(range(12), (300,))})
+    digest = open_set(day).digest
+    add_cut(journal_path(old), Place(digest, 5, 19), Place(digest, 5, 20), cut=True)
+    add_cut(journal_path(old), Place(digest, 6, 19), Place(digest, 6, 20), cut=True)
+    add_cut(journal_path(old), Place(digest, 6, 19), Place(digest, 6, 20), cut=False)
+    first = link.identities(old, [day], tmp_path / "a", different=["0=24"], same=["1=2"])
+    number = {name_of(row): row["identity"] for row in first.rows}
+    assert number["0"] != number["24"]
+    assert number["1"] == number["2"]
+    assert number["5.1"] != number["5.2"]
+
+    second = link.identities(new, [day, later], tmp_path / "b", earlier=first.path)
+    again = {name_of(row): row["identity"] for row in second.rows if row["set_digest"] == digest}
+    assert again == number
+    assert second.manifest["decisions"] == 3
+    assert f"{first.path}: 3 decisions followed, and kept in {journal_path(new)}" in second.manifest["notes"]
+    # Now they are this run's own: another table of it needs no older one, and says nothing of it.
+    third = link.identities(new, [day], tmp_path / "c", earlier=second.path)
+    assert {name_of(row): row["identity"] for row in third.rows} == number
+    assert not any("followed" in note for note in third.manifest["notes"])
+    assert len(journal_path(new).read_text().splitlines()) == 3
+
+    # The last word holds: what is said of the new table, or taken back there, stands against the older one.
+    add_cut(journal_path(new), Place(digest, 5, 19), Place(digest, 5, 20), cut=False)
+    lines = journal_path(new).read_text().splitlines(keepends=True)
+    journal_path(new).write_text("".join(line for line in lines if '"same"' not in line))
+    fourth = link.identities(new, [day], tmp_path / "d", earlier=first.path, different=["1=2"], resume=True)
+    again = {name_of(row): row["identity"] for row in fourth.rows}
+    assert again["1"] != again["2"]
+    assert "5.1" not in again
+    assert again["0"] != again["24"]
 
 
 def test_contradictions_name_both(opened, day, tmp_path):
@@ -381,7 +424,7 @@ def test_a_scrap_goes_with_its_track_unless_that_person_is_beside_it(opened, day
     """The last ten frames of track 0, a second, are a part of their own."""
     from tracklearn.app.identities import footage
 
-    def cut(_, one):
+    def cut(_, one, *_also):
         part = np.zeros(one.tracklets.n_crops, np.int64)
         part[30:40] = 1
         return one.tracklets.split(part)
@@ -419,6 +462,13 @@ def test_two_cameras_with_one_name(opened, day, tmp_path):
         link.identities(opened, sets[:2], tmp_path / "out")
     found = link.identities(opened, [sets[0], sets[2]], tmp_path / "out")
     assert found.manifest["cameras"] == ["hall"]
+    assert not any("one name" in note for note in found.manifest["notes"])
+    # Where no clock tells, they may film at the same time, and nothing could say so.
+    found = link.identities(opened, [sets[0], day], tmp_path / "unknown")
+    assert [note for note in found.manifest["notes"] if "taken for one camera: hall;" in note]
+    assert not any(
+        "taken for" in note for note in link.identities(opened, [day], tmp_path / "o").manifest["notes"]
+    )
     assert sorted(p.name for p in (tmp_path / "out" / "mot").iterdir()) == ["hall-1.txt", "hall-2.txt"]
 
 
@@ -685,10 +735,12 @@ def test_the_report_puts_the_least_certain_side_by_side():
     ]
     data = SimpleNamespace(people={"rows": rows, "notes": []}, cameras=["hall"])
     made = people.section(data, SimpleNamespace(shot=str))
-    assert [(p["probability"], p["ends"], p["caption"]) for p in made["doubtful"]][:2] == [
-        (0.62, ["1", "0"], "#1 · #0"),
-        (0.8, ["2", "3"], "#2 · #3"),
+    assert [(p["surely"], p["ends"], p["caption"]) for p in made["doubtful"]][:2] == [
+        ("probably 0.62", ["1", "0"], "#1 · #0"),
+        ("probably 0.80", ["2", "3"], "#2 · #3"),
     ]
+    doubted = SimpleNamespace(people={**data.people, "doubted": True}, cameras=["hall"])
+    assert people.section(doubted, SimpleNamespace(shot=str))["doubtful"][1]["surely"] == "perhaps 0.80"
     assert [(p["number"], p["parts"], p["sure"]) for p in made["people"]] == [
         (1, 2, "from 0.62"),
         (2, 2, "from 0.80"),

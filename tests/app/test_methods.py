@@ -1,4 +1,4 @@
-"""MMT, UGA and MSPLR from a set to a run and its report, as the commands run them."""
+"""MMT, UGA, MSPLR and CAP from a set to a run and its report, as the commands run them."""
 
 import json
 
@@ -123,6 +123,44 @@ def test_uga_refuses_one_camera_and_names_tmc(done, call, sources):
     assert len(said.strip().splitlines()[-1:]) == 1
     assert "one camera" in said
     assert "--method tmc" in said
+
+
+def test_a_dry_run_of_cap_says_what_it_would_do_and_writes_nothing(done, call, tmp_path):
+    def files():
+        folders = (done["out"], tmp_path)
+        return {p: (p.stat().st_mtime_ns, p.is_dir()) for folder in folders for p in folder.rglob("*")}
+
+    opened = open_set(done["out"] / "set")
+    options = (
+        *("train", opened.path, "--out", "run", "--method", "cap", "--weights", "none", "--preset", "cpu"),
+        *set_options("cap.epochs=3", "cap.iterations=2", "cap.proxies_per_batch=4", "cap.frames_train=1"),
+        *set_options("cap.tracklets_per_proxy=2"),
+        "--dry-run",
+    )
+    before = files()
+    code, out, err = call(*options)
+    assert code == 0, err
+    assert files() == before
+    lines = out.splitlines()
+    assert lines[0] == "What would run; nothing is written:"
+    assert "  method       cap: 1 student, 1 teacher" in lines
+    counts = f"{len(opened.tracklets)} tracks, {opened.n_crops} crops"
+    assert f"  set          {opened.path}: 2 cameras, {counts}" in lines
+    assert "  network      tiny, crops of 64×32, weights none" in lines
+    assert "  isolation    yes, before the first epoch" in lines
+    assert "  stage cap    3 epochs of 2 batches" in lines
+    assert any("a batch: 8 parts, 8 pictures, each through 1 student and 1 teacher" in li for li in lines)
+    code, out, err = call(*options, *set_options("cap.mean_teacher=false", "cap.isolate=false"), "--json")
+    assert code == 0, err
+    assert files() == before
+    found = json.loads(out.splitlines()[-1])
+    assert (found["run"]["method"], found["isolation"]) == ("cap-", False)
+    (stage,) = found["stages"]
+    assert (stage["name"], stage["rounds"], stage["batches"], stage["pictures"]) == ("cap", 3, 2, 8)
+    code, _, err = call(*options, "--set", "cap.proxies_per_batch=1")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "cap.proxies_per_batch" in err
+    assert files() == before
 
 
 def test_msplr_learns_from_the_source_and_then_in_steps(done, call, labelled):

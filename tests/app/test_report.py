@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tracklearn.app.report import charts
+from tracklearn.app.report import charts, learning
 from tracklearn.app.report.data import ReportData, SearchExample
 from tracklearn.app.report.of_run import calibration_of
 from tracklearn.app.report.page import build_report
 from tracklearn.core.calibration import Calibration
 from tracklearn.core.shown import called, part_numbers, worst_mixed
+from tracklearn.learn.methods import cap
 from tracklearn.types import Tracklets
 
 COLOURS = np.random.default_rng(7).integers(30, 226, (12, 3, 3)).astype(np.uint8)
@@ -334,6 +335,38 @@ def test_what_a_labelling_noted_of_its_persons_is_told(tmp_path):
     none = rendered(replace(data, rounds=[data.rounds[0] | {"record": {"one_track": 0.0}}]), tmp_path).words
     assert "of one track alone" not in none
     assert "same moment" not in none
+
+
+@pytest.mark.parametrize("cameras", [2, 17])
+def test_persons_split_by_camera_are_drawn_and_told(tmp_path, monkeypatch, cameras):
+    """Records as CAP writes them: those of more than sixteen cameras have no number for each."""
+    drawn, draw = {}, charts.lines
+
+    def lines(series, *, alt, **options):
+        drawn[alt] = {name: y.tolist() for name, (_, y) in series.items()}
+        return draw(series, alt=alt, **options)
+
+    monkeypatch.setattr(charts, "lines", lines)
+    records = [
+        {"one_track": 1.0},  # of a round without clusters
+        {"proxies": 5.0, "cameras_per_cluster": 1.25, "proxies_1": 3.0, "proxies_2": 1.0},
+        {"proxies": 8.0, "cameras_per_cluster": 2.0, "proxies_1": 0.0, "proxies_2": 4.0},
+    ]
+    if cameras <= cap._CAMERAS:
+        records[1] |= {"proxies_cam0": 4.0, "proxies_cam1": 1.0}
+        records[2] |= {"proxies_cam0": 4.0, "proxies_cam1": 4.0}
+    data = bare()
+    rounds = [data.rounds[0] | {"index": i, "record": record} for i, record in enumerate(records)]
+    words = rendered(replace(data, rounds=rounds), tmp_path).words
+    each = {"camera 0": [np.nan, 4, 4], "camera 1": [np.nan, 1, 4]} if cameras == 2 else {}
+    np.testing.assert_equal(drawn["Proxies over rounds"], {"all": [np.nan, 5, 8], **each})
+    assert f"all of them and, of up to {cap._CAMERAS} cameras, those of each." in words
+    # how many persons so many cameras have met stands in the table of what each labelling noted
+    heads = "proxies cameras per cluster proxies 1 proxies 2"
+    assert f"{heads} {'proxies cam0 proxies cam1 ' if cameras == 2 else ''}" in words
+    assert f" 5 1.250 3 1 {'4 1 ' if cameras == 2 else ''}" in words
+    assert f" 8 2 0 4 {'4 4 ' if cameras == 2 else ''}" in words
+    assert "Proxies" not in {panel["heading"] for panel in learning.over_rounds(data.rounds)}
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):

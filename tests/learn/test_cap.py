@@ -1,21 +1,24 @@
 """CAP: its losses against slow references in float64, its memory by hand, and the method in the loop."""
 
 import json
-from itertools import pairwise
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from tests.core.films import film, walk
 from torch import nn
 
-from tracklearn.learn import train
+from tracklearn.learn import sample, train
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam
 from tracklearn.learn.method import Moment, Target, View
 from tracklearn.learn.methods import cap
-from tracklearn.learn.methods.cap import _associate, _iterations, _objective, _remember, _schedule
+from tracklearn.learn.methods.cap import _associate, _draw, _iterations, _objective, _remember, _schedule
 from tracklearn.types import PseudoLabels, Tracklets
 
 FAST = {
@@ -271,6 +274,27 @@ def test_without_cameras_labels_are_clusters():
     assert "proxies" not in found.record
 
 
+@pytest.mark.parametrize("cameras", [16, 17])
+def test_the_record_counts_proxies(cameras):
+    """Against a count of pairs: people of two cameras each, one of one camera, one of three; one is noise."""
+    met = [[c, (c + 1) % cameras] * 2 for c in range(cameras)] + [[3] * 4, [0, 1, 2, 2]]
+    who = np.r_[np.repeat(np.arange(len(met)), 4), len(met)]
+    rng = np.random.default_rng(0)
+    features = unit(np.eye(len(met) + 1)[who] + rng.normal(0, 0.02, (len(who), len(met) + 1)))
+    config = cap.Config(k1=5, k2=2, min_samples=2)
+    found = _associate(config, features.astype(np.float32), on_a_line(np.r_[np.ravel(met), 5]), {})
+    np.testing.assert_array_equal(found.group, np.where(who < len(met), who, -1))
+    pairs = {(w, c) for w, cams in enumerate(met) for c in cams}
+    assert found.record["proxies"] == len(pairs) == found.labels.n_clusters == 2 * cameras + 4
+    assert found.record["cameras_per_cluster"] == pytest.approx(len(pairs) / len(met))
+    assert [found.record[f"proxies_{n}"] for n in (1, 2, 3)] == [1, cameras, 1]
+    assert "proxies_4" not in found.record
+    each = Counter(c for _, c in pairs)
+    got = {name: n for name, n in found.record.items() if name.startswith("proxies_cam")}
+    # a number for each camera is told of up to sixteen
+    assert got == ({f"proxies_cam{c}": each[c] for c in range(16)} if cameras == 16 else {})
+
+
 def test_features_without_their_cameras_are_clustered():
     rng = np.random.default_rng(1)
     truth, tracklets = np.repeat(np.arange(6), 6), on_a_line(np.tile([0, 1, 2], 12))
@@ -286,6 +310,98 @@ def test_features_without_their_cameras_are_clustered():
     still = shifted.copy()
     still[tracklets.camid == 0] = still[0]
     assert len(_associate(cap.Config(**config, normalise=True), still, tracklets, {}).group) == 36
+
+
+# --- who is seen side by side
+
+
+def side_by_side(tracklets):
+    """Tracklets of one camera that have a frame in common in which their boxes do not meet, crop by crop."""
+    owner, box, found = tracklets.tracklet, tracklets.box, set()
+    for i, j in combinations(range(tracklets.n_crops), 2):
+        a, b = owner[i], owner[j]
+        met = all(box[i, k] < box[j, k + 2] and box[j, k] < box[i, k + 2] for k in (0, 1))
+        if a != b and tracklets.camid[a] == tracklets.camid[b] and tracklets.frame[i] == tracklets.frame[j]:
+            found |= set() if met else {(int(a), int(b))}
+    return found
+
+
+def held(label, pairs):
+    """Pairs of which both are in one cluster."""
+    return [(a, b) for a, b in pairs if label[a] == label[b] >= 0]
+
+
+def twins(seed):
+    """Four people, the first two of one look, who walk side by side through three cameras, twice each."""
+    rng = np.random.default_rng(seed)
+    visits = [(who, camera, time) for who in range(4) for camera in range(3) for time in range(2)]
+    tracks = [walk(100.0 * who, first=50 * time, n=3) for who, _, time in visits]
+    look = np.array([max(who - 1, 0) for who, *_ in visits])
+    features = unit(np.eye(3, 8)[look] + rng.normal(0, 0.05, (len(visits), 8))).astype(np.float32)
+    return features, film(tracks, camid=np.array([camera for _, camera, _ in visits]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_people_seen_side_by_side_are_never_one_cluster(seed):
+    features, tracklets = twins(seed)
+    pairs = side_by_side(tracklets)
+    assert len(pairs) == 3 * 2 * 6  # cameras, times, pairs of four
+    config = {"k1": 8, "k2": 2, "eps": 0.7, "min_samples": 2, "fit_to_size": False}
+    plain = _associate(cap.Config(**config), features, tracklets, {})
+    told = _associate(cap.Config(**config, time_tells=True), features, tracklets, {})
+    assert len(held(plain.group, pairs)) == 3 * 2  # without time the two of one look are one
+    assert held(told.group, pairs) == held(told.labels.label, pairs) == []
+    assert told.people.n_clusters > plain.people.n_clusters == 3
+    assert told.record["apart"] == len(pairs)
+    assert told.record["splits"] > 0
+    assert "apart" not in plain.record
+
+
+def crowd(seed):
+    """Twelve proxies, of four clusters in three cameras, and noise, who come and go past each other."""
+    rng = np.random.default_rng(seed)
+    label = np.r_[np.repeat(np.arange(12), 2), [-1] * 3]
+    tracks = [walk(rng.uniform(0, 150), first=int(rng.integers(0, 12)), n=3) for _ in label]
+    return film(tracks, camid=np.maximum(label, 0) % 3), PseudoLabels.of(label)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_proxies_seen_side_by_side_follow_each_other(seed):
+    """Pass by pass: each proxy is followed by one seen beside it, as long as one of those has not come."""
+    tracklets, labels = crowd(seed)
+    beside = {proxy: set() for proxy in range(12)}
+    for a, b in side_by_side(tracklets):
+        one, two = labels.label[[a, b]].tolist()
+        if min(one, two) >= 0 and one != two:
+            beside[one].add(two)
+            beside[two].add(one)
+    assert sum(map(len, beside.values())) >= 6
+    assert all(one % 3 == two % 3 for one, found in beside.items() for two in found)  # negatives of `intra`
+    config = {"proxies_per_batch": 4, "tracklets_per_proxy": 2}
+
+    def drawn_with(**more):
+        return _draw(cap.Config(**config, **more), tracklets, labels, 30, np.random.default_rng(seed))
+
+    told = drawn_with(time_tells=True)
+    order = labels.label[told.tracklet].reshape(30, 4, 2)
+    assert (order[:, :, 0] == order[:, :, 1]).all()
+    for run in order[:, :, 0].reshape(-1, 12).tolist():
+        assert sorted(run) == list(range(12))
+        left, turn = set(run), iter(run)
+        for first in turn:
+            left.remove(first)
+            if beside[first] & left:
+                second = next(turn)
+                assert second in beside[first]
+                left.remove(second)
+    plain = sample.batches(
+        *(tracklets, labels, 30, np.random.default_rng(seed)),
+        clusters_per_batch=4,
+        tracklets_per_cluster=2,
+        n_frames=1,
+    )
+    np.testing.assert_array_equal(drawn_with().row, plain.row)
+    assert (told.row != plain.row).any()
 
 
 def test_an_epoch_shows_every_labelled_tracklet_once():
@@ -390,11 +506,16 @@ def test_the_teacher_is_the_average_of_students_and_sees_no_batch(easy):
         if done == before.meta["step"]:
             continue
         m = min(1 - 1 / done, 0.8)
-        for name, value in after.arrays.items():
-            if name.startswith("teacher.0.") and value.dtype == np.float32:
-                student = after.arrays["student" + name.removeprefix("teacher")]
-                want = m * before.arrays[name].astype(np.float64) + (1 - m) * student
-                np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-6, err_msg=f"{step} {name}")
+        names = [
+            n for n, value in after.arrays.items() if n.startswith("teacher.") and value.dtype.kind == "f"
+        ]
+        assert len(names) == 9  # a convolution, and two norms of four
+        for name in names:
+            student = after.arrays["student" + name.removeprefix("teacher")]
+            want = m * before.arrays[name].astype(np.float64) + (1 - m) * student
+            np.testing.assert_allclose(
+                after.arrays[name], want, rtol=1e-4, atol=1e-6, err_msg=f"{step} {name}"
+            )
 
 
 def test_it_learns(easy):
@@ -412,3 +533,43 @@ def test_the_same_seed_gives_the_same_bytes(easy):
     first, second = (states(run(easy))[-1] for _ in range(2))
     for name, value in first.arrays.items():
         assert second.arrays[name].tobytes() == value.tobytes(), name
+
+
+def test_time_tells_in_training(people, small):
+    """Six people side by side, twice in each of three cameras; the second is dressed as the first."""
+    tracklets, crops, pid = people(n_cameras=3, n_frames=3, cast=0.1)
+    crops.images[pid == 1] = np.roll(crops.images[pid == 0], 1, axis=2)
+    frame = tracklets.frame + 20 * (tracklets.tracklet % 2)
+    box = np.array([0, 0, 50, 120]) + 100.0 * np.outer(pid, [1, 0, 1, 0])
+    tracklets = replace(tracklets, frame=frame, time=frame / 10, box=box)
+    pairs = side_by_side(tracklets)
+    assert len(pairs) == 3 * 2 * 15  # cameras, times, pairs of six
+    for told in (False, True):
+        events = run((tracklets, crops, small(crops)), time_tells=told)
+        rounds = [e for e in events if isinstance(e, train.Round)]
+        assert len(rounds) == FAST["epochs"]
+        assert all(bool(held(r.labels.label, pairs)) != told for r in rounds)
+        assert all(r.n_clusters >= 4 for r in rounds)
+        assert all(("apart" in r.record) == told for r in rounds)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_single_images_are_learned_from(people, small, isolate):
+    """Every tracklet is one crop, as of an image data set without labels."""
+    tracklets, crops, pid = people(n_cameras=3, per_camera=3, n_frames=1)
+    n = len(tracklets)
+    assert n == len(crops) == tracklets.n_crops
+    events = run((tracklets, crops, small(crops)), isolate=isolate, normalise=True)
+    rounds = [e for e in events if isinstance(e, train.Round)]
+    assert len(rounds) == FAST["epochs"]
+    for r in rounds:
+        label = r.labels.label
+        assert label.shape == (n,)  # isolation cuts nothing and drops nothing
+        assert r.n_clusters == len(set(label.tolist()) - {-1}) >= 4
+        assert (label >= 0).mean() > 0.5
+        same = (label[:, None] == label) & (label >= 0) & ~np.eye(n, dtype=bool)
+        assert (pid[:, None] == pid)[same].mean() > 0.5  # by chance 8 of 53
+        assert r.record["proxies"] > r.n_clusters  # some were found in several cameras
+        assert np.isfinite(list(r.losses.values())).all()
+    first, *_, last = states(events)
+    assert (first.arrays["teacher.conv.weight"] != last.arrays["teacher.conv.weight"]).any()

@@ -7,7 +7,7 @@ noise = ["clean", "MARS_2.5_1.5", { fragmentation = 2.0, switch = 1.3 }]
 seeds = [0, 1, 2]
 method = "tmc"                                    # or "none": weights as they come, nothing is learned
 preset = "paper"
-metrics = ["mAP", "rank1"]                        # columns of the table: `table.METRICS`
+metrics = ["mAP", "rank1"]                        # columns of the table: `metrics.METRICS`
 [settings.tmc]                                    # sections as in a settings file, for all cells
 epochs = 40
 [noise_settings."MARS_2.5_1.5".tmc]               # over those, at one level of noise
@@ -173,7 +173,7 @@ class Grid(_Table):
         axis: heading of the variants.
         method, weights, preset, settings, noise_settings: of the training.
         weight_files: names of weights whose files must be given, and what each is.
-        metrics: columns, names of `table.METRICS`.
+        metrics: columns, names of `metrics.METRICS`.
         published_on: what the published figures were measured on, where it is something else.
         published, beside: figures from papers.
     """

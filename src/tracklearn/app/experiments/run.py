@@ -205,7 +205,7 @@ def run_cell(
         device, progress, on_round: as of `run`.
 
     Returns:
-        `scores`, by the names of `table.METRICS` and more; `seconds` by stage; `threads` of the training.
+        `scores`, by the names of `metrics.METRICS` and more; `seconds` by stage; `threads` of the training.
     """
     from tracklearn.app.noise.simulate import simulate
     from tracklearn.store.sets.tracklets import open_set

@@ -48,7 +48,7 @@ class Source(Protocol):
         ...
 
     def judge(self, run: Run, *, device: str, rerank: bool, progress: Progress | None) -> Scores:
-        """A finished run's scores, named as in `Scores.to_dict` and `table.METRICS`, and `notes` if any."""
+        """A finished run's scores, named as in `Scores.to_dict` and `metrics.METRICS`, and `notes` if any."""
         ...
 
 

@@ -12,10 +12,6 @@ from tracklearn.app.experiments.metrics import METRICS
 NONE = "–"
 
 
-"""What a cell may measure; n_tracklets and impure are of the tracklets that were trained on, `linked` to
-`link_recall` of UGA's graph in the last epoch; memory is the process's, while it trained."""
-
-
 def rows(grid: Grid, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The table's rows.
 

@@ -19,6 +19,7 @@ from tracklearn.store.workers.engine import Engine
 from tracklearn.types import Array, Progress, Refusal, Tracklets
 
 if TYPE_CHECKING:
+    from tracklearn.store.identities.journal import Place
     from tracklearn.store.sets.joined import JoinedSets
     from tracklearn.store.sets.tracklets import TrackletSet
 
@@ -75,8 +76,8 @@ class Footage:
         return Whereabouts(tracklets.camid, zero + tracklets.time[first], zero + tracklets.time[last])
 
 
-def gather(run: str | Path, sets: Sequence[str | Path]) -> Footage:
-    """The footage of some sets.
+def gather(run: str | Path, sets: Sequence[str | Path], cuts: Sequence[Place] = ()) -> Footage:
+    """The footage of some sets; `cuts` as `parts_of` takes them.
 
     Raises:
         FileNotFoundError: no such run or set.
@@ -91,7 +92,7 @@ def gather(run: str | Path, sets: Sequence[str | Path]) -> Footage:
     for one in found.members:
         _refuse_changed(opened, one, one.path)
     given = tuple(str(origin_of(one.path) or path) for one, path in zip(found.members, sets, strict=True))
-    return Footage(opened, found, given, parts_of(opened, found))
+    return Footage(opened, found, given, parts_of(opened, found, cuts))
 
 
 def _refuse_changed(run: Run, one: TrackletSet, path: str | Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn, told
 from tracklearn.app.identities.footage import Footage, frame_features, gather
 from tracklearn.app.model.device import pick_device
 from tracklearn.app.people import decided
+from tracklearn.app.pipeline.estimated import count
 from tracklearn.app.refusals import printable
 from tracklearn.core.identities import (
     Evidence,
@@ -31,10 +32,19 @@ from tracklearn.core.shown import representative
 from tracklearn.core.whereabouts import Whereabouts, learned_ways, too_far
 from tracklearn.store.files import relative, write_json
 from tracklearn.store.identities.cameras import CameraRules, read_cameras
-from tracklearn.store.identities.folder import Identities, IdentityWriter, counts
-from tracklearn.store.identities.journal import add_decisions, journal_path, read_journal
+from tracklearn.store.identities.folder import DECISIONS, Identities, IdentityWriter, counts
+from tracklearn.store.identities.journal import (
+    Decision,
+    Word,
+    add_decisions,
+    journal_path,
+    read_journal,
+    read_word,
+    write_word,
+)
 from tracklearn.store.lock import locked
 from tracklearn.store.objects import require_folder
+from tracklearn.store.runs import Run
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal
 
@@ -100,7 +110,8 @@ def identities(
         solve: solve small sets exactly, in the place of greedy linkage.
         review: journal of a person's decisions; the run's own by default.
         same, different: further decisions, "A=B"; they are added to the journal.
-        earlier: folder of an earlier table, whose people keep their numbers.
+        earlier: folder of an earlier table, whose people keep their numbers; what a person said of it is
+            followed too, and kept in the journal where it was another run's.
         device: where crops are embedded.
         workers, on: who embeds them, as for `ingest`.
         resume: replace a table that is there.
@@ -120,16 +131,25 @@ def identities(
     with ExitStack() as stack:
         stack.enter_context(locked(out))
         writer = IdentityWriter(out, replace=resume)
-        footage = gather(run, sets)
+        opened = Run(run)
+        journal = Path(review) if review else journal_path(opened.path)
+        before = _told_before(earlier, opened)
+        held = read_word(journal)
+        cuts = [cut for cut in before.cuts if cut not in held.cuts and cut not in held.uncut]
+        footage = gather(run, sets, [cut[1] for cut in cuts])
         names = known.Names.of(footage)
         rules = read_cameras(Path(cameras), footage.cameras) if cameras else CameraRules()
         old, highest = _earlier(earlier, footage)
-        journal = Path(review) if review else journal_path(footage.run.path)
         new = [names.decision(text, same=True) for text in same]
         new += [names.decision(text, same=False) for text in different]
         steps = known.latest(decided(footage.run.path), names)
-        known.said([*read_journal(journal), *steps, *new], names, journal)  # refused before anything is kept
-        add_decisions(journal, new)
+        rest = [*read_journal(journal), *steps, *new]
+        # Of what was said of an earlier table, that holds which nothing said later contradicts.
+        holds = known.latest([*before.decisions, *rest], names)
+        taken = [d for d in before.decisions if d in holds]
+        parted = [Decision(False, *cut) for cut in cuts]
+        known.said([*taken, *parted, *rest], names, journal)  # refused before anything is kept
+        add_decisions(journal, [*taken, *new], cuts)
         decisions = [*read_journal(journal), *steps]
         word = known.said(decisions, names, journal)
 
@@ -152,6 +172,8 @@ def identities(
             rows = _rows(footage, names, linked)
             writer.write_table(rows)
             write_json(writer.folder / "calibration.json", found.to_dict())
+            said = read_word(journal)
+            write_word(writer.folder / DECISIONS, [*said.decisions, *steps], said.cuts)
             lost = write_tracks(writer.folder / "mot", footage, linked.number)
             unreadable = draw(writer.folder, footage, linked.number)
             writer.manifest.update(
@@ -183,9 +205,50 @@ def identities(
                 ],
                 decisions=len(decisions),
                 changes=_changes(old, linked.number, names) if earlier else None,
-                notes=[*_words(found, limits, distance, linked.expected), *word.notes, *lost, *unreadable],
+                notes=[
+                    *_words(found, limits, distance, linked.expected),
+                    *_taken_over(earlier, len(taken) + len(cuts), journal),
+                    *word.notes,
+                    *_namesakes(footage),
+                    *lost,
+                    *unreadable,
+                ],
             )
     return Identities(out)
+
+
+def _told_before(earlier: str | Path | None, run: Run) -> Word:
+    """What a person said of an earlier table of another run; a run's own journal has it of its tables."""
+    if earlier is None:
+        return Word()
+    table = Identities(earlier)
+    if table.manifest["run"] == run.manifest["digest"]:
+        return Word()
+    # Their lines are of another file.
+    return Word(tuple(replace(decision, line=0) for decision in table.word.decisions), table.word.cuts)
+
+
+def _taken_over(earlier: str | Path | None, n: int, journal: Path) -> list[str]:
+    """A line where decisions came from an earlier table."""
+    return [f"{earlier}: {count(n, 'decision')} followed, and kept in {journal}"] if n else []
+
+
+def _namesakes(footage: Footage) -> list[str]:
+    """Cameras of one name in several sets, where no clock tells whether they film at the same time."""
+    camera, number = footage.tracks.camid, footage.joined.set_of(np.arange(len(footage.tracks)))
+    unknown = np.isnan(footage.joined.began)
+    names = [
+        footage.cameras[c]
+        for c in np.unique(camera).tolist()
+        if len(np.unique(number[camera == c])) > 1 and unknown[camera == c].any()
+    ]
+    if not names:
+        return []
+    shown = ", ".join(map(printable, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [
+        f"in several sets and, having one name, taken for one camera: {shown}; where it is another, ingest "
+        "one of the sets again under another name"
+    ]
 
 
 def _earlier(path: str | Path | None, footage: Footage) -> tuple[Array, int]:

@@ -56,8 +56,12 @@ def said(row: Mapping[str, Any], *, doubted: bool = False) -> str:
     ('probably the same person, 0.93, as', 'perhaps the same person, 0.40, as')
     """
     probability = row["probability"]
-    word = "probably" if probability >= 0.5 and not doubted else "perhaps"
-    return f"{word} the same person, {probability:.2f}, as"
+    return f"{surely(probability, doubted=doubted)} the same person, {probability:.2f}, as"
+
+
+def surely(probability: float, *, doubted: bool = False) -> str:
+    """The word that goes with a probability."""
+    return "probably" if probability >= 0.5 and not doubted else "perhaps"
 
 
 def name(row: Mapping[str, Any]) -> str:
@@ -72,6 +76,19 @@ def by_person(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, 
         if row["identity"] is not None:
             people[row["identity"]].append(row)
     return dict(sorted(people.items()))
+
+
+def unsaid(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why no row of a person has a probability.
+
+    >>> unsaid([{"set_digest": "a", "track": 3}]), unsaid([{"set_digest": "a", "track": 3}] * 2)
+    ('seen once', 'one track')
+    >>> unsaid([{"set_digest": "a", "track": 3}, {"set_digest": "a", "track": 4}])
+    'not known'
+    """
+    if len(rows) == 1:
+        return "seen once"
+    return "one track" if len({(row["set_digest"], row["track"]) for row in rows}) == 1 else "not known"
 
 
 def least_certain(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -113,7 +130,7 @@ def _people(people: Mapping[int, Sequence[Mapping[str, Any]]], *, doubted: bool)
                 ", ".join(cameras[:3]) + (f" and {len(cameras) - 3} more" if len(cameras) > 3 else ""),
                 _at(first),
                 f"{sum(row['end'] - row['start'] for row in rows):.0f}",
-                f"{min(known):.2f} to {max(known):.2f}" if known else "seen once",
+                f"{min(known):.2f} to {max(known):.2f}" if known else unsaid(rows),
             )
         )
     return table

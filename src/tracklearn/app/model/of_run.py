@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracklearn.app.pipeline.starts import load_weights
-from tracklearn.store.identities.journal import journal_path, read_cuts
+from tracklearn.store.identities.journal import Place, journal_path, read_cuts
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.joined import JoinedSets, open_sets
 from tracklearn.store.sets.tracklets import TrackletSet, open_set
@@ -60,16 +61,17 @@ def learned_from(run: Run) -> TrackletSet:
     return open_sets(paths)
 
 
-def parts_of(run: Run, tracklet_set: TrackletSet) -> Tracklets:
+def parts_of(run: Run, tracklet_set: TrackletSet, also: Sequence[Place] = ()) -> Tracklets:
     """As `isolated`, and cut where a person said so; what is indexed and joined to people.
 
-    Labels of rounds are of the parts before, which training saw.
+    Labels of rounds are of the parts before, which training saw. `also`: cuts beside those of the run's
+    journal, each by the first frame of its second piece.
     """
     if isinstance(tracklet_set, JoinedSets) and len(tracklet_set.members) > 1:
-        return tracklet_set.together([parts_of(run, one) for one in tracklet_set.members])
+        return tracklet_set.together([parts_of(run, one, also) for one in tracklet_set.members])
     tracklets = isolated(run, tracklet_set)
     cuts: dict[int, list[int]] = {}
-    for place in read_cuts(journal_path(run.path)):
+    for place in {*read_cuts(journal_path(run.path)), *also}:
         if place.set == tracklet_set.digest:
             cuts.setdefault(place.track, []).append(place.frame)
     if not cuts:

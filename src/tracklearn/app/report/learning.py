@@ -87,7 +87,7 @@ def over_rounds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     )
     add(
         "Proxies",
-        "Persons split by camera: all of them, and those of each camera.",
+        "Persons split by camera: all of them and, of up to 16 cameras, those of each.",
         {
             name.removeprefix("proxies_").replace("proxies", "all").replace("cam", "camera "): _recorded(
                 rounds, name

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from tracklearn.app.formats import clock
+from tracklearn.app.identities.table import surely, unsaid
 from tracklearn.app.report.charts import N_COLOURS
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.shots import Shots
@@ -42,7 +43,10 @@ def section(data: ReportData, shots: Shots) -> dict[str, Any] | None:
         + (f"; the {_LINES} longest in view of {len(people)}." if len(people) > _LINES else "."),
         "people": [_person(n, people[n], shots) for n in shown],
         "more": len(people) - len(shown),
-        "doubtful": [_pair(row, people[row["identity"]], shots) for row in doubtful],
+        "doubtful": [
+            _pair(row, people[row["identity"]], shots, doubted=data.people.get("doubted", False))
+            for row in doubtful
+        ],
     }
 
 
@@ -53,7 +57,7 @@ def _person(number: int, rows: Sequence[Row], shots: Shots) -> dict[str, Any]:
         "number": number,
         "parts": len(rows),
         "cameras": ", ".join(sorted({row["camera"] for row in rows})[:3]),
-        "sure": f"from {min(known):.2f}" if known else "seen once" if len(rows) == 1 else "one track",
+        "sure": f"from {min(known):.2f}" if known else unsaid(rows),
         "shots": [
             {"src": shots.shot(row["crop"]), "caption": f"#{_name(row)}\n{clock(row['start'])}"}
             for row in sorted(longest, key=lambda row: (row["camera"], row["start"]))
@@ -61,11 +65,11 @@ def _person(number: int, rows: Sequence[Row], shots: Shots) -> dict[str, Any]:
     }
 
 
-def _pair(row: Row, own: Sequence[Row], shots: Shots) -> dict[str, Any]:
+def _pair(row: Row, own: Sequence[Row], shots: Shots, *, doubted: bool) -> dict[str, Any]:
     other = max((each for each in own if each is not row), key=lambda each: each["n_crops"], default=row)
     return {
         "number": row["identity"],
-        "probability": row["probability"],
+        "surely": f"{surely(row['probability'], doubted=doubted)} {row['probability']:.2f}",
         "ends": [shots.shot(row["crop"]), shots.shot(other["crop"])],
         "caption": f"#{_name(row)} · #{_name(other)}",
     }

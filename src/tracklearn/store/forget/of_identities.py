@@ -16,7 +16,7 @@ from pyarrow import csv
 
 from tracklearn.store.files import plain_json, write_atomic
 from tracklearn.store.forget.of_set import Shortened
-from tracklearn.store.identities.folder import COLUMNS, CSV, TABLE, Identities, counts
+from tracklearn.store.identities.folder import COLUMNS, CSV, DECISIONS, TABLE, Identities, counts
 from tracklearn.store.identities.journal import Place
 from tracklearn.store.intents import Intents
 from tracklearn.store.sealed import MANIFEST, write_sealed
@@ -84,6 +84,12 @@ def without(
     for path in sorted((table.path / "mot").glob("*.txt")):
         lines = path.read_bytes().splitlines(keepends=True)
         files[f"mot/{path.name}"] = b"".join(line for line in lines if not _is_gone(line, gone))
+    if DECISIONS in table.manifest["files"]:
+        kept, _ = journal_without((table.path / DECISIONS).read_bytes(), changed)
+        if kept:
+            files[DECISIONS] = kept
+        else:
+            drop.append(DECISIONS)
     sums = {name: sha for name, sha in table.manifest["files"].items() if name not in drop}
     for name, data in files.items():
         staged = room / name.replace("/", "-")

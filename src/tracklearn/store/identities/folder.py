@@ -4,6 +4,7 @@ DIR/manifest.json        run, sets, limits, calibration, what changed; sums of t
 DIR/identities.parquet   a row for each part: who it is, how probable, where and when
 DIR/identities.csv       the same, without digests, for people
 DIR/calibration.json     what distances mean, of this run on these sets
+DIR/decisions.jsonl      what a person said that was followed, as a journal holds it; none where nobody did
 DIR/mot/*.txt            corrected tracks of each film, in MOTChallenge's form, people numbered over all
 DIR/people/*.jpg         a picture of each identity
 DIR/timeline.svg         who was where when
@@ -30,6 +31,7 @@ from tracklearn.store.files import (
     sync_file,
     write_atomic,
 )
+from tracklearn.store.identities.journal import Word, read_word
 from tracklearn.store.intents import settle
 from tracklearn.store.sealed import MANIFEST, damage, read_sealed, write_sealed
 from tracklearn.store.sets.shards import plain, reading
@@ -37,6 +39,7 @@ from tracklearn.types import Refusal
 
 KIND, SCHEMA = "identities", 1
 TABLE, CSV = "identities.parquet", "identities.csv"
+DECISIONS = "decisions.jsonl"
 REMEDY = "make it again (tracklearn identities RUN SET --out DIR --resume)"
 
 COLUMNS: dict[str, pa.DataType] = {
@@ -93,6 +96,19 @@ class Identities:
             raise DamagedError(f"{self.path / TABLE} is damaged ({why}): {REMEDY}")
         with reading(self.path / TABLE, REMEDY):
             return pq.read_table(plain(self.path / TABLE)).to_pylist()
+
+    @property
+    def word(self) -> Word:
+        """What a person said that this table follows.
+
+        Raises:
+            DamagedError: the file is not what was written.
+        """
+        if DECISIONS not in self.manifest["files"]:
+            return Word()
+        if why := damage(self.path, DECISIONS, self.manifest):
+            raise DamagedError(f"{self.path / DECISIONS} is damaged ({why}): {REMEDY}")
+        return read_word(self.path / DECISIONS)
 
     def damages(self) -> list[str]:
         """What is wrong with its files, one line each; reads all of them."""

@@ -89,6 +89,40 @@ def read_cuts(path: Path) -> list[Place]:
     return sorted(cuts, key=lambda place: (place.set, place.track, place.frame))
 
 
+@dataclass(frozen=True)
+class Word:
+    """What holds of a journal.
+
+    Args:
+        decisions: one person or two. cuts: where tracks are cut by hand.
+        uncut: cuts that were taken back.
+    """
+
+    decisions: tuple[Decision, ...] = ()
+    cuts: tuple[tuple[Place, Place], ...] = ()
+    uncut: tuple[tuple[Place, Place], ...] = ()
+
+
+def read_word(path: Path) -> Word:
+    """What holds of a journal; nothing where there is no file.
+
+    Raises:
+        ValueError: as `read_journal`.
+    """
+    lines = _lines(path)
+    standing = _standing(lines)
+    taken_back = {(d.a, d.b): None for kind, d in lines if kind == "uncut" and (d.a, d.b) not in standing}
+    return Word(tuple(d for kind, d in lines if kind in DECISIONS), tuple(standing), tuple(taken_back))
+
+
+def write_word(path: Path, decisions: Sequence[Decision], cuts: Sequence[tuple[Place, Place]]) -> None:
+    """A file that `read_word` reads, in the place of what is there; none where there is nothing to write."""
+    values = [d.to_dict() for d in decisions]
+    values += [{"decision": "cut", "a": vars(a), "b": vars(b)} for a, b in cuts]
+    if values:
+        write_atomic(path, b"".join(plain_json(value).encode() + b"\n" for value in values))
+
+
 def _standing(lines: Sequence[tuple[str, Decision]]) -> dict[tuple[Place, Place], Decision]:
     """The cuts that were not taken back."""
     found: dict[tuple[Place, Place], Decision] = {}
@@ -134,16 +168,23 @@ def _whole(value: Any) -> int:
     return value
 
 
-def add_decisions(path: Path, decisions: Sequence[Decision]) -> None:
-    """Write decisions behind those that the journal holds; none is written twice.
+def add_decisions(
+    path: Path, decisions: Sequence[Decision], cuts: Sequence[tuple[Place, Place]] = ()
+) -> None:
+    """Write decisions, and cuts by hand, behind those that the journal holds; none is written twice.
 
     Raises:
         ValueError: the journal has a line that is none.
         OSError: the disk is full or failing; the journal is as it was.
     """
     with locked(path):
-        known = {(d.same, d.a, d.b) for d in read_journal(path)}
-        _append(path, [d.to_dict() for d in decisions if (d.same, d.a, d.b) not in known])
+        held = read_word(path)
+        known = {(d.same, d.a, d.b) for d in held.decisions}
+        values = [d.to_dict() for d in decisions if (d.same, d.a, d.b) not in known]
+        values += [
+            {"decision": "cut", "a": vars(a), "b": vars(b)} for a, b in cuts if (a, b) not in held.cuts
+        ]
+        _append(path, values)
 
 
 def add_cut(path: Path, a: Place, b: Place, *, cut: bool) -> None:
