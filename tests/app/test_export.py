@@ -68,6 +68,11 @@ def test_the_card_says_what_was_measured_and_nothing_of_the_place(where, tmp_pat
     cosine = calibration["threshold"] ** 2 / 2
     assert result["thresholds"][0] == {"name": "cosine distance", "value": cosine, "text": "1 − cosine"}
     assert f"| cosine distance | {cosine:.3f} |" in text
+    rates = json.loads(record)["calibration"]["false_merges"]
+    assert list(rates) == ["0.05", "0.02", "0.01"]
+    assert list(rates.values()) == sorted(rates.values(), reverse=True)
+    assert f"| false merges 1.0 % | {rates['0.01']:.3f} |" in text
+    assert calibration["curve"]["probability"] == sorted(calibration["curve"]["probability"], reverse=True)
     for said in (Run(where / "veri-run").manifest["digest"][:16], "64 × 32", "tmc.epochs = 3", "40 queries"):
         assert said in text
     assert "## Intended use and limits" in text

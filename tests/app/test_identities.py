@@ -715,6 +715,12 @@ def test_run_ends_with_it_and_the_report_shows_it(done):
     assert CANNOT in section, "six people for twenty seconds"
     assert section.count("<rect ") == counts["parts"] - counts["nobody"]
     assert section.count("seen once") == counts["people"]
+    # What distances mean here is in the run too, where tracking and pages look for it.
+    told = json.loads((out / "identities" / "calibration.json").read_text())
+    assert json.loads((done["result"]["run"] / "calibration.json").read_text()) == {
+        **told,
+        "sets": [open_set(done["result"]["set"]).digest],
+    }
 
 
 def test_the_report_puts_the_least_certain_side_by_side():

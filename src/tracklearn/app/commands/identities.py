@@ -108,13 +108,14 @@ def calibrate(
     from tracklearn.app.identities import calibrated, footage
     from tracklearn.app.model.device import pick_device
     from tracklearn.store.files import write_json
+    from tracklearn.store.identities.folder import CALIBRATION
 
     rate = share(false_merges)
     gathered = footage.gather(run_path, sets)
     with Bars() as bars:
         features = footage.frame_features(gathered, device=pick_device(device), progress=bars)
     found = calibrated.learn(gathered, features)
-    path = run_path / "calibration.json"
+    path = run_path / CALIBRATION
     result = found.to_dict() | {"sets": [one.digest for one in gathered.sets]}
     text = found.text()
     if rate is not None:

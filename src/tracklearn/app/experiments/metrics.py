@@ -14,8 +14,8 @@ class Metric:
     digits: int = 1
 
 
-# n_tracklets and impure are of the tracklets that were trained on, `linked` to `link_recall` of UGA's graph in
-# the last epoch; memory is the process's, while it trained.
+# n_tracklets and impure are of the tracklets that were trained on, `linked` to `link_recall` of UGA's graph
+# in the last epoch; memory is the process's, while it trained.
 METRICS = {
     "mAP": Metric("mAP"),
     "rank1": Metric("rank-1"),

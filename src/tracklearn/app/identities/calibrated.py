@@ -150,12 +150,12 @@ class Calibrated:
             "from": self.origin,
             "n_pairs": {"one_person": self.n_pairs[0], "two_people": self.n_pairs[1]},
             "trusted": self.trusted,
-            "within_camera": None if self.within is None else _described(self.within),
+            "within_camera": None if self.within is None else described(self.within),
             "tracking": None if self.bounds is None else self.bounds.to_dict(),
             "across_cameras": None
             if self.linking is None or self.across is None
             else {
-                **_described(self.linking.moved(self.shift)),
+                **described(self.linking.moved(self.shift)),
                 "features": "camera-normalised",
                 "shift": self.across.shift,
                 "unlike": self.across.unlike,
@@ -258,7 +258,8 @@ def _unit(rows: Array) -> Array:
     return unit_rows(rows)
 
 
-def _described(found: Calibration) -> dict[str, Any]:
+def described(found: Calibration) -> dict[str, Any]:
+    """A calibration for files: with distances for rates of false merges, and the curve of probabilities."""
     curve = found.curve
     merges = {}
     for share in _SHARES:

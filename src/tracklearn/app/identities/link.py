@@ -32,7 +32,7 @@ from tracklearn.core.shown import representative
 from tracklearn.core.whereabouts import Whereabouts, learned_ways, too_far
 from tracklearn.store.files import relative, write_json
 from tracklearn.store.identities.cameras import CameraRules, read_cameras
-from tracklearn.store.identities.folder import DECISIONS, Identities, IdentityWriter, counts
+from tracklearn.store.identities.folder import CALIBRATION, DECISIONS, Identities, IdentityWriter, counts
 from tracklearn.store.identities.journal import (
     Decision,
     Word,
@@ -171,7 +171,7 @@ def identities(
         with writer:
             rows = _rows(footage, names, linked)
             writer.write_table(rows)
-            write_json(writer.folder / "calibration.json", found.to_dict())
+            write_json(writer.folder / CALIBRATION, found.to_dict())
             said = read_word(journal)
             write_word(writer.folder / DECISIONS, [*said.decisions, *steps], said.cuts)
             lost = write_tracks(writer.folder / "mot", footage, linked.number)

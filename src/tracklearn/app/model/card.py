@@ -83,9 +83,18 @@ def _threshold(result: Mapping[str, Any], thresholds: Sequence[Threshold]) -> st
             "at distances of your own footage before you set one."
         )
     rows = [(f"`{t.name}`" if "_" in t.name else t.name, f"{t.value:.3f}", t.text) for t in thresholds]
+    rows += [
+        (
+            f"false merges {percent(float(share))}",
+            f"{distance:.3f}",
+            "distance of unit features, √(2 − 2 · cosine)",
+        )
+        for share, distance in found["false_merges"].items()
+    ]
     text = _table(("setting or distance", "value", "what it is"), rows)
     text += (
-        f"\n\nWhere it divides, errors of both kinds are alike. It is read off {found['same']['n']} pairs "
+        "\n\nWhere the threshold divides, errors of both kinds are alike; false merges are the share of two "
+        f"people's pairs below a distance. Both are read off {found['same']['n']} pairs "
         "known to be one person (a crop against the mean of another part of the same undisturbed track) and "
         f"{found['different']['n']} known to be two (seen by one camera at the same moment); "
         f"{percent(found['error'])} of either kind are on the wrong side."

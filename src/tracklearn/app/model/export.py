@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracklearn import __version__
+from tracklearn.app.identities.calibrated import described
 from tracklearn.app.model import card, consumers, forms, parity
 from tracklearn.app.model.consumers import FORMS, Consumer, Form
 from tracklearn.app.model.of_run import load_network
@@ -283,7 +284,7 @@ def _write(
         "parity": near.to_dict(),
         "images_per_second": speed,
         "threads": threads.n_threads(),
-        "calibration": calibration.to_dict() if calibration else None,
+        "calibration": described(calibration) if calibration else None,
         "thresholds": [vars(each) for each in found],
         "compared_on": {"digest": tracklet_set.digest, "own": _is_own(run, tracklet_set)},
         "training": _training(run),

@@ -19,8 +19,8 @@ from tracklearn.app.pipeline.training import train
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
-from tracklearn.store.files import beside
-from tracklearn.store.identities.folder import Identities
+from tracklearn.store.files import beside, read_json, write_json
+from tracklearn.store.identities.folder import CALIBRATION, Identities
 from tracklearn.store.identities.journal import journal_path, read_cuts, read_journal
 from tracklearn.store.lock import locked
 from tracklearn.store.objects import require_folder
@@ -158,6 +158,7 @@ def run(
                     progress=progress,
                     **embedding,
                 )
+                _keep_calibration(people, run_path, open_set(set_path).digest)
 
         extra = extra_report() if extra_report else {}
         content = settings_store.digest([trained, __version__, extra.get("scores"), decisions])
@@ -173,6 +174,14 @@ def run(
             "report": report_path,
             "seconds": stages.seconds,
         }
+
+
+def _keep_calibration(people: Path, run_path: Path, digest: str) -> None:
+    """What distances mean goes into the run too, unless it holds what other footage told."""
+    file = run_path / CALIBRATION
+    held = read_json(file) if file.is_file() else {}
+    if held.get("sets", [digest]) == [digest]:
+        write_json(file, read_json(people / CALIBRATION) | {"sets": [digest]})
 
 
 def _earlier(people: Path, run_path: Path) -> Path | None:

@@ -11,10 +11,9 @@ from tracklearn.app.model.device import pick_device
 from tracklearn.app.model.open import Model, open_model
 from tracklearn.core.appearance import Bounds
 from tracklearn.store.files import DamagedError, read_json, write_json
+from tracklearn.store.identities.folder import CALIBRATION
 from tracklearn.store.runs import Run
 from tracklearn.types import Progress, Refusal
-
-CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tracklearn.app.web.opened import Opened, Served
 from tracklearn.app.web.uploads import Uploads
 from tracklearn.core.calibration import Curve
 from tracklearn.store.files import DamagedError, read_json
+from tracklearn.store.identities.folder import CALIBRATION
 from tracklearn.types import Refusal
 
 MOST = 200  # results of a search
@@ -88,7 +89,7 @@ class Finder:
         gallery's features are not normalised, so what a camera adds is measured on them as METHODS 3.3 does:
         the medians of pairs across cameras and of two people within one.
         """
-        files = [folder / "calibration.json" for folder in (self.served.path, self.served.identities)]
+        files = [folder / CALIBRATION for folder in (self.served.path, self.served.identities)]
         young = max(((f.stat().st_mtime, f) for f in files if f.is_file()), default=(0.0, Path()))
         with self._lock:
             if self._known is None or self._known[:2] != (opened.gallery, young[0]):

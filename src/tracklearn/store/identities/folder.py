@@ -40,6 +40,7 @@ from tracklearn.types import Refusal
 KIND, SCHEMA = "identities", 1
 TABLE, CSV = "identities.parquet", "identities.csv"
 DECISIONS = "decisions.jsonl"
+CALIBRATION = "calibration.json"  # of a run too
 REMEDY = "make it again (tracklearn identities RUN SET --out DIR --resume)"
 
 COLUMNS: dict[str, pa.DataType] = {
