@@ -25,6 +25,17 @@ def test_tracklets_are_of_a_person_a_camera_and_a_sequence():
     assert pid.tolist() == [2, 2, 2, 7]
 
 
+def test_a_name_that_ends_twice_is_one_of_the_data_set_s():
+    """All images of person 1488 in the published archive are called so."""
+    names = ["1488_c1s6_023021_02.jpg.jpg", "1488_c1s6_023071_05.jpg", "0002_c1s1_000151_01.jpg.png"]
+    kept, tracklets, pid = bench.read(
+        [*names, "0000_c1s6_023071_04.jpg.jpg", "0002_c1s1_000151_01.jpg.jpg.jpg"]
+    )
+    assert kept == names[:2]
+    assert tracklets.length.tolist() == [2]
+    assert pid.tolist() == [1488]
+
+
 def test_pairs_of_different_cameras_by_hand():
     """Said: (0,1), (2,3); true: (0,1), (0,2), (1,2), of which those of one camera are no pairs."""
     label, pid = np.array([0, 0, 1, 1]), np.array([5, 5, 5, 6])
