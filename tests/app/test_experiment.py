@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from tests.app.conftest import QUICK
 from tracklearn import world
@@ -168,6 +169,7 @@ def test_the_shipped_grids_are_sound_and_hold_the_published_figures():
     [
         ("market-adapt", 10, True, True),
         ("market-best", 3, True, True),
+        ("market-gpu", 2, True, True),
         ("market-noise", 32, False, True),
         ("market-off-the-shelf", 4, True, False),
         ("market-usl", 3, True, True),
@@ -183,7 +185,7 @@ def test_the_grids_on_the_whole_of_market_are_sound(name, n_cells, singles, trai
     assert {cell.method != "none" for cell in cells} == {trains}
     assert {cell.weights for cell in cells} == set(grid.weight_files)
     for cell in cells:
-        assert {"height", "width"} == cell.settings["network"].keys()
+        assert {"height", "width"} == cell.settings["network"].keys() - {"backbone"}
         assert not trains or cell.method in cell.settings
     wanted = {"mAP", "rank1", "rank5", "rank10"} | ({"minutes", "memory"} if trains else set())
     assert wanted <= set(grid.metrics)
@@ -194,7 +196,7 @@ def test_the_grids_on_the_whole_of_market_are_sound(name, n_cells, singles, trai
 
 def test_all_grids_on_the_whole_of_market_are_known():
     found = {name for name in files.shipped() if name.startswith("market-")}
-    assert found == {f"market-{name}" for name in ("adapt", "best", "noise", "off-the-shelf", "usl")}
+    assert found == {f"market-{name}" for name in ("adapt", "best", "gpu", "noise", "off-the-shelf", "usl")}
 
 
 def test_the_grids_on_market_hold_the_published_figures():
@@ -576,16 +578,16 @@ tmc = { epochs = 1, iterations = 1, clusters_per_batch = 4 }
 """
 
 
-def test_some_persons_of_a_benchmark_are_trained_and_judged_on(tmp_path, monkeypatch):
-    """Eight persons to learn from and six to be judged on, in two cameras; five and three are drawn."""
+def small_market(folder, monkeypatch):
+    """Market-1501's folders with eight persons to learn from and six to be judged on, in two cameras."""
     monkeypatch.setattr(stills, "MARKET", {})  # published counts, which this one has not
     colours = np.random.default_rng(0).integers(0, 256, (15, 3), np.uint8)
 
-    def film(folder, person, camera, n):
+    def film(part, person, camera, n):
         for frame in range(n):
             noisy = np.random.default_rng([person, camera, frame]).integers(-9, 10, (32, 16, 3))
             image = np.clip(colours[person] + noisy, 0, 255).astype(np.uint8)
-            file = tmp_path / "market" / folder / f"{person:04d}_c{camera}s1_00000{frame}_00.jpg"
+            file = folder / "market" / part / f"{person:04d}_c{camera}s1_00000{frame}_00.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encode_jpeg(image))
 
@@ -594,7 +596,41 @@ def test_some_persons_of_a_benchmark_are_trained_and_judged_on(tmp_path, monkeyp
             if person > 8:
                 film("query", person, camera, 1)
             film("bounding_box_train" if 1 <= person <= 8 else "bounding_box_test", person, camera, 4)
-    roots = {"market1501": tmp_path / "market"}
+    return folder / "market"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_grid_for_a_gpu_on_a_small_market(tmp_path, monkeypatch):
+    begin_the_grid_for_a_gpu(tmp_path, monkeypatch, "cuda")
+
+
+def begin_the_grid_for_a_gpu(tmp_path, monkeypatch, device):
+    """`market-gpu`, but for few people, batches and random weights."""
+    text = files.find("market-gpu").read_text()
+    for there, here in (
+        ('"market1501", ', '"market1501", persons = 8, test_persons = 6, seed = 0, '),
+        ("epochs = 20", "epochs = 1"),
+        ("iterations = 100", "iterations = 1"),
+        ("_per_batch = 16", "_per_batch = 2"),
+        ("drops = [12]", "drops = []"),
+        ('weights = "imagenet-resnet50"', 'weights = "none"'),
+        ('imagenet-resnet50 = "ResNet-50 learned on ImageNet"', ""),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    roots = {"market1501": small_market(tmp_path, monkeypatch)}
+    found = experiment.run(made(tmp_path, text), tmp_path / "out", roots=roots, device=device)
+    assert [cell["status"] for cell in found["cells"]] == ["done"] * 2, found["cells"]
+    for cell in ("cap", "tmc"):
+        (run,) = (tmp_path / "out" / "cells").glob(f"*-{cell}-seed0/run")
+        manifest = Run(run).manifest
+        assert (manifest["network"]["backbone"], manifest["preset"]) == ("resnet50", "gpu")
+        assert manifest["compute"]["precision"] == "bfloat16"
+
+
+def test_some_persons_of_a_benchmark_are_trained_and_judged_on(tmp_path, monkeypatch):
+    """Eight persons to learn from and six to be judged on, in two cameras; five and three are drawn."""
+    roots = {"market1501": small_market(tmp_path, monkeypatch)}
     grid = made(tmp_path, MARKET)
     found = experiment.run(grid, tmp_path / "out", roots=roots, device="cpu")
     (cell,) = found["cells"]
