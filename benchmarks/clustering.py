@@ -1,9 +1,11 @@
 """Clustering of tracklets: Jaccard distance, eps from the data and DBSCAN, beside the dense textbook.
 
-    python -m benchmarks.clustering [--small] [--sizes N ...] [--repeats R] [--out DIR]
+    python -m benchmarks.clustering [--small] [--network] [--sizes N ...] [--repeats R] [--out DIR]
 
 Features are made: 2,048 wide, 625 people in 6 cameras, cosine of two tracklets of one person about 0.6; below
-8,298 tracklets fewer people, so that 13 tracklets show each. Measured at every size, in one run:
+8,298 tracklets fewer people, so that 13 tracklets show each. With --network they have the shares of variance
+along their directions that a network has which was adapted to Market-1501 (`benchmarks.gallery`). Measured at
+every size, in one run:
 
 - seconds, CPU-seconds and peak memory of `cluster.associate`, with each exact way to find neighbours;
 - one full float32 GEMM n × n × 2,048: what any dense method must pay at least, and half of it, what a method
@@ -11,8 +13,9 @@ Features are made: 2,048 wide, 625 people in 6 cameras, cosine of two tracklets 
 - up to 8,298 tracklets the textbook with scikit-learn (`benchmarks.textbook`), in turns with ours, and
   whether every distance agrees to 1e-6 and every label.
 
-Prints the tables and writes clustering.json and clustering.png to DIR (benchmarks/results; with --small only
-where --out is given). Exit code 1 where anything that must be equal is not.
+Prints the tables and writes clustering.json and clustering.png, with --network clustering_network.json and
+.png, to DIR (benchmarks/results; with --small only where --out is given). Exit code 1 where anything that must
+be equal is not.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from benchmarks import measure, textbook
+from benchmarks import gallery, measure, textbook
 from tracklearn.core import cluster
 from tracklearn.core.jaccard import jaccard_distance
 from tracklearn.core.labels import agreement
@@ -49,16 +52,20 @@ WIDTH, PEOPLE, CAMERAS, PER_PERSON = 2_048, 625, 6, 13
 K1, K2, MIN_SAMPLES = 30, 6, 4
 TOLERANCE = 1e-6
 _ROWS = 1_024  # rows compared at a time
+_LOADS = 2_100  # rows from which 8-bit products are made, and their kernels loaded
 
 
-def make_features(n: int, seed: int = 0) -> tuple[Array, Array]:
+def make_features(n: int, seed: int = 0, *, network: bool = False) -> tuple[Array, Array]:
     """Unit features of n tracklets with the person of each: what a trained network might give.
 
-    A row is the sum of a direction of its person (0.6 of its squared length), of its camera (0.05) and noise.
+    A row is the sum of a direction of its person (0.6 of its squared length), of its camera (0.05) and noise;
+    or one of `gallery.people_like_a_network`.
 
     Returns:
         features (n, WIDTH) float32 and pid (n,) int64.
     """
+    if network:
+        return gallery.people_like_a_network(n, WIDTH, n_people(n), seed)
     rng = np.random.default_rng(seed)
 
     def directions(count: int, squared_length: float) -> Array:
@@ -105,10 +112,10 @@ def run(given: tuple[Array, str]) -> Any:
     return book(features) if name == TEXTBOOK else ours(features, name)
 
 
-def prepare(n: int, seed: int, name: str) -> tuple[Array, str]:
+def prepare(n: int, seed: int, network: bool, name: str) -> tuple[Array, str]:
     """Input of `run` for `measure.peak_memory`, after a small run has loaded all that a run needs."""
-    run((make_features(200, seed)[0], name))
-    return make_features(n, seed)[0], name
+    run((make_features(200 if name == TEXTBOOK else _LOADS, seed, network=network)[0], name))
+    return make_features(n, seed, network=network)[0], name
 
 
 def largest_difference(stored: sparse.csr_array, dense: Array, *, beyond: float = 1.0) -> float:
@@ -158,13 +165,13 @@ def distances(features: Array, max_distance: float, method: str) -> sparse.csr_a
     return jaccard_distance(features, K1, K2, max_distance=max_distance, **METHODS[method])
 
 
-def measure_size(n: int, *, repeats: int, seed: int = 0) -> dict[str, Any]:
+def measure_size(n: int, *, repeats: int, seed: int = 0, network: bool = False) -> dict[str, Any]:
     """All measurements at one size."""
     names = [*METHODS, *([TEXTBOOK] if n <= TEXTBOOK_UP_TO else [])]
     repeats = 1 if n >= ONE_RUN_FROM else repeats
     for name in names:
-        prepare(0, seed, name)  # warms up
-    features, pid = make_features(n, seed)
+        prepare(1, seed, network, name)  # warms up
+    features, pid = make_features(n, seed, network=network)
     timing = measure.alternate(
         {name: partial(run, (features, name)) for name in names}, repeats, warm_up=False
     )
@@ -183,7 +190,7 @@ def measure_size(n: int, *, repeats: int, seed: int = 0) -> dict[str, Any]:
     if TEXTBOOK in timing:  # its distances are dense
         timing = {name: measure.Timing(t.wall, t.cpu) for name, t in timing.items()}
     for name in names:
-        peak = measure.peak_memory(prepare, run, n, seed, name)
+        peak = measure.peak_memory(prepare, run, n, seed, network, name)
         out[name] = {
             **timing[name].to_dict(),
             "per_gemm": timing[name].median() / gemm,
@@ -302,12 +309,14 @@ def draw(sizes: Mapping[int, Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def measure_all(sizes: Iterable[int], *, repeats: int, seed: int = 0) -> dict[int, dict[str, Any]]:
+def measure_all(
+    sizes: Iterable[int], *, repeats: int, seed: int = 0, network: bool = False
+) -> dict[int, dict[str, Any]]:
     """`measure_size` of each size; says on standard error how far it is."""
     out = {}
     for n in sizes:
         print(f"n = {n:,} ...", file=sys.stderr, flush=True)
-        out[n] = measure_size(n, repeats=repeats, seed=seed)
+        out[n] = measure_size(n, repeats=repeats, seed=seed, network=network)
     return out
 
 
@@ -317,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="1,000 and 2,000 tracklets, in seconds")
+    parser.add_argument("--network", action="store_true", help="features with the spectrum of a network")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of tracklets")
     parser.add_argument(
         "--repeats", type=int, help="timed runs of each below 30,000 tracklets (3; --small 1)"
@@ -329,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repeats = given.repeats or (1 if given.small else 3)
     folder = given.out or (None if given.small else measure.RESULTS)
 
-    sizes = measure_all(wanted, repeats=repeats)
+    sizes = measure_all(wanted, repeats=repeats, network=given.network)
     exponent = {
         name: {key: growth(sizes, name, key) for key in ("wall_s", "cpu_s", "memory_bytes")}
         for name in METHODS
@@ -347,8 +357,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "sizes": wanted, "repeats": repeats, "seed": 0, "width": WIDTH, "people": PEOPLE,
             "cameras": CAMERAS, "k1": K1, "k2": K2, "min_samples": MIN_SAMPLES, "rho": "1 / people",
         }  # fmt: skip
-        measure.save("clustering", result, settings=settings, folder=folder)
-        draw(sizes, folder / "clustering.png")
+        name = "clustering_network" if given.network else "clustering"
+        measure.save(name, result, settings=settings, folder=folder)
+        draw(sizes, folder / f"{name}.png")
     different = [n for n, at in sizes.items() if not at["equal"]["same"]]
     for n in different:
         print(f"NOT EQUAL at n = {n:,}: {sizes[n]['equal']}", file=sys.stderr)

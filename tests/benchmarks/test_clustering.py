@@ -30,6 +30,14 @@ def test_features_look_like_people():
     assert abs(similarity[pid[:, None] != pid].mean()) < 0.05
 
 
+def test_features_of_a_network_lie_along_few_directions():
+    features, pid = clustering.make_features(N, seed=3, network=True)
+    assert len(np.unique(pid)) == N // 13
+    share = np.square(np.linalg.svd(features, compute_uv=False))
+    even = np.square(np.linalg.svd(clustering.make_features(N, seed=3)[0], compute_uv=False))
+    assert share[:64].sum() / share.sum() > 0.8 > even[:64].sum() / even.sum()
+
+
 def test_ours_and_the_textbook_agree(found):
     features, answers = found
     equal = clustering.compare(features, answers)
