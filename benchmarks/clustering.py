@@ -14,8 +14,8 @@ every size, in one run:
   whether every distance agrees to 1e-6 and every label.
 
 Prints the tables and writes clustering.json and clustering.png, with --network clustering_network.json and
-.png, to DIR (benchmarks/results; with --small only where --out is given). Exit code 1 where anything that must
-be equal is not.
+.png, to DIR (benchmarks/results; with --small only where --out is given). Exit code 1 where anything that
+must be equal is not.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.core.films import walk
-from tracklearn.app.identities import link, pictures
+from tracklearn.app.identities import link, pictures, table
 from tracklearn.core.shown import called
 from tracklearn.store.film.mot import read_results
 from tracklearn.store.identities.folder import Identities
@@ -253,6 +253,17 @@ def test_a_person_s_word_goes_on_with_another_run(run, day, tmp_path):
     assert number["1"] == number["2"]
     assert number["5.1"] != number["5.2"]
 
+    # Corrected tracks: the boxes of the track that is cut have one number before the cut and one after it.
+    boxes = read_results(first.path / "mot" / "hall.txt")
+    tracks = open_set(day).tracklets
+    own = np.arange(*tracks.start[5:7])
+    found = {
+        (int(frame), round(float(box[0]), 2)): int(person)
+        for frame, box, person in zip(boxes.frame, boxes.box, boxes.track, strict=True)
+    }
+    numbered = [found[int(tracks.frame[i]), round(float(tracks.box[i, 0]), 2)] for i in own]
+    assert numbered == [number["5.1"]] * 20 + [number["5.2"]] * 20
+
     second = link.identities(new, [day, later], tmp_path / "b", earlier=first.path)
     again = {name_of(row): row["identity"] for row in second.rows if row["set_digest"] == digest}
     assert again == number
@@ -301,6 +312,11 @@ def test_an_old_identity_that_a_person_parts_stays_parted(opened, day, tmp_path)
     assert {again[0], again[24]} - {number[0]}, "one of them has a number of its own"
     assert all(again[t] == number[t] for t in range(48) if number[t] != number[0])
     assert second.manifest["changes"]["new"] == [13]
+    moved = next(t for t in (0, 24) if again[t] != number[0])
+    kept = 48 - sum(again[t] != number[t] for t in range(48))
+    said = table.text(second).splitlines()
+    assert f"{kept} of 48 known parts keep their numbers; 12 people known, 1 new" in said
+    assert f"  {moved} was person {number[0]} and is person 13 now" in said
 
 
 def test_cameras_without_a_shared_view(opened, tmp_path):
