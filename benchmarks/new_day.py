@@ -3,8 +3,8 @@
     python -m benchmarks.new_day --cache DIR --weights FILE [--boxes motion] [--method NAME] [--seed N]
         [--cameras N] [--epochs N] [--iterations N]
 
-A generated world (24 people) is filmed by so many cameras, its films are ingested along the true boxes of
-people of whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every
+A generated world (24 people) is filmed by N cameras (--cameras), its films are ingested along the true boxes
+of people of whom half is visible (or, with --boxes motion, by the motion detector and ByteTrack), and every
 track is cut at the middle of its film: the first half of the footage is SET_OLD, the second SET_NEW. Then, as
 a user would do:
 
@@ -17,8 +17,8 @@ of two of two people that stand together, where there are any, found by the trut
 the table of SET_OLD is made again with it, and the other two go on from that one.
 
 Of each table: known parts that keep their number; of the parts of people who were seen before, those that
-have the number which most of the person's crops had in the first table (in SET_OLD, and in SET_NEW); F1 of
-pairs of parts. Truth is opened after all of that. Sets, runs and tables are kept in DIR. Prints the table,
+have the number which most of the person's crops had in the table of SET_OLD (in SET_OLD, and in SET_NEW); F1
+of pairs of parts. Truth is opened after all of that. Sets, runs and tables are kept in DIR. Prints the table,
 writes new_day.json.
 """
 
@@ -240,7 +240,7 @@ def run(
     tables["new run, new day"] = identities(
         new_run.path, both, folder / "second", earlier=reviewed.path, resume=True, device="cpu"
     )
-    before = numbers(first.rows, person)
+    before = numbers(reviewed.rows, persons(reviewed, [old]))
     return {
         "first": judged(first, [old], before),
         "tables": {name: judged(table, both, before) for name, table in tables.items()},

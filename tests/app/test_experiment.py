@@ -599,6 +599,7 @@ def small_market(folder, monkeypatch):
     return folder / "market"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_grid_for_a_gpu_on_a_small_market(tmp_path, monkeypatch):
     begin_the_grid_for_a_gpu(tmp_path, monkeypatch, "cuda")

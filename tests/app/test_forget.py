@@ -172,6 +172,18 @@ def test_a_person_is_gone_to_the_last_byte(out, call):
     assert f"there is no person {person}" in err
 
 
+def test_journals_of_other_runs_lose_their_lines_too(out, call):
+    """A run that never learned from the set knows what was said of it, by the table that it went on from."""
+    run, journal = out / "run", out / "later.review.jsonl"
+    shutil.copy(journal_path(run), journal)
+    strange = out / "strange.review.jsonl"
+    strange.write_text("not a line of a journal\n")
+    assert call(run, person_of(out, 0), "--yes")[0] == 0
+    assert journal.read_bytes() == journal_path(run).read_bytes()
+    assert len(read_journal(journal)) == 2
+    assert strange.read_text() == "not a line of a journal\n"
+
+
 def _pids(opened, keep):
     who = {0: "A", 1: "B", 2: "C"}
     tracks = (("hall", "A"), ("hall", "B"), ("yard", "A"), ("yard", "C"), ("yard", "AB"), ("hall", "C"))

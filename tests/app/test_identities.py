@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -11,13 +13,23 @@ import pytest
 from tests.core.films import walk
 from tracklearn.app.identities import link, pictures, table
 from tracklearn.core.shown import called
+from tracklearn.store.files import DamagedError
 from tracklearn.store.film.mot import read_results
 from tracklearn.store.identities.folder import Identities
-from tracklearn.store.identities.journal import Place, add_cut, journal_path
+from tracklearn.store.identities.journal import (
+    Decision,
+    Place,
+    add_cut,
+    add_decisions,
+    journal_path,
+    read_cuts,
+)
 from tracklearn.store.picture.crops import encode_jpeg
+from tracklearn.store.sealed import write_sealed
 from tracklearn.store.sets.tracklets import SetWriter, open_set, read_truth
 
 WIDTH = 128
+ROLES = (("old", "1"), ("new", "2"))  # runs, and what their digests are made of
 CANNOT = "cannot tell people apart here: do not trust identities"
 
 
@@ -240,8 +252,7 @@ def test_a_persons_word_is_kept_and_followed(opened, day, tmp_path):
 
 def test_a_person_s_word_goes_on_with_another_run(run, day, tmp_path):
     """A new day is looked at by a run that learned anew: what was said of the older table still holds."""
-    old = run(day, "old", set={"path": "../elsewhere", "digest": "9" * 64})
-    new = run(day, "new", set={"path": "../other", "digest": "8" * 64}, digest="1" * 64)
+    old, new = (run(day, name, set={"path": "../x", "digest": d * 64}, digest=d * 64) for name, d in ROLES)
     later = film_of(tmp_path / "later", {"hall": visits(range(12), (300,))})
     digest = open_set(day).digest
     add_cut(journal_path(old), Place(digest, 5, 19), Place(digest, 5, 20), cut=True)
@@ -268,22 +279,129 @@ def test_a_person_s_word_goes_on_with_another_run(run, day, tmp_path):
     again = {name_of(row): row["identity"] for row in second.rows if row["set_digest"] == digest}
     assert again == number
     assert second.manifest["decisions"] == 3
-    assert f"{first.path}: 3 decisions followed, and kept in {journal_path(new)}" in second.manifest["notes"]
+    journal = journal_path(new)
+    notes = second.manifest["notes"]
+    assert f"{first.path}: 2 decisions taken over into {journal}" in notes
+    cut = (
+        f"{first.path}: 1 cut taken over into {journal}; tracklearn index {new} SET --resume makes a gallery"
+    )
+    assert f"{cut} follow" in notes
     # Now they are this run's own: another table of it needs no older one, and says nothing of it.
     third = link.identities(new, [day], tmp_path / "c", earlier=second.path)
     assert {name_of(row): row["identity"] for row in third.rows} == number
-    assert not any("followed" in note for note in third.manifest["notes"])
-    assert len(journal_path(new).read_text().splitlines()) == 3
+    again = link.identities(new, [day], tmp_path / "c", earlier=first.path, resume=True)
+    assert not any("taken over" in note for note in (*third.manifest["notes"], *again.manifest["notes"]))
+    assert len(journal.read_text().splitlines()) == 3
 
     # The last word holds: what is said of the new table, or taken back there, stands against the older one.
-    add_cut(journal_path(new), Place(digest, 5, 19), Place(digest, 5, 20), cut=False)
-    lines = journal_path(new).read_text().splitlines(keepends=True)
-    journal_path(new).write_text("".join(line for line in lines if '"same"' not in line))
-    fourth = link.identities(new, [day], tmp_path / "d", earlier=first.path, different=["1=2"], resume=True)
+    add_cut(journal, Place(digest, 5, 19), Place(digest, 5, 20), cut=False)
+    fourth = link.identities(new, [day], tmp_path / "d", earlier=first.path, different=["1=2"])
     again = {name_of(row): row["identity"] for row in fourth.rows}
     assert again["1"] != again["2"]
     assert "5.1" not in again
     assert again["0"] != again["24"]
+    assert fourth.word.decisions[-1].key[0] is False
+
+
+def test_a_cut_gives_way_to_a_later_word(run, day, tmp_path):
+    """The older run's track was cut by hand; of the new one's, somebody has said that both ends are one."""
+    old, new = (run(day, name, set={"path": "../x", "digest": d * 64}, digest=d * 64) for name, d in ROLES)
+    digest = open_set(day).digest
+    add_cut(journal_path(old), Place(digest, 5, 19), Place(digest, 5, 20), cut=True)
+    first = link.identities(old, [day], tmp_path / "a")
+    assert {"5.1", "5.2"} <= {name_of(row) for row in first.rows}
+    add_decisions(journal_path(new), [Decision(True, Place(digest, 5, 3), Place(digest, 5, 33))])
+    second = link.identities(new, [day], tmp_path / "b", earlier=first.path)
+    assert "5" in {name_of(row) for row in second.rows}
+    assert not any("taken over" in note for note in second.manifest["notes"])
+    assert read_cuts(journal_path(new)) == []
+
+
+def test_only_what_is_about_the_sets_that_are_given_is_taken_over(run, day, tmp_path):
+    old, new = (run(day, name, set={"path": "../x", "digest": d * 64}, digest=d * 64) for name, d in ROLES)
+    later = film_of(tmp_path / "later", {"hall": visits(range(12), (300,))})
+    first = link.identities(old, [day, later], tmp_path / "a", same=["1:0=1:24", "2:0=2:1"])
+    assert len(first.word.decisions) == 2
+    add_decisions(journal_path(new), [replace(first.word.decisions[1], same=False)])
+    second = link.identities(new, [day], tmp_path / "b", earlier=first.path)
+    assert [d.key for d in second.word.decisions] == [first.word.decisions[0].key]
+    assert len(journal_path(new).read_text().splitlines()) == 2
+    # Of the set that was not given nothing was taken over that would contradict its own word.
+    third = link.identities(new, [day, later], tmp_path / "c", earlier=first.path)
+    assert [(d.same, d.a.set) for d in third.word.decisions] == [
+        (False, open_set(later).digest), (True, open_set(day).digest)
+    ]  # fmt: skip
+
+
+def test_decisions_go_with_the_table_where_the_journal_is_another(opened, run, day, tmp_path):
+    """Kept in another file, or of a run of the same digest elsewhere; an older version says nothing of them."""
+    mine = tmp_path / "mine.jsonl"
+    first = link.identities(opened, [day], tmp_path / "a", different=["0=24"], review=mine)
+    second = link.identities(opened, [day], tmp_path / "b", earlier=first.path)
+    assert [d.same for d in second.word.decisions] == [False]
+    copy = run(day, "copy", set={"path": "../elsewhere", "digest": "9" * 64})
+    third = link.identities(copy, [day], tmp_path / "c", earlier=second.path)
+    assert [d.same for d in third.word.decisions] == [False]
+    # What was taken back in the journal of a table stays so.
+    journal_path(copy).unlink()
+    assert link.identities(copy, [day], tmp_path / "d", earlier=third.path).word.decisions == ()
+    manifest = json.loads((first.path / "manifest.json").read_text())
+    del manifest["journal"], manifest["seal"], manifest["files"]["decisions.jsonl"]
+    write_sealed(first.path / "manifest.json", manifest)
+    fifth = link.identities(copy, [day], tmp_path / "e", earlier=first.path)
+    assert any(
+        "made by an older version, which kept no decisions" in note for note in fifth.manifest["notes"]
+    )
+    (second.path / "decisions.jsonl").write_text("{}")
+    with pytest.raises(DamagedError, match=r"decisions.jsonl is damaged"):
+        link.identities(copy, [day], tmp_path / "f", earlier=second.path)
+
+
+def test_steps_of_a_review_outlive_the_gallery_of_a_run_that_is_trained_anew(run, day, tmp_path, monkeypatch):
+    """Trained anew in place: the journal beside it is the same, the gallery with the steps has gone."""
+    digest = open_set(day).digest
+    step = Decision(False, Place(digest, 0, 3), Place(digest, 24, 203), step=1)
+    path = run(day, "run", set={"path": "../x", "digest": "1" * 64}, digest="1" * 64)
+    monkeypatch.setattr(link, "decided", lambda _: [step])
+    first = link.identities(path, [day], tmp_path / "a", different=["1=13"])
+    assert [d.key for d in first.word.decisions if d.step] == [step.key]
+    shutil.rmtree(path)
+    run(day, "run", set={"path": "../x", "digest": "2" * 64}, digest="2" * 64)
+    monkeypatch.setattr(link, "decided", lambda _: [])
+    lines = journal_path(path).read_text()
+    journal_path(path).write_text("")  # what was in the journal was taken back meanwhile
+    second = link.identities(path, [day], tmp_path / "b", earlier=first.path)
+    assert [d.key for d in second.word.decisions] == [step.key]
+    assert lines.count("\n") == 1
+    # On a page somebody sees it otherwise now.
+    monkeypatch.setattr(link, "decided", lambda _: [replace(step, same=True)])
+    third = link.identities(path, [day], tmp_path / "c", earlier=second.path)
+    number = {row["track"]: row["identity"] for row in third.rows}
+    assert number[0] == number[24]
+
+
+def test_what_another_footage_told_stays_in_the_run(tmp_path):
+    from tracklearn.app.pipeline.run import _keep_calibration
+
+    people, run = tmp_path / "identities", tmp_path / "run"
+    people.mkdir()
+    run.mkdir()
+    (people / "calibration.json").write_text('{"within_camera": 1}')
+    file = run / "calibration.json"
+    for held, want in (
+        (None, {"within_camera": 1, "sets": ["own"]}),
+        ("[]", {"within_camera": 1, "sets": ["own"]}),
+        ("{damaged", {"within_camera": 1, "sets": ["own"]}),
+        ('{"within_camera": 2, "sets": ["own"], "asked": {"a": 3}}',
+         {"within_camera": 1, "sets": ["own"], "asked": {"a": 3}}),
+        ('{"within_camera": 2, "sets": ["other"]}', {"within_camera": 2, "sets": ["other"]}),
+        ('{"within_camera": 2}', {"within_camera": 2}),  # an older version's: of whatever sets
+    ):  # fmt: skip
+        file.unlink(missing_ok=True)
+        if held is not None:
+            file.write_text(held)
+        _keep_calibration(people, run, "own")
+        assert json.loads(file.read_text()) == want
 
 
 def test_contradictions_name_both(opened, day, tmp_path):
@@ -757,12 +875,12 @@ def test_the_report_puts_the_least_certain_side_by_side():
     ]
     data = SimpleNamespace(people={"rows": rows, "notes": []}, cameras=["hall"])
     made = people.section(data, SimpleNamespace(shot=str))
-    assert [(p["surely"], p["ends"], p["caption"]) for p in made["doubtful"]][:2] == [
+    assert [(p["likely"], p["ends"], p["caption"]) for p in made["doubtful"]][:2] == [
         ("probably 0.62", ["1", "0"], "#1 · #0"),
         ("probably 0.80", ["2", "3"], "#2 · #3"),
     ]
     doubted = SimpleNamespace(people={**data.people, "doubted": True}, cameras=["hall"])
-    assert people.section(doubted, SimpleNamespace(shot=str))["doubtful"][1]["surely"] == "perhaps 0.80"
+    assert people.section(doubted, SimpleNamespace(shot=str))["doubtful"][1]["likely"] == "perhaps 0.80"
     assert [(p["number"], p["parts"], p["sure"]) for p in made["people"]] == [
         (1, 2, "from 0.62"),
         (2, 2, "from 0.80"),

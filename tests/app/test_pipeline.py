@@ -211,12 +211,12 @@ def test_a_killed_stage_keeps_the_seconds_that_were_noted(tmp_path, monkeypatch)
     held = []  # contexts that no exception leaves, as of a process that is killed
     for seconds, noted in ((40.0, 40.0), (7.0, 47.0)):
         stages = Stages(folder)
-        stages.passed()  # between stages there is nothing to note
+        stages.note_time()  # between stages there is nothing to note
         held.append(stages.stage("a", "d", product))
         assert held[-1].__enter__()
         product.write_text("half")
         now[0] += seconds
-        stages.passed()
+        stages.note_time()
         now[0] += 1000  # since then it was killed
         assert Stages(folder).entries["a"]["seconds"] == noted
         assert Stages(folder).seconds == {}

@@ -64,8 +64,9 @@ def jaccard_distance(
         max_distance: only entries below it are stored; in (0, 1].
         mode: "tracklearn" as above. "mmt" divides d by the greatest d of its row before exp, as the MMT and
             re-ranking codes do. "spcl" takes k1 with the row itself: N(i, k1) holds k1 rows, h as above.
-        neighbors: how neighbours are found, as `method` of `k_nearest`: "exact", "int8" (the same result) or
-            "ann" (approximate; exact with "mmt", which needs the farthest row too).
+        neighbors: how neighbours are found, as `method` of `k_nearest`: "exact", "int8" (the same result;
+            with "mmt", whose farthest row is known otherwise, to about 1e-7) or "ann" (approximate; exact
+            with "mmt", which needs the farthest row too).
 
     Returns:
         (n, n) float32, symmetric, sorted indices; zeros and the whole diagonal (0) stored explicitly.

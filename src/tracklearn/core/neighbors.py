@@ -119,7 +119,7 @@ def k_nearest_and_farthest(
         ValueError: as `k_nearest`; method "ann", which cannot tell the farthest.
     """
     if method not in ("exact", "int8"):
-        raise Refusal(f'method is "{method}", expected exact or int8: the farthest row is not looked for so')
+        raise Refusal(f'method is "{method}", expected exact or int8: it cannot find the farthest row')
     rows = check_unit(features) if host is None else host
     least: Array = np.full(len(rows), np.inf, np.float32)
     k = _clip(k, len(rows))

@@ -235,9 +235,11 @@ def run_cell(
     with stages.stage("train", trained, run_path) as needed:
         if needed:
             memory.reset_peak()
+            if not run_path.exists():
+                (folder / "peak.json").unlink(missing_ok=True)  # of a training of other inputs
             try:
                 for event in train(training, run_path, resume=True, progress=progress):
-                    stages.passed()
+                    stages.note_time()
                     _keep_peak(folder / "peak.json")
                     if on_round:
                         on_round(event)

@@ -19,7 +19,7 @@ from tracklearn.store.gallery.folder import FolderGallery
 from tracklearn.store.gallery.open import NOTE, databases_of, gallery_of, is_url, open_gallery
 from tracklearn.store.gallery.steps import Kept
 from tracklearn.store.identities.folder import Identities
-from tracklearn.store.identities.journal import journal_path
+from tracklearn.store.identities.journal import journal_path, journals_in
 from tracklearn.store.runs import Run
 from tracklearn.store.sealed import MANIFEST, read_sealed
 from tracklearn.store.sets.tracklets import TrackletSet, open_set
@@ -118,9 +118,15 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
         people = {person for person, *_ in of_identities.gone_boxes(before, changed)}
         gone += [p for n in sorted(people) if (p := one_table.path / "people" / f"{n:04d}.jpg").is_file()]
         gone += [p for p in (one_table.path / "timeline.svg",) if p.is_file()]
-    for journal in (journal_path(each.path) for each in asking.values()):
-        if journal.is_file():
-            lines += of_identities.journal_without(journal.read_bytes(), changed)[1]
+    # Journals of runs that never learned from a set know of it too, by the table that they went on from.
+    journals = {journal_path(each.path).resolve() for each in asking.values()}
+    journals |= {journal.resolve() for folder in around for journal in journals_in(folder)}
+    said = {journal: journal.read_bytes() for journal in sorted(journals) if journal.is_file()}
+    said = {
+        journal: data for journal, data in said.items() if any(digest.encode() in data for digest in sets)
+    }
+    for data in said.values():
+        lines += of_identities.journal_without(data, changed)[1]
     stays += _pictures_elsewhere(sets)
     films = sorted(
         {str(s["path"]) for one, _ in sets.values() for s in one.manifest["sources"] if "path" in s}
@@ -138,6 +144,7 @@ def plan_of(run: Run, asked: Asked, identities: str | Path | None) -> Plan:
         runs=runs,
         tables=tables,
         galleries=galleries,
+        journals=list(said),
         sent=sent,
         gone=gone,
         retrain=[*_weights(runs), *(file for each in later for file in _weights([each]))],

@@ -79,6 +79,7 @@ class Plan:
         runs: finished runs that learned from one of them, the named one among them where it did.
         tables: folders of identities that know one of them.
         galleries: (run, place) of the galleries that hold one of them.
+        journals: of what people said, those that name one of them.
         sent: databases where features are, of whatever, that no gallery took in; all of those go.
         gone: files and folders that are removed whole.
         retrain: files of weights, and exports, that learned from what goes.
@@ -92,6 +93,7 @@ class Plan:
     runs: Sequence[Run]
     tables: Sequence[Identities]
     galleries: Sequence[tuple[Run, str]]
+    journals: Sequence[Path]
     sent: Sequence[str]
     gone: Sequence[Path]
     retrain: Sequence[Path]

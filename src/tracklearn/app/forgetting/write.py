@@ -15,7 +15,6 @@ from tracklearn.store.gallery.folder import FolderGallery, people_path
 from tracklearn.store.gallery.open import open_gallery
 from tracklearn.store.gallery.people_file import as_bytes
 from tracklearn.store.gallery.steps import to_plain
-from tracklearn.store.identities.journal import journal_path
 from tracklearn.store.intents import Intents
 from tracklearn.store.runs import Run
 from tracklearn.store.sealed import MANIFEST, write_sealed
@@ -58,11 +57,10 @@ class Writer:
         for where in plan.sent:
             made.database(where, {})
         room = made.room("rest")
+        for i, journal in enumerate(plan.journals):
+            data, _ = of_identities.journal_without(journal.read_bytes(), self.changed)
+            self._put(data, room / f"journal-{i}", journal) if data else made.remove(journal)
         for i, run in enumerate(runs.values()):
-            journal = journal_path(run.path)
-            if journal.is_file():
-                data, _ = of_identities.journal_without(journal.read_bytes(), self.changed)
-                self._put(data, room / f"journal-{i}", journal) if data else made.remove(journal)
             self._stages(run.path.parent, room / f"stages-{i}.json")
         for path in plan.gone:
             if not any(path.is_relative_to(table.path) for table in plan.tables):  # those see to their own

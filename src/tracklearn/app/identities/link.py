@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,24 +134,34 @@ def identities(
         writer = IdentityWriter(out, replace=resume)
         opened = Run(run)
         journal = Path(review) if review else journal_path(opened.path)
-        before = _told_before(earlier, opened)
+        footage = gather(run, sets)
+        before = _told_before(earlier, opened, journal, {one.digest for one in footage.sets})
         held = read_word(journal)
         cuts = [cut for cut in before.cuts if cut not in held.cuts and cut not in held.uncut]
-        footage = gather(run, sets, [cut[1] for cut in cuts])
-        names = known.Names.of(footage)
+        while True:
+            footage = gather(run, sets, [cut[1] for cut in cuts]) if cuts else footage
+            names = known.Names.of(footage)
+            new = [names.decision(text, same=True) for text in same]
+            new += [names.decision(text, same=False) for text in different]
+            steps = known.latest(decided(footage.run.path), names)
+            own = read_journal(journal)
+            rest = [*(d for d in own if not d.earlier), *steps, *new]
+            # Of what was said of earlier tables, that holds which nothing said since contradicts.
+            parted = {Decision(False, *cut): cut for cut in cuts}
+            told = [*before.decisions, *(d for d in own if d.earlier)]
+            holds = set(known.latest([*told, *parted, *rest], names))
+            if holds.issuperset(parted):
+                break
+            footage, cuts = gather(run, sets), [cut for decision, cut in parted.items() if decision in holds]
         rules = read_cameras(Path(cameras), footage.cameras) if cameras else CameraRules()
         old, highest = _earlier(earlier, footage)
-        new = [names.decision(text, same=True) for text in same]
-        new += [names.decision(text, same=False) for text in different]
-        steps = known.latest(decided(footage.run.path), names)
-        rest = [*read_journal(journal), *steps, *new]
-        # Of what was said of an earlier table, that holds which nothing said later contradicts.
-        holds = known.latest([*before.decisions, *rest], names)
-        taken = [d for d in before.decisions if d in holds]
-        parted = [Decision(False, *cut) for cut in cuts]
-        known.said([*taken, *parted, *rest], names, journal)  # refused before anything is kept
+        told = [d for d in told if d in holds]
+        known.said([*told, *parted, *rest], names, journal)  # refused before anything is kept
+        there = {d.key for d in held.decisions}
+        taken = [d for d in told if d.key not in there]
         add_decisions(journal, [*taken, *new], cuts)
-        decisions = [*read_journal(journal), *steps]
+        followed = {d.key for d in told}
+        decisions = [d for d in read_journal(journal) if not d.earlier or d.key in followed] + steps
         word = known.said(decisions, names, journal)
 
         where = pick_device(device, elsewhere=on is not None)
@@ -172,8 +183,9 @@ def identities(
             rows = _rows(footage, names, linked)
             writer.write_table(rows)
             write_json(writer.folder / CALIBRATION, found.to_dict())
-            said = read_word(journal)
-            write_word(writer.folder / DECISIONS, [*said.decisions, *steps], said.cuts)
+            here = {one.digest for one in footage.sets}
+            said = _about(Word(tuple(decisions), read_word(journal).cuts), here)
+            write_word(writer.folder / DECISIONS, _uncut(said), said.cuts)
             lost = write_tracks(writer.folder / "mot", footage, linked.number)
             unreadable = draw(writer.folder, footage, linked.number)
             writer.manifest.update(
@@ -204,10 +216,11 @@ def identities(
                     for (a, b), seconds in sorted({**linked.ways, **rules.ways}.items())
                 ],
                 decisions=len(decisions),
+                journal=relative(journal, out),
                 changes=_changes(old, linked.number, names) if earlier else None,
                 notes=[
                     *_words(found, limits, distance, linked.expected),
-                    *_taken_over(earlier, len(taken) + len(cuts), journal),
+                    *_taken_over(earlier, len(taken), len(cuts), footage.run.path, journal),
                     *word.notes,
                     *_namesakes(footage),
                     *lost,
@@ -217,20 +230,62 @@ def identities(
     return Identities(out)
 
 
-def _told_before(earlier: str | Path | None, run: Run) -> Word:
-    """What a person said of an earlier table of another run; a run's own journal has it of its tables."""
+def _told_before(earlier: str | Path | None, run: Run, journal: Path, here: AbstractSet[str]) -> Word:
+    """What a person said of an earlier table and this journal cannot know, about tracks of the sets `here`.
+
+    A journal knows what was said of its own tables, and what is no longer in it was taken back. Steps of a
+    review are not in it, and go with the gallery of a run that is trained anew.
+
+    Raises:
+        DamagedError: as `Identities.word`.
+    """
     if earlier is None:
         return Word()
     table = Identities(earlier)
-    if table.manifest["run"] == run.manifest["digest"]:
+    own = "journal" in table.manifest and _same(table.path / table.manifest["journal"], journal)
+    alike = table.manifest["run"] == run.manifest["digest"]
+    if alike and (own or "journal" not in table.manifest):
         return Word()
+    said = _about(table.word, here)
+    told = [d for d in said.decisions if d.step or not own]
     # Their lines are of another file.
-    return Word(tuple(replace(decision, line=0) for decision in table.word.decisions), table.word.cuts)
+    return Word(tuple(replace(d, line=0, step=0, earlier=True) for d in told), () if own else said.cuts)
 
 
-def _taken_over(earlier: str | Path | None, n: int, journal: Path) -> list[str]:
-    """A line where decisions came from an earlier table."""
-    return [f"{earlier}: {count(n, 'decision')} followed, and kept in {journal}"] if n else []
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _about(word: Word, here: AbstractSet[str]) -> Word:
+    """What is said of tracks of some sets, by digest."""
+    decisions = tuple(d for d in word.decisions if {d.a.set, d.b.set} <= here)
+    return Word(decisions, tuple((a, b) for a, b in word.cuts if {a.set, b.set} <= here))
+
+
+def _uncut(word: Word) -> list[Decision]:
+    """The decisions that are not what a cut says."""
+    return [d for d in word.decisions if d.same or (d.a, d.b) not in word.cuts]
+
+
+def _taken_over(earlier: str | Path | None, decisions: int, cuts: int, run: Path, journal: Path) -> list[str]:
+    """Lines on what came from an earlier table, and on what did not."""
+    if earlier is None:
+        return []
+    lines = []
+    if decisions:
+        lines.append(f"{earlier}: {count(decisions, 'decision')} taken over into {journal}")
+    if cuts:
+        lines.append(
+            f"{earlier}: {count(cuts, 'cut')} taken over into {journal}; tracklearn index {run} SET --resume "
+            "makes a gallery follow"
+        )
+    manifest = Identities(earlier).manifest
+    if manifest["decisions"] and "journal" not in manifest:
+        lines.append(
+            f"{earlier} was made by an older version, which kept no decisions with a table: where they are "
+            f"not in {journal}, give their journal by --review"
+        )
+    return lines
 
 
 def _namesakes(footage: Footage) -> list[str]:
@@ -246,7 +301,7 @@ def _namesakes(footage: Footage) -> list[str]:
         return []
     shown = ", ".join(map(printable, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return [
-        f"in several sets and, having one name, taken for one camera: {shown}; where it is another, ingest "
+        f"in several sets and, having one name, taken for one camera: {shown}; if they are two, ingest "
         "one of the sets again under another name"
     ]
 

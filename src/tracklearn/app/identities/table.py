@@ -56,10 +56,10 @@ def said(row: Mapping[str, Any], *, doubted: bool = False) -> str:
     ('probably the same person, 0.93, as', 'perhaps the same person, 0.40, as')
     """
     probability = row["probability"]
-    return f"{surely(probability, doubted=doubted)} the same person, {probability:.2f}, as"
+    return f"{likely(probability, doubted=doubted)} the same person, {probability:.2f}, as"
 
 
-def surely(probability: float, *, doubted: bool = False) -> str:
+def likely(probability: float, *, doubted: bool = False) -> str:
     """The word that goes with a probability."""
     return "probably" if probability >= 0.5 and not doubted else "perhaps"
 

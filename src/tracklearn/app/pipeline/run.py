@@ -19,7 +19,7 @@ from tracklearn.app.pipeline.training import train
 from tracklearn.app.report.of_run import report
 from tracklearn.app.search.index import gallery_is_of, index
 from tracklearn.store import config as settings_store
-from tracklearn.store.files import beside, read_json, write_json
+from tracklearn.store.files import DamagedError, beside, read_json, write_json
 from tracklearn.store.identities.folder import CALIBRATION, Identities
 from tracklearn.store.identities.journal import journal_path, read_cuts, read_journal
 from tracklearn.store.lock import locked
@@ -123,7 +123,7 @@ def run(
                 for event in train(
                     training, run_path, resume=True, progress=progress, tell=tell, **embedding
                 ):
-                    stages.passed()
+                    stages.note_time()
                     if on_round:
                         on_round(event)
 
@@ -152,7 +152,7 @@ def run(
                     run_path,
                     [set_path],
                     people,
-                    earlier=_earlier(people, run_path),
+                    earlier=_earlier(people, open_set(set_path).digest),
                     device=training.device,
                     resume=True,
                     progress=progress,
@@ -179,15 +179,21 @@ def run(
 def _keep_calibration(people: Path, run_path: Path, digest: str) -> None:
     """What distances mean goes into the run too, unless it holds what other footage told."""
     file = run_path / CALIBRATION
-    held = read_json(file) if file.is_file() else {}
-    if held.get("sets", [digest]) == [digest]:
-        write_json(file, read_json(people / CALIBRATION) | {"sets": [digest]})
+    try:
+        held = read_json(file) if file.is_file() else {}
+    except DamagedError:
+        held = {}
+    if not isinstance(held, dict):
+        held = {}
+    if not held or held.get("sets") == [digest]:
+        write_json(file, held | read_json(people / CALIBRATION) | {"sets": [digest]})
 
 
-def _earlier(people: Path, run_path: Path) -> Path | None:
-    """The table of the same run that gives way to a new one, so that numbers stay; None: there is none."""
+def _earlier(people: Path, digest: str) -> Path | None:
+    """The table of the same set that gives way to a new one: numbers stay, and what was said of it holds."""
     aside = beside(people, after=".old")
     try:
-        return aside if Identities(aside).manifest["run"] == Run(run_path).manifest["digest"] else None
+        sets = [entry["digest"] for entry in Identities(aside).manifest["sets"]]
     except (Refusal, FileNotFoundError):
         return None
+    return aside if digest in sets else None

@@ -137,7 +137,7 @@ class Stages:
         self._note(name, {"digest": digest, "done": True, "seconds": seconds(), **self._sum(product)})
         _remove(aside)
 
-    def passed(self) -> None:
+    def note_time(self) -> None:
         """Note how long the stage that runs has taken by now: a call that is killed later loses no more."""
         if self._running is not None:
             self._running()

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from tracklearn.app.formats import clock
-from tracklearn.app.identities.table import surely, unsaid
+from tracklearn.app.identities.table import likely, unsaid
 from tracklearn.app.report.charts import N_COLOURS
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.shots import Shots
@@ -69,7 +69,7 @@ def _pair(row: Row, own: Sequence[Row], shots: Shots, *, doubted: bool) -> dict[
     other = max((each for each in own if each is not row), key=lambda each: each["n_crops"], default=row)
     return {
         "number": row["identity"],
-        "surely": f"{surely(row['probability'], doubted=doubted)} {row['probability']:.2f}",
+        "likely": f"{likely(row['probability'], doubted=doubted)} {row['probability']:.2f}",
         "ends": [shots.shot(row["crop"]), shots.shot(other["crop"])],
         "caption": f"#{_name(row)} · #{_name(other)}",
     }

@@ -84,8 +84,10 @@ def without(
     for path in sorted((table.path / "mot").glob("*.txt")):
         lines = path.read_bytes().splitlines(keepends=True)
         files[f"mot/{path.name}"] = b"".join(line for line in lines if not _is_gone(line, gone))
-    if DECISIONS in table.manifest["files"]:
-        kept, _ = journal_without((table.path / DECISIONS).read_bytes(), changed)
+    said = len(table.word.decisions) + len(table.word.cuts)  # refuses a file that is not what was written
+    if said:
+        kept, went = journal_without((table.path / DECISIONS).read_bytes(), changed)
+        said -= went
         if kept:
             files[DECISIONS] = kept
         else:
@@ -103,7 +105,14 @@ def without(
         {**each, "digest": changed[each["digest"]].digest if each["digest"] in changed else each["digest"]}
         for each in table.manifest["sets"]
     ]
-    manifest = {**table.manifest, "sets": sets, "files": sums, "counts": dict(counts(left)), "changes": None}
+    manifest = {
+        **table.manifest,
+        "sets": sets,
+        "files": sums,
+        "counts": dict(counts(left)),
+        "changes": None,
+        "decisions": said,
+    }
     write_sealed(room / MANIFEST, manifest)
     intents.move(room / MANIFEST, table.path / MANIFEST)
     return str(table.manifest["files"][TABLE]), sums[TABLE]

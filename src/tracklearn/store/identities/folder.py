@@ -4,7 +4,7 @@ DIR/manifest.json        run, sets, limits, calibration, what changed; sums of t
 DIR/identities.parquet   a row for each part: who it is, how probable, where and when
 DIR/identities.csv       the same, without digests, for people
 DIR/calibration.json     what distances mean, of this run on these sets
-DIR/decisions.jsonl      what a person said that was followed, as a journal holds it; none where nobody did
+DIR/decisions.jsonl      what a person said of these tracks, as a journal holds it; none where nobody did
 DIR/mot/*.txt            corrected tracks of each film, in MOTChallenge's form, people numbered over all
 DIR/people/*.jpg         a picture of each identity
 DIR/timeline.svg         who was where when

@@ -4,8 +4,9 @@
 
 `decision` is "same" or "different", or "cut": `a` and `b` are successive frames of one track, which is cut
 between them because they are two people; "uncut" takes such a line back. A tracklet is named by what stays
-when it is cut anew: the digest of its set, its track in it, and one of its frames, counted from 0. Other keys
-are kept and not read.
+when it is cut anew: the digest of its set, its track in it, and one of its frames, counted from 0. A line
+with `"earlier": true` was said of an earlier table, and gives way to whatever was said since; `"step"` is that
+of a review in a gallery. Other keys are kept and not read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tracklearn.types import Refusal
 
 DECISIONS = ("same", "different")
 CUTS = ("cut", "uncut")
+_ENDING = ".review.jsonl"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Decision:
         a, b: where they are.
         line: of the journal, from 1; 0 for one that is not written yet.
         step: of the review in a gallery, from 1; 0 for one of a journal.
+        earlier: it was said of an earlier table.
     """
 
     same: bool
@@ -53,15 +56,27 @@ class Decision:
     b: Place
     line: int = 0
     step: int = 0
+    earlier: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What its line holds."""
-        return {"decision": DECISIONS[not self.same], "a": vars(self.a), "b": vars(self.b)}
+        said = {"decision": DECISIONS[not self.same], "a": vars(self.a), "b": vars(self.b)}
+        return said | ({"step": self.step} if self.step else {}) | ({"earlier": True} if self.earlier else {})
+
+    @property
+    def key(self) -> tuple[bool, Place, Place]:
+        """What it says, wherever that stands."""
+        return self.same, self.a, self.b
 
 
 def journal_path(run: Path) -> Path:
     """The journal that belongs to a run: beside it, so that it outlives the run's being made anew."""
-    return beside(run, after=".review.jsonl")
+    return beside(run, after=_ENDING)
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """The journals of runs in a folder."""
+    return sorted(folder.glob(f"*{_ENDING}"))
 
 
 def read_journal(path: Path) -> list[Decision]:
@@ -117,10 +132,13 @@ def read_word(path: Path) -> Word:
 
 def write_word(path: Path, decisions: Sequence[Decision], cuts: Sequence[tuple[Place, Place]]) -> None:
     """A file that `read_word` reads, in the place of what is there; none where there is nothing to write."""
-    values = [d.to_dict() for d in decisions]
-    values += [{"decision": "cut", "a": vars(a), "b": vars(b)} for a, b in cuts]
+    values = [*(d.to_dict() for d in decisions), *(_cut_line(a, b) for a, b in cuts)]
     if values:
         write_atomic(path, b"".join(plain_json(value).encode() + b"\n" for value in values))
+
+
+def _cut_line(a: Place, b: Place) -> dict[str, Any]:
+    return {"decision": "cut", "a": vars(a), "b": vars(b)}
 
 
 def _standing(lines: Sequence[tuple[str, Decision]]) -> dict[tuple[Place, Place], Decision]:
@@ -159,7 +177,9 @@ def _decision(path: Path, number: int, line: str) -> tuple[str, Decision]:
         raise Refusal(
             f'{path}, line {number}: decision is {value["decision"]!r}, expected "same" or "different"'
         )
-    return kind, Decision(kind == "same", a, b, line=number)
+    step, earlier = value.get("step"), value.get("earlier") is True
+    step = step if isinstance(step, int) and not isinstance(step, bool) and step > 0 else 0
+    return kind, Decision(kind == "same", a, b, line=number, step=step, earlier=earlier)
 
 
 def _whole(value: Any) -> int:
@@ -179,11 +199,10 @@ def add_decisions(
     """
     with locked(path):
         held = read_word(path)
-        known = {(d.same, d.a, d.b) for d in held.decisions}
-        values = [d.to_dict() for d in decisions if (d.same, d.a, d.b) not in known]
-        values += [
-            {"decision": "cut", "a": vars(a), "b": vars(b)} for a, b in cuts if (a, b) not in held.cuts
-        ]
+        known, cut = {d.key for d in held.decisions}, set(held.cuts)
+        new = {d.key: d.to_dict() for d in reversed(decisions) if d.key not in known}  # the first of each
+        values = list(reversed(new.values()))
+        values += [_cut_line(*pair) for pair in dict.fromkeys(cuts) if pair not in cut]
         _append(path, values)
 
 
