@@ -334,7 +334,7 @@ def test_only_what_is_about_the_sets_that_are_given_is_taken_over(run, day, tmp_
 
 
 def test_decisions_go_with_the_table_where_the_journal_is_another(opened, run, day, tmp_path):
-    """Kept in another file, or of a run of the same digest elsewhere; an older version says nothing of them."""
+    """Kept in another file, or of a run of the same digest elsewhere; an older version kept none."""
     mine = tmp_path / "mine.jsonl"
     first = link.identities(opened, [day], tmp_path / "a", different=["0=24"], review=mine)
     second = link.identities(opened, [day], tmp_path / "b", earlier=first.path)

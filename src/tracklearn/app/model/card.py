@@ -93,8 +93,8 @@ def _threshold(result: Mapping[str, Any], thresholds: Sequence[Threshold]) -> st
     ]
     text = _table(("setting or distance", "value", "what it is"), rows)
     text += (
-        "\n\nWhere the threshold divides, errors of both kinds are alike; a rate of false merges is the share "
-        f"of two people's pairs below a distance. All is read off {found['same']['n']} pairs "
+        "\n\nWhere the threshold divides, errors of both kinds are alike; a rate of false merges is the "
+        f"share of two people's pairs below a distance. All is read off {found['same']['n']} pairs "
         "known to be one person (a crop against the mean of another part of the same undisturbed track) and "
         f"{found['different']['n']} known to be two (seen by one camera at the same moment); "
         f"{percent(found['error'])} of either kind are on the wrong side."

@@ -5,8 +5,8 @@
 `decision` is "same" or "different", or "cut": `a` and `b` are successive frames of one track, which is cut
 between them because they are two people; "uncut" takes such a line back. A tracklet is named by what stays
 when it is cut anew: the digest of its set, its track in it, and one of its frames, counted from 0. A line
-with `"earlier": true` was said of an earlier table, and gives way to whatever was said since; `"step"` is that
-of a review in a gallery. Other keys are kept and not read.
+with `"earlier": true` was said of an earlier table, and gives way to whatever was said since; `"step"` is
+that of a review in a gallery. Other keys are kept and not read.
 """
 
 from __future__ import annotations
