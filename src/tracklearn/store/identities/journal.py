@@ -61,7 +61,7 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """What its line holds."""
         said = {"decision": DECISIONS[not self.same], "a": vars(self.a), "b": vars(self.b)}
-        return said | ({"step": self.step} if self.step else {}) | ({"earlier": True} if self.earlier else {})
+        return said | ({"earlier": True} if self.earlier else {})
 
     @property
     def key(self) -> tuple[bool, Place, Place]:
@@ -132,7 +132,8 @@ def read_word(path: Path) -> Word:
 
 def write_word(path: Path, decisions: Sequence[Decision], cuts: Sequence[tuple[Place, Place]]) -> None:
     """A file that `read_word` reads, in the place of what is there; none where there is nothing to write."""
-    values = [*(d.to_dict() for d in decisions), *(_cut_line(a, b) for a, b in cuts)]
+    values = [d.to_dict() | ({"step": d.step} if d.step else {}) for d in decisions]
+    values += [_cut_line(a, b) for a, b in cuts]
     if values:
         write_atomic(path, b"".join(plain_json(value).encode() + b"\n" for value in values))
 
