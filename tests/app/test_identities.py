@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.core.films import walk
-from tracklearn.app.identities import link, pictures, table
+from tracklearn.app.identities import decisions, link, pictures, table
 from tracklearn.core.shown import called
 from tracklearn.store.files import DamagedError
 from tracklearn.store.film.mot import read_results
@@ -362,19 +362,19 @@ def test_steps_of_a_review_outlive_the_gallery_of_a_run_that_is_trained_anew(run
     digest = open_set(day).digest
     step = Decision(False, Place(digest, 0, 3), Place(digest, 24, 203), step=1)
     path = run(day, "run", set={"path": "../x", "digest": "1" * 64}, digest="1" * 64)
-    monkeypatch.setattr(link, "decided", lambda _: [step])
+    monkeypatch.setattr(decisions, "decided", lambda _: [step])
     first = link.identities(path, [day], tmp_path / "a", different=["1=13"])
     assert [d.key for d in first.word.decisions if d.step] == [step.key]
     shutil.rmtree(path)
     run(day, "run", set={"path": "../x", "digest": "2" * 64}, digest="2" * 64)
-    monkeypatch.setattr(link, "decided", lambda _: [])
+    monkeypatch.setattr(decisions, "decided", lambda _: [])
     lines = journal_path(path).read_text()
     journal_path(path).write_text("")  # what was in the journal was taken back meanwhile
     second = link.identities(path, [day], tmp_path / "b", earlier=first.path)
     assert [d.key for d in second.word.decisions] == [step.key]
     assert lines.count("\n") == 1
     # On a page somebody sees it otherwise now.
-    monkeypatch.setattr(link, "decided", lambda _: [replace(step, same=True)])
+    monkeypatch.setattr(decisions, "decided", lambda _: [replace(step, same=True)])
     third = link.identities(path, [day], tmp_path / "c", earlier=second.path)
     number = {row["track"]: row["identity"] for row in third.rows}
     assert number[0] == number[24]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,9 @@ import numpy as np
 from tracklearn import __version__
 from tracklearn.app.identities import known
 from tracklearn.app.identities.calibrated import CANNOT, Calibrated, learn, told, verdict
-from tracklearn.app.identities.footage import Footage, frame_features, gather
+from tracklearn.app.identities.decisions import hear
+from tracklearn.app.identities.footage import Footage, frame_features
 from tracklearn.app.model.device import pick_device
-from tracklearn.app.people import decided
-from tracklearn.app.pipeline.estimated import count
 from tracklearn.app.refusals import printable
 from tracklearn.core.identities import (
     Evidence,
@@ -34,18 +32,8 @@ from tracklearn.core.whereabouts import Whereabouts, learned_ways, too_far
 from tracklearn.store.files import relative, write_json
 from tracklearn.store.identities.cameras import CameraRules, read_cameras
 from tracklearn.store.identities.folder import CALIBRATION, DECISIONS, Identities, IdentityWriter, counts
-from tracklearn.store.identities.journal import (
-    Decision,
-    Word,
-    add_decisions,
-    journal_path,
-    read_journal,
-    read_word,
-    write_word,
-)
 from tracklearn.store.lock import locked
 from tracklearn.store.objects import require_folder
-from tracklearn.store.runs import Run
 from tracklearn.store.workers.chosen import engine_of
 from tracklearn.types import Array, Progress, Refusal
 
@@ -132,37 +120,11 @@ def identities(
     with ExitStack() as stack:
         stack.enter_context(locked(out))
         writer = IdentityWriter(out, replace=resume)
-        opened = Run(run)
-        journal = Path(review) if review else journal_path(opened.path)
-        footage = gather(run, sets)
-        before = _told_before(earlier, opened, journal, {one.digest for one in footage.sets})
-        held = read_word(journal)
-        cuts = [cut for cut in before.cuts if cut not in held.cuts and cut not in held.uncut]
-        while True:
-            footage = gather(run, sets, [cut[1] for cut in cuts]) if cuts else footage
-            names = known.Names.of(footage)
-            new = [names.decision(text, same=True) for text in same]
-            new += [names.decision(text, same=False) for text in different]
-            steps = known.latest(decided(footage.run.path), names)
-            own = read_journal(journal)
-            rest = [*(d for d in own if not d.earlier), *steps, *new]
-            # Of what was said of earlier tables, that holds which nothing said since contradicts.
-            parted = {Decision(False, *cut): cut for cut in cuts}
-            told = [*before.decisions, *(d for d in own if d.earlier)]
-            holds = set(known.latest([*told, *parted, *rest], names))
-            if holds.issuperset(parted):
-                break
-            footage, cuts = gather(run, sets), [cut for decision, cut in parted.items() if decision in holds]
+        heard = hear(run, sets, review=review, same=same, different=different, earlier=earlier)
+        footage, names = heard.footage, heard.names
         rules = read_cameras(Path(cameras), footage.cameras) if cameras else CameraRules()
         old, highest = _earlier(earlier, footage)
-        told = [d for d in told if d in holds]
-        known.said([*told, *parted, *rest], names, journal)  # refused before anything is kept
-        there = {d.key for d in held.decisions}
-        taken = [d for d in told if d.key not in there]
-        add_decisions(journal, [*taken, *new], cuts)
-        followed = {d.key for d in told}
-        decisions = [d for d in read_journal(journal) if not d.earlier or d.key in followed] + steps
-        word = known.said(decisions, names, journal)
+        decisions, word = heard.keep()
 
         where = pick_device(device, elsewhere=on is not None)
         features = frame_features(footage, device=where, engine=engine, progress=progress)
@@ -183,9 +145,7 @@ def identities(
             rows = _rows(footage, names, linked)
             writer.write_table(rows)
             write_json(writer.folder / CALIBRATION, found.to_dict())
-            here = {one.digest for one in footage.sets}
-            said = _about(Word(tuple(decisions), read_word(journal).cuts), here)
-            write_word(writer.folder / DECISIONS, _uncut(said), said.cuts)
+            heard.write(writer.folder / DECISIONS, decisions)
             lost = write_tracks(writer.folder / "mot", footage, linked.number)
             unreadable = draw(writer.folder, footage, linked.number)
             writer.manifest.update(
@@ -216,11 +176,11 @@ def identities(
                     for (a, b), seconds in sorted({**linked.ways, **rules.ways}.items())
                 ],
                 decisions=len(decisions),
-                journal=relative(journal, out),
+                journal=relative(heard.journal, out),
                 changes=_changes(old, linked.number, names) if earlier else None,
                 notes=[
                     *_words(found, limits, distance, linked.expected),
-                    *_taken_over(earlier, len(taken), len(cuts), footage.run.path, journal),
+                    *heard.notes,
                     *word.notes,
                     *_namesakes(footage),
                     *lost,
@@ -228,64 +188,6 @@ def identities(
                 ],
             )
     return Identities(out)
-
-
-def _told_before(earlier: str | Path | None, run: Run, journal: Path, here: AbstractSet[str]) -> Word:
-    """What a person said of an earlier table and this journal cannot know, about tracks of the sets `here`.
-
-    A journal knows what was said of its own tables, and what is no longer in it was taken back. Steps of a
-    review are not in it, and go with the gallery of a run that is trained anew.
-
-    Raises:
-        DamagedError: as `Identities.word`.
-    """
-    if earlier is None:
-        return Word()
-    table = Identities(earlier)
-    own = "journal" in table.manifest and _same(table.path / table.manifest["journal"], journal)
-    alike = table.manifest["run"] == run.manifest["digest"]
-    if alike and (own or "journal" not in table.manifest):
-        return Word()
-    said = _about(table.word, here)
-    told = [d for d in said.decisions if d.step or not own]
-    # Their lines are of another file.
-    return Word(tuple(replace(d, line=0, step=0, earlier=True) for d in told), () if own else said.cuts)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
-def _about(word: Word, here: AbstractSet[str]) -> Word:
-    """What is said of tracks of some sets, by digest."""
-    decisions = tuple(d for d in word.decisions if {d.a.set, d.b.set} <= here)
-    return Word(decisions, tuple((a, b) for a, b in word.cuts if {a.set, b.set} <= here))
-
-
-def _uncut(word: Word) -> list[Decision]:
-    """The decisions that are not what a cut says."""
-    return [d for d in word.decisions if d.same or (d.a, d.b) not in word.cuts]
-
-
-def _taken_over(earlier: str | Path | None, decisions: int, cuts: int, run: Path, journal: Path) -> list[str]:
-    """Lines on what came from an earlier table, and on what did not."""
-    if earlier is None:
-        return []
-    lines = []
-    if decisions:
-        lines.append(f"{earlier}: {count(decisions, 'decision')} taken over into {journal}")
-    if cuts:
-        lines.append(
-            f"{earlier}: {count(cuts, 'cut')} taken over into {journal}; tracklearn index {run} SET --resume "
-            "makes a gallery follow"
-        )
-    manifest = Identities(earlier).manifest
-    if manifest["decisions"] and "journal" not in manifest:
-        lines.append(
-            f"{earlier} was made by an older version, which kept no decisions with a table: where they are "
-            f"not in {journal}, give their journal by --review"
-        )
-    return lines
 
 
 def _namesakes(footage: Footage) -> list[str]:
