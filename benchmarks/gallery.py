@@ -214,7 +214,7 @@ def pgvector_exact(features: np.ndarray, queries: np.ndarray, truth: list[Any]) 
 
     from tests.postgres_server import server
 
-    from tracklearn.store import runtimes
+    from tracklearn import runtimes
 
     psycopg, vectors = runtimes.load("psycopg"), runtimes.load("pgvector.psycopg")
     with server() as url, psycopg.connect(url) as connection:

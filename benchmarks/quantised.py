@@ -8,9 +8,10 @@ float32 and once in 8 bits, its ranges from 128 crops that are chosen as for a r
 part, or of SET. With these two files, in one process:
 
 - images a CPU-second, in turns, on N other crops: torch as the product extracts (`learn.embed.extract`, from
-  crops to unit features), its folded form on prepared pictures, and onnxruntime on either file over 8, 16 and
-  64 prepared pictures at a time, of which the quickest counts. The bar is for 8 bits / extract, the median of
-  the turns' ratios in CPU time; beside it by wall time, and to the folded form, which has the same to do;
+  crops to unit features), its folded form on prepared pictures, and onnxruntime on either file over 4, 8, 16
+  and 64 prepared pictures at a time, of which the quickest counts. The bar is for 8 bits / extract, the
+  median of the turns' ratios in CPU time; beside it by wall time, and to the folded form, which
+  has the same to do;
 - cosine of a crop's features by torch and by a file, on the same N crops: mean and least;
 - mAP and rank-1 on Market-1501's test part by torch and by the 8-bit file, as `tracklearn evaluate` judges
   them; with --subset on N of its persons, their images alone. Without --market they are left out.
@@ -39,6 +40,7 @@ from torch.nn import functional
 
 from benchmarks import measure
 from benchmarks.extraction import ONNX_BATCHES
+from tracklearn import runtimes
 from tracklearn.app.judge.benchmark import evaluate
 from tracklearn.app.model import forms, parity, quantise
 from tracklearn.app.model.of_run import load_network
@@ -47,7 +49,7 @@ from tracklearn.app.pipeline.starts import load_weights
 from tracklearn.core import threads
 from tracklearn.learn import backbone, embed, export, folded, subnormals
 from tracklearn.learn.network import Network
-from tracklearn.store import benchmarks, runtimes, weights
+from tracklearn.store import benchmarks, weights
 from tracklearn.store.detect import model_files
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.joined import open_sets

@@ -142,7 +142,7 @@ def extraction(crops: TrackletSet) -> dict[str, float]:
 
 def engines(film: Path, folder: Path) -> dict[str, dict[str, Any]]:
     """Seconds for forty short films in order, by two processes, and on Ray where it is."""
-    from tracklearn.store import runtimes
+    from tracklearn import runtimes
 
     first = cut(film, folder / "short.mp4", SHORT_FRAMES)
     for i in range(SHORT):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 
 
 def has(name: str) -> None:

@@ -16,11 +16,12 @@ import tracklearn
 PACKAGE = Path(tracklearn.__file__).parent
 MAY_IMPORT = {
     "types": set(),
+    "runtimes": {"types"},
     "core": {"types", "core"},
-    "learn": {"types", "core", "learn"},
-    "store": {"types", "core", "store"},
+    "learn": {"types", "runtimes", "core", "learn"},
+    "store": {"types", "runtimes", "core", "store"},
     "world": {"types", "world"},
-    "app": {"types", "core", "learn", "store", "world", "app"},
+    "app": {"types", "runtimes", "core", "learn", "store", "world", "app"},
 }
 # The package's own two files belong to no layer: they name what is public and start the command line.
 OWN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import optional
 from tracklearn.app.pipeline import estimate as module
 from tracklearn.app.pipeline import plan as planning
 from tracklearn.app.pipeline.estimate import estimate
@@ -280,6 +281,21 @@ def test_a_machine_too_slow_to_measure_on_is_warned_of(where):
     again = estimate(plan(where, "tmc.isolate=true", "tmc.isolate_every=1"), clock=clock(0.01))
     rounds = quick.stages[0].rounds
     assert again.seconds["isolation"] == pytest.approx(rounds * quick.seconds["isolation"])
+
+
+def test_features_by_onnxruntime_are_measured_apart_from_what_makes_it_ready(where):
+    optional.has("onnxruntime")
+    optional.has("onnx")
+
+    def ticks():
+        count = itertools.count(0, 0.01)
+        return lambda: next(count)
+
+    usual = estimate(plan(where), clock=ticks())
+    asked = estimate(plan(where, "train.features=onnxruntime"), clock=ticks())
+    assert usual.stages[0].seconds["extract"] == pytest.approx(62 * 0.01 / 92)
+    assert asked.stages[0].seconds["extract"] == pytest.approx(0.01 + 62 * 0.01 / 92)
+    assert asked.seconds["isolation"] == usual.seconds["isolation"]
 
 
 def test_several_processes_share_a_batch(where, found, monkeypatch):

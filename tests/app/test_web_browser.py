@@ -14,9 +14,9 @@ import pytest
 from tests.app.test_web import people_of, with_people
 from tests.app.web_client import copied, opened
 from tests.optional import needs
+from tracklearn import runtimes
 from tracklearn.app.identities import link
 from tracklearn.core.scan import quantise
-from tracklearn.store import runtimes
 from tracklearn.store.sets.tracklets import open_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -4,7 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 from tests.optional import needs
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 
 TOKEN = "a-token-of-the-tests-0123456789"
 OWN = {"origin": "http://localhost"}

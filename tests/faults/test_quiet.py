@@ -120,7 +120,7 @@ def test_transformers_is_quiet_with_a_folder(heard, tmp_path):
 @pytest.mark.parametrize("name", ["huggingface_hub", "ray", "fastapi"])
 def test_what_is_only_opened_is_quiet(heard, name):
     needs(name)
-    found = heard(f"from tracklearn.store import runtimes; runtimes.load({name!r})")
+    found = heard(f"from tracklearn import runtimes; runtimes.load({name!r})")
     assert found.code == 0, found.output
     assert found.quiet, found
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests import optional
 
 from tracklearn.core.labels import agreement
-from tracklearn.learn import backbone, compute, deterministic, embed, losses, sample, train
+from tracklearn.learn import backbone, compute, deterministic, embed, losses, sample, session, train
 from tracklearn.learn.augment import Augment
+from tracklearn.learn.events import Round
 from tracklearn.learn.heads import classifier
 from tracklearn.learn.method import Assignment, Isolated
 from tracklearn.learn.methods import tmc
@@ -656,3 +658,23 @@ def test_auto_is_the_devices_own_arithmetic(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as torch 2.11
     assert compute.settled(config, "cpu").precision == "float32"
     assert compute.settled(compute.Config(precision="bfloat16"), "cpu").precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("features", "made"), [("auto", 0), ("onnxruntime", 3)])
+def test_features_come_from_onnxruntime_where_asked_once_an_epoch(easy, features, made, monkeypatch):
+    """By itself only with thousands of crops; the labels are those by torch."""
+    optional.has("onnxruntime")
+    optional.has("onnx")
+    sessions, whole = [], session.Session
+    monkeypatch.setattr(session, "Session", lambda network: sessions.append(whole(network)) or sessions[-1])
+    tracklets, crops, _, network = easy
+
+    def labels(**settings):
+        events = train.train(method(), network, tracklets, crops, config=compute.Config(**settings), seed=0)
+        return [event.labels.label for event in events if isinstance(event, Round)]
+
+    found = labels(features=features)
+    assert len(sessions) == made
+    np.testing.assert_array_equal(found[0], labels(features="torch")[0])
+    np.testing.assert_array_equal(found, labels(features=features))
+    assert len(sessions) == 2 * made

@@ -9,7 +9,7 @@ import pytest
 from tests.optional import needs
 from tests.store.test_detect import _hub_model
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 from tracklearn.store.detect import hub_cache
 from tracklearn.store.detect.detector import open_detector, resolve
 from tracklearn.store.detect.motion import MotionDetector

@@ -374,7 +374,7 @@ def _distance_and_eps(
     )
     if eps is not None:
         return encoding_distance(encoding, STORED if eps <= EPS_LIMIT else 1.0), float(eps)
-    for limit in (STORED, 0.98, 0.99, 0.995, 1.0):
+    for limit in (STORED, 0.99, 1.0):
         distance = encoding_distance(encoding, limit)
         start, missing = _eps_and_missing(distance, n, adapted.rho)
         if missing == 0 or start - missing * (1 - limit) > EPS_LIMIT:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tracklearn.learn import allocator, folded, sample, subnormals
+from tracklearn.learn import allocator, folded, sample, session, subnormals
 from tracklearn.learn.network import Network
 from tracklearn.types import Array, Crops, Refusal
 
@@ -28,12 +28,13 @@ def extract(
     post_bn: bool = True,
     unit: bool = True,
     fixed: bool = False,
+    by_session: bool = False,
 ) -> NDArray[np.float32]:
     """Feature of every crop, in evaluation mode, without flips.
 
     The next batches are read by a second thread while this one is computed. On a CPU the network's folded
-    form computes it (`folded`), in float32. Memory: a few batches of crops beside the result, and up to 1 GiB
-    that the process keeps (`allocator.keep_freed`).
+    form computes it (`folded`), in float32, or where asked one of onnxruntime (`session`). Memory: a few
+    batches of crops beside the result, and up to 1 GiB that the process keeps (`allocator.keep_freed`).
 
     Args:
         network: moved to `device`; left in the mode it was in.
@@ -46,6 +47,7 @@ def extract(
         post_bn: the feature after the BN neck; False gives the one before it.
         unit: scale every feature to length 1; False leaves lengths as they are.
         fixed: the network's weights do not change any more: what is made of them is kept for the next call.
+        by_session: by onnxruntime, as `session.chosen` decides; it pays from some hundred crops on.
 
     Returns:
         (n, d) float32, rows of length 1 where `unit`.
@@ -66,9 +68,7 @@ def extract(
     done = 0
     try:
         with torch.inference_mode():
-            body: Callable[[Tensor], Tensor] = network
-            if folded.possible(network, device, dtype):
-                body = folded.kept(network) if fixed else folded.Folded(network)
+            form = session.Session(network) if by_session else _by_torch(network, device, dtype, fixed=fixed)
             read = sample.ahead(crops, parts, pin=device.type == "cuda")
             for part, images in zip(parts, read, strict=True):
                 # No more than that: threads that start inside keep it.
@@ -76,8 +76,7 @@ def extract(
                     subnormals.flushed(device),
                     torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
                 ):
-                    pixels = network.normalise(images.to(device, non_blocking=True))
-                    feature = body(pixels)
+                    feature = form(images.to(device, non_blocking=True))
                     feature = network.neck(feature) if post_bn else feature
                 feature = feature.float()
                 made = (functional.normalize(feature) if unit else feature).cpu().numpy()
@@ -89,6 +88,16 @@ def extract(
     finally:
         network.train(training)
     return out
+
+
+def _by_torch(
+    network: Network, device: torch.device, dtype: torch.dtype, *, fixed: bool
+) -> Callable[[Tensor], Tensor]:
+    """What makes pre-BN features (b, d) of pictures (b, h, w, 3) uint8."""
+    body: Callable[[Tensor], Tensor] = network
+    if folded.possible(network, device, dtype):
+        body = folded.kept(network) if fixed else folded.Folded(network)
+    return lambda images: body(network.normalise(images))
 
 
 def _check(features: NDArray[np.float32], rows: NDArray[np.int64]) -> None:

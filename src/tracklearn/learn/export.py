@@ -106,13 +106,17 @@ def whole(network: Network, *, mean: Sequence[float], std: Sequence[float]) -> n
     return nn.Sequential(Body(network, mean=mean, std=std), Tail(network)).eval()
 
 
-def onnx_bytes(module: nn.Module, shape: Sequence[int], *, names: tuple[str, str]) -> bytes:
+def onnx_bytes(
+    module: nn.Module, shape: Sequence[int], *, names: tuple[str, str], folded: bool = True
+) -> bytes:
     """An .onnx file of a module with one input and one output; the package `onnx` must be there.
 
     Args:
         module: in evaluation mode.
         shape: of one input, without the batch, which stays open.
         names: of input and output.
+        folded: batch norms become part of the convolutions before them. Where not, the file holds the
+            module's arrays as they are, under their names; equal ones are taken for one.
     """
     out, example = io.BytesIO(), torch.zeros(_EXAMPLE, *shape)
     with warnings.catch_warnings():
@@ -126,6 +130,8 @@ def onnx_bytes(module: nn.Module, shape: Sequence[int], *, names: tuple[str, str
             output_names=[names[1]],
             dynamic_axes={name: {0: "batch"} for name in names},
             opset_version=OPSET,
+            do_constant_folding=folded,
+            training=torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE,
         )
     return out.getvalue()
 

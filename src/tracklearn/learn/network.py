@@ -175,6 +175,11 @@ class Network(nn.Module, ABC):
         self._scale.copy_(torch.tensor(scale))
         self._shift.copy_(torch.tensor(shift))
 
+    @property
+    def pixel_line(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (3,) of a picture's levels, 0 to 255, as `normalise` applies them."""
+        return self._scale, self._shift
+
     def normalise(self, images: Tensor) -> Tensor:
         """Network input from pictures.
 

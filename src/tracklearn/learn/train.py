@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tracklearn.core import isolate, signs
 from tracklearn.core.labels import agreement as agreement_of
 from tracklearn.core.moments import moments
-from tracklearn.learn import allocator, augment, deterministic, embed, sample, subnormals, teacher
+from tracklearn.learn import allocator, augment, deterministic, embed, sample, session, subnormals, teacher
 from tracklearn.learn.compute import PRECISIONS, Config, settled
 from tracklearn.learn.events import (
     Prepared,
@@ -240,6 +240,7 @@ class _Training:
         *,
         post_bn: bool = True,
         own: slice | None = None,
+        by_session: bool = False,
     ) -> Array:
         """Features of these crops; of several processes each computes its share, and rank 0 gets them all.
 
@@ -255,6 +256,7 @@ class _Training:
             dtype=self.pairs.precision,
             post_bn=post_bn,
             unit=post_bn,
+            by_session=by_session,
         )
         return ranks.collect(part, len(rows)) if own is None else part
 
@@ -278,10 +280,13 @@ class _Training:
         share = ranks.share(len(tracklets))
         own = slice(*np.searchsorted(group, [share.start, share.stop]).tolist())
         post_bn = stage.cluster_feature == "post_bn"
+        by_session = session.chosen(self.config.features, len(rows), self.pairs.device, self.pairs.precision)
         pooled = []
         told: dict[str, float] = {}
         for network in self.pairs.teachers:
-            features = self._extract("features", network, rows, crops, post_bn=post_bn, own=own)
+            features = self._extract(
+                "features", network, rows, crops, post_bn=post_bn, own=own, by_session=by_session
+            )
             if ranks.rank == 0 and not told:
                 apart = self._apart(tracklets)
                 inside = apart[((apart >= share.start) & (apart < share.stop)).all(1)]

@@ -36,8 +36,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve pages to search people, review who is who, watch a training and forget somebody."""
+    from tracklearn import runtimes
     from tracklearn.app.model.device import pick_device
-    from tracklearn.store import runtimes
 
     for library in ("fastapi", "uvicorn"):  # said before anything is opened
         runtimes.load(library)

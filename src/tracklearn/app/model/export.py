@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracklearn import __version__
+from tracklearn import __version__, runtimes
 from tracklearn.app.identities.calibrated import described
 from tracklearn.app.model import card, consumers, forms, parity
 from tracklearn.app.model.consumers import FORMS, Consumer, Form
 from tracklearn.app.model.of_run import load_network
 from tracklearn.core import threads
-from tracklearn.store import runtimes, weights
+from tracklearn.store import weights
 from tracklearn.store.files import DamagedError, beside, put_folder, read_json, remove_folder, write_json
 from tracklearn.store.lock import locked
 from tracklearn.store.runs import Run

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracklearn import runtimes
 from tracklearn.core import threads
-from tracklearn.store import runtimes, weights
+from tracklearn.store import weights
 from tracklearn.store.detect import first_contact, model_files
 from tracklearn.store.files import first_line, hash_file, sync_file, write_atomic
 from tracklearn.types import Array, Crops, Refusal

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tracklearn import runtimes
 from tracklearn.learn import export
 from tracklearn.learn.network import Network
-from tracklearn.store import runtimes
 from tracklearn.store.detect import model_files
 from tracklearn.store.files import first_line
 from tracklearn.types import Array, Refusal

@@ -20,7 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from tracklearn.app.pipeline.estimated import Estimate, StageEstimate, size
 from tracklearn.app.pipeline.plan import TrainPlan
 from tracklearn.app.pipeline.starts import Start
-from tracklearn.learn import deterministic, embed
+from tracklearn.learn import deterministic, embed, session
 from tracklearn.learn.compute import PRECISIONS
 from tracklearn.learn.fit import Fit, Pairs
 from tracklearn.learn.method import Assignment, Material, Stage, Target, View
@@ -49,10 +49,16 @@ _CALIBRATED = 1024
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds for one picture, and how a device joins reading with computing."""
+    """Seconds for one picture, and how a device joins reading with computing.
+
+    `making` and `many`: of onnxruntime's form of the network, once and for a picture, where the most crops
+    are computed so.
+    """
 
     read: float
     extract: float
+    making: float
+    many: float
     missed: float
     together: bool
 
@@ -224,7 +230,20 @@ def _extraction(
 
     with deterministic.algorithms(device):
         n, seconds = _measured(features, min(_FIRST, len(rows)), len(rows))
-    return _Speed(read, seconds / n, missed, device.type == "cuda"), start, n
+    making, many = 0.0, seconds / n
+    if _by_session(plan, tracklets.n_crops):
+        began = clock()
+        form, pictures = session.Session(network.eval()), torch.from_numpy(crops.read(rows))
+        form(pictures[:1])
+        making, began = clock() - began, clock()
+        form(pictures)
+        many = (clock() - began) / len(rows)
+    return _Speed(read, seconds / n, making, many, missed, device.type == "cuda"), start, n
+
+
+def _by_session(plan: TrainPlan, n_crops: int) -> bool:
+    dtype = PRECISIONS[plan.compute.precision]
+    return session.chosen(plan.compute.features, n_crops, torch.device(plan.device), dtype)
 
 
 def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[], float]) -> float:
@@ -374,6 +393,8 @@ def _stage(
     extracted = math.ceil(n_crops / n_processes) * k
     inside = n_batches > plan.compute.checkpoint_every  # states are written between batches, too
     per_label = sum(getattr(_labels(1, 1), name).nbytes for name in ("label", "weight", "space"))
+    by_session = _by_session(plan, n_crops)
+    making, seconds = (speed.making, speed.many) if by_session else (0.0, speed.extract)
     state = k * step.networks + 8 * tracklets.n_crops + per_label * len(tracklets)
     state += torch.Generator().get_state().nbytes
     if inside or (stage.assign_every > 1 and stage.rounds > 1):
@@ -389,7 +410,7 @@ def _stage(
         pictures=n_tracklets * n_frames,
         crops=n_crops * k,
         seconds={
-            "extract": extracted * speed.of(speed.extract, speed.missed),
+            "extract": k * making + extracted * speed.of(seconds, speed.missed),
             "fit": n_batches * share * speed.of(k * step.seconds, speed.missed),
         },
         state_bytes=state,

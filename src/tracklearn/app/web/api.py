@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tracklearn import runtimes
 from tracklearn.app.commands.search import clock_time
 from tracklearn.app.web import people
 from tracklearn.app.web.find import MOST, Query
 from tracklearn.app.web.guard import MOST_BYTES
 from tracklearn.app.web.house import House
 from tracklearn.app.web.review import MOST_LETTERS
-from tracklearn.store import runtimes
 from tracklearn.types import Refusal
 
 fastapi = runtimes.load("fastapi")

@@ -3,13 +3,13 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
+from tracklearn import runtimes
 from tracklearn.app.commands.search import clock_time
 from tracklearn.app.formats import clock, decimal, duration, number, percent
 from tracklearn.app.web import clips, people
 from tracklearn.app.web.drawing import alone, timeline
 from tracklearn.app.web.find import Query, seconds_of
 from tracklearn.app.web.house import House
-from tracklearn.store import runtimes
 from tracklearn.types import Refusal
 
 fastapi = runtimes.load("fastapi")

@@ -10,13 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tracklearn import __version__
+from tracklearn import __version__, runtimes
 from tracklearn.app.web import api
 from tracklearn.app.web.guard import Guard, TooLarge, checked_token, is_loopback
 from tracklearn.app.web.house import House
 from tracklearn.app.web.opened import NotThere
 from tracklearn.app.web.pages import Pages
-from tracklearn.store import runtimes
 from tracklearn.store.lock import InUseError
 from tracklearn.types import Refusal
 

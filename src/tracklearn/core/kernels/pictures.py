@@ -60,6 +60,21 @@ def paint(images, table, blank, flip, offset, erase, erased, out, first, end):
         out[i, top : top + high, left : left + wide] = erased
 
 
+@kernel(fastmath={"contract"})
+def to_planes(images, scale, shift, out):
+    """Fills `out` (b, 3, h, w) float32 from images (b, h, w, 3) uint8.
+
+    A level becomes level · scale + shift of its channel, (3,) float32 each.
+    """
+    for i in range(images.shape[0]):
+        for y in range(images.shape[1]):
+            row = images[i, y]
+            for c in range(3):
+                times, plus, plane = scale[c], shift[c], out[i, c, y]
+                for x in range(row.shape[0]):
+                    plane[x] = np.float32(row[x, c]) * times + plus
+
+
 @kernel()
 def fit_rectangles(drawn, h, w, erase, area, aspect, out):
     """Fills `out` (b, 4) int64, zeros, with top, left, height and width of the rectangle to erase.

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.store import child, memory, runtimes
+from tracklearn import runtimes
+from tracklearn.store import child, memory
 from tracklearn.store.detect import model_files
 from tracklearn.types import Array, Refusal
 

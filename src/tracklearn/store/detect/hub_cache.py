@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 
 # Under Apache-2.0 by their cards, looked up in November 2026, with COCO's class "person"; first choice first.
 # Small ones lead: the next larger size gains a few points of AP and takes two to three times as long.

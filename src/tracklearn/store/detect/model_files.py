@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 from tracklearn.store.files import first_line
 from tracklearn.types import Array, Refusal
 

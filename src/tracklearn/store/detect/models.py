@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 from tracklearn.store.detect import first_contact, hub_cache, model_files
 from tracklearn.store.detect.boxes import empty, suppress, tidy
 from tracklearn.store.files import first_line

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from tracklearn.runtimes import load
 from tracklearn.store.files import first_line, plain_json
 from tracklearn.store.gallery.entries import (
     NUMBERS,
@@ -20,7 +21,6 @@ from tracklearn.store.gallery.entries import (
     Sent,
     described,
 )
-from tracklearn.store.runtimes import load
 from tracklearn.types import Refusal
 
 SCHEMA = "tracklearn.gallery/3"

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tracklearn.runtimes import load
 from tracklearn.store.files import first_line
 from tracklearn.store.gallery.database import (
     alone,
@@ -29,7 +30,6 @@ from tracklearn.store.gallery.database import (
     without_password,
 )
 from tracklearn.store.gallery.entries import unit
-from tracklearn.store.runtimes import load
 from tracklearn.types import Array, Refusal
 
 _COLUMNS, _TYPES = ("name", "part", "feature"), ("text", "int8", "vector")

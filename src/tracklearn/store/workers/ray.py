@@ -17,8 +17,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tracklearn import runtimes
 from tracklearn.core import threads
-from tracklearn.store import runtimes
 from tracklearn.store.workers import streams
 from tracklearn.store.workers.engine import Losses, Outcome, Overall, Paced, Staged, Task, attempt
 from tracklearn.types import Progress, Refusal

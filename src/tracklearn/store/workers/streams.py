@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tracklearn.store import runtimes
+from tracklearn import runtimes
 from tracklearn.store.workers.engine import ATTEMPTS, Staged, attempt
 from tracklearn.types import Array, Refusal
 

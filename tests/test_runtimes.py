@@ -8,12 +8,12 @@ import tomllib
 import types
 
 import pytest
+
 from tests.conftest import ROOT
 from tests.optional import needs
+from tracklearn import runtimes
 
-from tracklearn.store import runtimes
-
-DOOR = ROOT / "src" / "tracklearn" / "store" / "runtimes.py"
+DOOR = ROOT / "src" / "tracklearn" / "runtimes.py"
 FILES = sorted(p for top in ("src", "tests", "benchmarks") for p in (ROOT / top).rglob("*.py") if p != DOOR)
 IMPORTERS = {"import_module", "importorskip", "__import__"}
 

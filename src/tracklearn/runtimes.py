@@ -2,7 +2,7 @@
 
 Several of them write identifiers into the home folder and look up their vendor's host once they are imported
 or used. Nothing of this program is to be told to anybody, so no other file imports them
-(`tests/store/test_runtimes.py`). Measured with onnxruntime 1.31 and openvino 2026.4: onnxruntime heeds
+(`tests/test_runtimes.py`). Measured with onnxruntime 1.31 and openvino 2026.4: onnxruntime heeds
 `ORT_DISABLE_TELEMETRY=1` only while it is imported, and `disable_telemetry_events()` leaves its files and its
 look-ups; openvino's import starts the package `openvino_telemetry`, whatever the environment says, unless
 that package cannot be imported.
