@@ -153,7 +153,7 @@ def timed(
 
 
 def _folded(one: Opened, pixels: torch.Tensor) -> Array:
-    with torch.inference_mode():
+    with torch.inference_mode(), subnormals.flushed(torch.device("cpu")):
         form = folded.kept(one.network)
         found = torch.cat([form(part) for part in pixels.split(_BATCH)])
         return functional.normalize(one.network.neck(found) if one.neck else found).numpy()

@@ -250,11 +250,25 @@ def test_eight_bits_are_near_enough_or_refused(where, tmp_path, monkeypatch):
     wanted, stored, rows = features(where / "veri-run", where / "set")
     got = open_model(file).extract(stored, rows)
     assert (got * wanted).sum(1).mean() > 0.98
-    assert "8 bits: 8 of 8 convolutions" in (tmp_path / "made" / "README.md").read_text()
+    text = (tmp_path / "made" / "README.md").read_text()
+    assert "8 bits: 8 of 8 convolutions" in text
+    assert f"| the same file in float32 | {result['images_per_second']['float32']:.0f} |" in text
+    assert sorted(f.name for f in (tmp_path / "made").iterdir()) == ["README.md", "export.json", file.name]
     monkeypatch.setattr(parity, "INT8", parity.Bounds(cosine=0.99999, difference=2, rank1=0))
     with pytest.raises(ValueError, match="the 8-bit onnx-int8 export of"):
         module.export(where / "veri-run", quantize="int8", out=tmp_path / "more")
     assert not (tmp_path / "more").exists()
+
+
+def test_eight_bits_that_do_not_pay_are_told_of(where, tmp_path):
+    needs("onnx")
+    needs("onnxruntime")
+    result = module.export(where / "veri-run", quantize="int8", out=tmp_path / "made")
+    for float32, slower in ((250.0, True), (150.0, False)):
+        result["images_per_second"] = {"torch": 100.0, "export": 200.0, "float32": float32}
+        told = module.table(result)
+        assert f"200 images/s, torch 100 (2.0 ×), the same file in float32 {float32:.0f}" in told
+        assert ("8 bits are slower than float32 on this CPU" in told) == slower
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+_NOTHING = 1e-12  # of a weight
 _FENV = 64  # bytes: more than any C library's fenv_t has
 _Environment = ctypes.Array[ctypes.c_char]
 
@@ -90,7 +91,12 @@ def _shared() -> tuple[Callable[[], _Environment], Callable[[_Environment, int],
 
 @torch.no_grad()
 def clear(network: torch.nn.Module) -> None:
-    """Write zeros for weights that are subnormal in float32, for those who compute with them elsewhere."""
+    """Write zeros for weights below 1e-12, for those who compute with them elsewhere.
+
+    Weights on their way to subnormal ones make numbers that are, layer by layer: a network of 32 epochs ran
+    four times as slow in onnxruntime, with the weights that are subnormal themselves already zero. Its
+    features move by 4e-12: no norm enlarges a channel by more than 1 / √ε, three hundred times.
+    """
     for value in (*network.parameters(), *network.buffers()):
         if value.is_floating_point():
-            value[value.abs() < torch.finfo(torch.float32).tiny] = 0
+            value[value.abs() < _NOTHING] = 0

@@ -118,6 +118,8 @@ def _parity(result: Mapping[str, Any]) -> str:
             f"{speed['export']:.0f}, {speed['torch']:.0f} ({speed['export'] / speed['torch']:.1f} ×)",
         ),
     ]
+    if "float32" in speed:
+        rows.append(("the same file in float32", f"{speed['float32']:.0f}"))
     return _table(("on real crops of the set", f"{p['n']} crops"), rows) + (
         "\n\nRank-1 without labels: a crop of the first half of an undisturbed stretch of a track is asked "
         f"for among crops of all second halves ({p['n_queries']} queries); right is its own track. People "

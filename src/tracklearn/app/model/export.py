@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,12 @@ def table(result: dict[str, Any]) -> str:
         f"speed on the CPU: {speed['export']:.0f} images/s, torch {speed['torch']:.0f} "
         f"({speed['export'] / speed['torch']:.1f} ×)",
     ]
+    if "float32" in speed:
+        lines[-1] += f", the same file in float32 {speed['float32']:.0f}"
+        if speed["float32"] > speed["export"]:
+            lines.append(
+                "8 bits are slower than float32 on this CPU: leave --quantize out, unless size counts"
+            )
     for each in result["thresholds"][:1]:
         lines.append(f"threshold on this footage: {each['name']} {each['value']:.3f} ({each['text']})")
     if not result["thresholds"]:
@@ -260,13 +267,16 @@ def _write(
             forms.write(place / name, text.encode())
     timed = rows[:_TIMED]
     given = forms.pictures(seen.read(timed), pixels), forms.pictures(seen.read(timed), _own(network))
-    speed = parity.speeds(
-        {
-            "torch": lambda: forms.run_network(network, given[1], neck=True),
-            "export": lambda: run_file(given[0]),
-        },
-        len(timed),
-    )
+    runs: dict[str, Callable[[], Any]] = {
+        "torch": lambda: forms.run_network(network, given[1], neck=True),
+        "export": lambda: run_file(given[0]),
+    }
+    with tempfile.TemporaryDirectory(prefix="tracklearn-") as aside:
+        if asked.int8:
+            # Rounding costs a pass of each layer: whether it pays is told by the file that it came from.
+            _, plain, _ = _make(Path(aside), stem, network, replace(asked, int8=False), pixels, None)
+            runs["float32"] = lambda: plain(given[0])
+        speed = parity.speeds(runs, len(timed))
     result: dict[str, Any] = {
         "kind": "export",
         "tracklearn": __version__,
