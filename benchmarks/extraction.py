@@ -61,7 +61,7 @@ def run(name: Any, size: tuple[int, int], pictures: int, repeats: int) -> dict[s
 
         return go
 
-    by_session = session.chosen("auto", pictures, torch.device("cpu"), torch.float32)
+    by_session = session.chosen("auto", pictures, torch.device("cpu"))
     kinds: dict[str, Callable[[], Any]] = {
         "network": torch_of(network, normal),
         "folded": torch_of(fold, normal),

@@ -167,13 +167,12 @@ def anew():
 
 
 @here
-def test_it_is_chosen_for_many_crops_on_a_cpu_in_float32():
-    assert session.chosen("auto", session.MANY, CPU, torch.float32)
-    assert not session.chosen("auto", session.MANY - 1, CPU, torch.float32)
-    assert not session.chosen("auto", session.MANY, CPU, torch.bfloat16)
-    assert not session.chosen("auto", session.MANY, torch.device("cuda"), torch.float32)
-    assert not session.chosen("torch", session.MANY, CPU, torch.float32)
-    assert session.chosen("onnxruntime", 1, CPU, torch.float32)
+def test_it_is_chosen_for_many_crops_on_a_cpu():
+    assert session.chosen("auto", session.MANY, CPU)
+    assert not session.chosen("auto", session.MANY - 1, CPU)
+    assert not session.chosen("auto", session.MANY, torch.device("cuda"))
+    assert not session.chosen("torch", session.MANY, CPU)
+    assert session.chosen("onnxruntime", 1, CPU)
 
 
 def test_without_the_libraries_auto_is_torch_and_asking_for_them_tells_how_to_have_them(monkeypatch):
@@ -183,7 +182,7 @@ def test_without_the_libraries_auto_is_torch_and_asking_for_them_tells_how_to_ha
         raise Refusal(f"{name} is not installed")
 
     monkeypatch.setattr(runtimes, "load", load)
-    assert not session.chosen("auto", session.MANY, CPU, torch.float32)
+    assert not session.chosen("auto", session.MANY, CPU)
     with pytest.raises(ValueError, match="onnx is not installed"):
         compute.settled(compute.Config(features="onnxruntime"), CPU)
     assert compute.settled(compute.Config(), CPU) == compute.Config()
@@ -200,14 +199,22 @@ def test_without_the_libraries_auto_is_torch_and_asking_for_them_tells_how_to_ha
 def test_libraries_that_do_not_work_are_told_of_once_and_torch_computes(open_it, monkeypatch, caplog, anew):
     monkeypatch.setattr(session, "_opened", open_it)
     for _ in range(2):
-        assert not session.chosen("auto", session.MANY, CPU, torch.float32)
+        assert not session.chosen("auto", session.MANY, CPU)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     with pytest.raises(ValueError, match=r"onnxruntime, which does not work here \(.*set it to torch"):
         compute.settled(compute.Config(features="onnxruntime"), CPU)
 
 
-@pytest.mark.parametrize(("device", "precision"), [("cuda", "float32"), ("cpu", "bfloat16")])
-def test_where_it_cannot_compute_asking_for_it_is_refused(device, precision):
-    config = compute.Config(features="onnxruntime", precision=precision)
-    with pytest.raises(ValueError, match=r"in float32 on a CPU, not in .*: set it to auto"):
-        compute.settled(config, device)
+def test_where_it_cannot_compute_asking_for_it_is_refused():
+    with pytest.raises(ValueError, match="on a CPU here, not on cuda: set it to auto"):
+        compute.settled(compute.Config(features="onnxruntime"), "cuda")
+
+
+@here
+def test_it_computes_in_float32_whatever_training_does():
+    network = made("osnet_x0_25")
+    full, half = (
+        embed.extract(network, ArrayCrops(IMAGES), range(35), device="cpu", by_session=True, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    np.testing.assert_array_equal(full, half)

@@ -24,9 +24,9 @@ class Config(BaseModel):
     )
     features: Literal["auto", "torch", "onnxruntime"] = Field(
         default="auto",
-        description="What computes the features of an epoch on a CPU in float32: torch, or onnxruntime "
-        "(extra onnx), in two thirds of the time and with another rounding; auto: onnxruntime where it works "
-        "and an epoch has 2,000 crops or more [chosen].",
+        description="What computes the features of an epoch on a CPU: torch, or onnxruntime (extra onnx), "
+        "in half to two thirds of the time, with another rounding and always in float32; auto: onnxruntime "
+        "where it works and an epoch has 2,000 crops or more [chosen].",
     )
     compile: bool = Field(
         default=False, description="Compile the networks with torch.compile, which takes minutes [chosen]."
@@ -49,14 +49,14 @@ def settled(config: Config, device: torch.device | str) -> Config:
     """The settings with the arithmetic that `auto` stands for on a device.
 
     Raises:
-        ValueError: what is to compute features cannot, there or in this arithmetic.
+        ValueError: what is to compute features cannot.
     """
     device = torch.device(device)
     if config.precision == "auto":
         chosen = "bfloat16" if multiplies_bfloat16(device) else "float32"
         config = config.model_copy(update={"precision": chosen})
     if config.features == "onnxruntime":
-        session.require(device, PRECISIONS[config.precision])
+        session.require(device)
     return config
 
 

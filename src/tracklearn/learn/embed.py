@@ -43,7 +43,8 @@ def extract(
         device: where to compute.
         batch: crops at a time.
         progress: called as progress("features", done, total) after every batch.
-        dtype: arithmetic inside the network; other than float32 through autocast. The result is float32.
+        dtype: arithmetic inside the network; other than float32 through autocast, and by a session float32
+            whatever it is. The result is float32.
         post_bn: the feature after the BN neck; False gives the one before it.
         unit: scale every feature to length 1; False leaves lengths as they are.
         fixed: the network's weights do not change any more: what is made of them is kept for the next call.
@@ -60,6 +61,7 @@ def extract(
     allocator.keep_freed()  # before the batches, and those of training, which always follow an extraction
     index = np.asarray(rows, dtype=np.int64)
     device = torch.device(device)
+    dtype = torch.float32 if by_session else dtype
     out = np.empty((len(index), network.feature_dim), np.float32)
     parts = [index[i : i + batch] for i in range(0, len(index), batch)]
     network.to(device)

@@ -32,25 +32,22 @@ _NEEDED = ("onnx", "onnxruntime")
 _PIXELS = 1 << 17  # of the pictures that are computed at a time: four of 256 × 128
 
 
-def chosen(
-    features: Literal["auto", "torch", "onnxruntime"], n_crops: int, device: torch.device, dtype: torch.dtype
-) -> bool:
+def chosen(features: Literal["auto", "torch", "onnxruntime"], n_crops: int, device: torch.device) -> bool:
     """Whether the features of an epoch are computed so, as the setting has it (`compute.Config.features`).
 
     By "auto" libraries that are installed and do not work are told of, once in a process.
     """
     if features != "auto":
         return features == "onnxruntime"
-    there = device.type == "cpu" and dtype == torch.float32 and all(map(runtimes.installed, _NEEDED))
+    there = device.type == "cpu" and all(map(runtimes.installed, _NEEDED))
     return there and n_crops >= MANY and _fault() is None
 
 
-def require(device: torch.device, dtype: torch.dtype) -> None:
+def require(device: torch.device) -> None:
     """Raise ValueError, with what to do, where features cannot be computed so."""
-    if device.type != "cpu" or dtype != torch.float32:
+    if device.type != "cpu":
         raise Refusal(
-            f"train.features is onnxruntime, which computes in float32 on a CPU, not in {dtype} on "
-            f"{device}: set it to auto"
+            f"train.features is onnxruntime, which computes on a CPU here, not on {device}: set it to auto"
         )
     for name in _NEEDED:
         runtimes.load(name)

@@ -280,7 +280,7 @@ class _Training:
         share = ranks.share(len(tracklets))
         own = slice(*np.searchsorted(group, [share.start, share.stop]).tolist())
         post_bn = stage.cluster_feature == "post_bn"
-        by_session = session.chosen(self.config.features, len(rows), self.pairs.device, self.pairs.precision)
+        by_session = session.chosen(self.config.features, len(rows), self.pairs.device)
         pooled = []
         told: dict[str, float] = {}
         for network in self.pairs.teachers:

@@ -242,8 +242,7 @@ def _extraction(
 
 
 def _by_session(plan: TrainPlan, n_crops: int) -> bool:
-    dtype = PRECISIONS[plan.compute.precision]
-    return session.chosen(plan.compute.features, n_crops, torch.device(plan.device), dtype)
+    return session.chosen(plan.compute.features, n_crops, torch.device(plan.device))
 
 
 def _calibration(plan: TrainPlan, images: Array, n_crops: int, clock: Callable[[], float]) -> float:
