@@ -43,6 +43,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uga": {"isolate": False, "augment": {"colour": 0.5}},
     # No colour jitter: what cameras do to colours is what MSPLR is to adapt to.
     "msplr": {**_PAPERS, "isolate": True},
+    # The same bytes with and without the optional libraries.
+    "train": {"features": "torch"},
 }
 
 
@@ -115,7 +117,9 @@ def demo(
                 preset="cpu",
                 device=device,
                 seed=seed,
-                extra={name: values for name, values in SETTINGS.items() if name in (method, "network")},
+                extra={
+                    name: values for name, values in SETTINGS.items() if name in (method, "network", "train")
+                },
             )
 
         judged: dict[str, Any] = {}
