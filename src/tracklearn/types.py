@@ -157,7 +157,7 @@ class Tracklets:
         """The tracklets cut along `part`: every (tracklet, part) pair becomes a tracklet of its own.
 
         Args:
-            part: (n,) int, the part of each crop within its tracklet; −1 drops the crop.
+            part: (n,) int, the part of each crop within its tracklet; a crop with one below 0 is left out.
 
         Returns:
             New tracklets, numbered from 0 in the order of (tracklet, part); `source` refers to the source

@@ -9,11 +9,15 @@ from tests.app.conftest import QUICK
 from tracklearn import world
 from tracklearn.app.demo.films import cut, write_videos
 from tracklearn.app.formats import percent
+from tracklearn.app.identities.link import identities
 from tracklearn.app.judge.rates import label_rates, link_rates
-from tracklearn.app.model.of_run import isolated, load_network
+from tracklearn.app.model.of_run import isolated, load_network, parts_of
 from tracklearn.app.pipeline.estimate import estimate
 from tracklearn.app.pipeline.plan import plan_training, starting_networks
 from tracklearn.app.report.of_run import report
+from tracklearn.app.search.index import index
+from tracklearn.app.web.opened import Served
+from tracklearn.app.web.tracks import Tracks
 from tracklearn.store.files import read_arrays
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.tracklets import open_set, read_truth, truth_path
@@ -112,6 +116,33 @@ def test_the_report_of_uga_shows_its_links(linked):
     assert "Links between cameras" in page
     assert 'id="links"' in page
     assert "n edges" in page  # the record of each graph
+
+
+def test_what_uga_does_not_sample_is_somebody_all_the_same(done, call):
+    """It learns from one tracklet of a person and camera; tables, galleries and pages hold all of them."""
+    made = call(
+        *("train", done["out"] / "set", "--out", "run", "--method", "uga", "--isolate", "--weights", "none"),
+        *("--preset", "cpu", "--json"),
+        *set_options("uga.epochs_intra=1", "uga.epochs_inter=1", "uga.iterations=2", "uga.period=1000"),
+    )
+    assert made[0] == 0, made[2]
+    run, opened = Run("run"), open_set(done["out"] / "set")
+    part, record = run.isolation()[0]["part"], json.loads(made[1])["isolation"]
+    trained, whole = isolated(run, opened), parts_of(run, opened)
+    assert record["aside"] == (part < -1).sum() > 0
+    assert record["dropped"] == (part == -1).sum()
+    assert (record["n_after"], record["n_parts"]) == (len(trained), len(whole))
+    assert whole.n_crops == trained.n_crops + record["aside"] == opened.n_crops - record["dropped"]
+    assert len(run.labels[-1]) == len(trained)
+    # Nobody whom isolation kept is left out, in the words of the page either.
+    table, searcher = identities(run.path, [opened.path], "who"), index(run.path, opened.path)
+    assert len(table.rows) == len(searcher.gallery) == len(whole)
+    assert {row["track"] for row in table.rows} == set(whole.source.tolist()) > set(trained.source.tolist())
+    words = report(run.path).read_text()
+    assert f"{len(whole) - len(trained)} of {len(whole)} parts were set aside" in words
+    shown = Tracks(Served(run.path)).listing(size=len(opened.tracklets))["tracks"]
+    assert sum(track["n_parts"] for track in shown) == len(whole)
+    assert sum(track["n_dropped"] for track in shown) == record["dropped"]
 
 
 def test_uga_refuses_one_camera_and_names_tmc(done, call, sources):

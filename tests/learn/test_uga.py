@@ -416,8 +416,8 @@ STREET = {
 
 def test_one_tracklet_for_a_person_and_camera_is_used():
     street = bare(**STREET)
-    assert prepare(street, period=10) == [0, 0, 0, 0, 0, -1, -1, 0, 0, 0, 0, 0, -1, -1, 0, 0]
-    assert prepare(street, period=10, distance=0.2) == [0] * 5 + [-1, -1] + [0] * 9
+    assert prepare(street, period=10) == [0, 0, 0, 0, 0, -2, -2, 0, 0, 0, 0, 0, -2, -2, 0, 0]
+    assert prepare(street, period=10, distance=0.2) == [0] * 5 + [-2, -2] + [0] * 9
     # auto: 2 · 95 % of the lengths (2, 1, 1, 1 and 2, 1, 1) are about 3.7 and 3.8 s
     assert prepare(street) == prepare(street, period=3.75)
     assert prepare(street, sampling="all") == [0] * 16
@@ -437,7 +437,11 @@ def test_parts_of_tracklets_are_sampled_after_isolation():
     # Camera 0: most are alive at 1 (and 11): the first part, tracklet 1, and 3. Camera 1: at 6 the part of
     # tracklet 4, its equally long neighbour 5 too near, and 6.
     got = prepare(street, x, **{**cut, "sampling": "sstt", "period": 10})
-    assert got == [0, 0, -1, 0, 0, -1, -1, 0, 0, -1, 1, 1, -1, -1, 0, 0]
+    assert got == [0, 0, -3, 0, 0, -2, -2, 0, 0, -2, 1, 1, -2, -2, 0, 0]
+    # What isolation drops stays dropped, whoever is sampled.
+    got = prepare(street, x, **{**noisy, "sampling": "sstt", "period": 10})
+    assert [got[2], got[9]] == [-1, -1]
+    assert {*got} == {0, -1, -2}
 
 
 def test_what_cannot_be_linked_or_told_apart_is_refused():

@@ -129,7 +129,7 @@ def of_boxes(tracklets: Tracklets, cameras: Sequence[str]) -> list[Finding]:
 def of_isolation(record: dict[str, Any]) -> list[Finding]:
     """What isolation did to the tracks, by its record in a run's manifest."""
     found = []
-    before, after = record.get("n_before", 0), record.get("n_after", 0)
+    before, after = record.get("n_before", 0), record.get("n_parts", record.get("n_after", 0))
     if before and after / before > PARTS:
         found.append(
             Finding(

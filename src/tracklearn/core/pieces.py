@@ -4,6 +4,9 @@ Cutting finds more than persons: a turn, a shadow, somebody who passes in front.
 its mean, and joined by average linkage while the distance stays below that at which another person
 begins (`calibration`).
 
+A part may be set aside: a method that trains on a sample of the tracklets leaves it out of its training, and
+it is somebody all the same. Part p is −2 − p then, to whatever asks for parts from 0 as good as dropped.
+
 Source: METHODS 3.2 ("parts re-joined"); average linkage: Sokal, Michener, "A statistical method for
 evaluating systematic relationships", 1958.
 """
@@ -51,6 +54,28 @@ def joined(features: Array | Tensor, edge: Array, part: Array, below: float, lea
         kept = size[piece] >= least
         out[lo:hi] = _in_order(np.where(kept, piece, -1) if kept.any() else piece)
     return out
+
+
+def set_aside(part: Array, rows: Array) -> Array:
+    """The same parts, those of some rows set aside for training.
+
+    Args:
+        part: (n,) int, part of each row in its tracklet, −1 dropped, below set aside already.
+        rows: (n,) bool.
+
+    >>> set_aside(np.array([0, 0, 1, -1, 0]), np.array([False, False, True, True, True])).tolist()
+    [0, 0, -3, -1, -2]
+    """
+    return np.where(rows & (part >= 0), -2 - part, part)
+
+
+def taken_in(part: Array) -> Array:
+    """The same parts, none set aside; −1 stays dropped.
+
+    >>> taken_in(np.array([0, 0, -3, -1, -2])).tolist()
+    [0, 0, 1, -1, 0]
+    """
+    return np.where(part < -1, -2 - part, part)
 
 
 def _pieces(part: Array) -> Array:

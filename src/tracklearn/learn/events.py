@@ -22,7 +22,8 @@ class Prepared:
     Args:
         round: number of the round that it comes before.
         tracklets: after `Method.prepare`.
-        part: (n,) int64, part of each original row in its tracklet, −1 = dropped.
+        part: (n,) int64, part of each original row in its tracklet, −1 = dropped, below = set aside
+            (`core.pieces`).
         row: (m,) int64, the original rows whose features are there, ascending: all, or whole tracklets spread
             over the set where the method does not look at them.
         features: (m, d) float32 unit features of these rows by the weights of that moment; of several
@@ -30,7 +31,7 @@ class Prepared:
         similarity: (n,) float32 cosine similarity of each row to the one before in its tracklet; nan at
             the start of a tracklet, and where there is no feature. (0,) on the other processes.
         n_before, n_after: tracklets.
-        dropped: crops.
+        dropped, aside: crops.
         calibration: what free pairs told of distances, by statistic; empty on the other processes.
         diagnosis: sentences for the user.
         seconds: taken.
@@ -45,6 +46,7 @@ class Prepared:
     n_before: int
     n_after: int
     dropped: int
+    aside: int
     calibration: Mapping[str, Calibration]
     diagnosis: tuple[str, ...]
     seconds: float

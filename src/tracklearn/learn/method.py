@@ -57,7 +57,8 @@ class Isolated:
     """What a method's `prepare` makes of the tracklets.
 
     Args:
-        part: (n,) int64, part of each crop in its tracklet; −1 drops it.
+        part: (n,) int64, part of each crop in its tracklet; −1 drops it, and what is below is set aside
+            (`core.pieces`): nothing is learned from it, but tables and galleries hold it.
         calibration: what free pairs, or crops of strangers, told of distances, by statistic; empty where
             nobody asked.
         notes: sentences for the user.
@@ -195,7 +196,7 @@ class Method:
     Args:
         name: for the record.
         prepare: (features of all crops (n, d), tracklets, similarity of adjacent crops (n,)) -> `Isolated`,
-            or part (n,) alone, −1 drops a crop; None leaves the tracklets as they are.
+            or part (n,) alone, as there; None leaves the tracklets as they are.
         prepare_looks: whether `prepare` asks for features and similarity. Where it does not, or is None, only
             those of a sample are extracted, for the record; `prepare` gets (0, d) and (0,).
         prepare_every: rounds after which `prepare` looks again, at the original tracklets with what the first

@@ -222,7 +222,7 @@ def purity(run: Run, set_path: Path) -> Scores:
         impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
         found[name] = 0.0 if np.isnan(impure) else impure
     rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
-    dropped = 1 - parts.n_crops / max(given.n_crops, 1)
+    dropped = 1 - isolated(run, opened, aside=True).n_crops / max(given.n_crops, 1)
     found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
     if links := link_rates(run.kept(), parts, truth):
         last, record = links[-1], run.rounds[-1]["record"]  # two cameras have no path over three

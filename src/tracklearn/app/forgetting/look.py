@@ -59,7 +59,7 @@ class Parts:
             found: dict[tuple[int, int, int], Array] = {}
             if self.run is not None:
                 # A table or a gallery may be of before or after a cut by hand.
-                for parts in (isolated(self.run, one), parts_of(self.run, one)):
+                for parts in (isolated(self.run, one, aside=True), parts_of(self.run, one)):
                     start = parts.start
                     for i in range(len(parts)):
                         rows = np.arange(start[i], start[i + 1])

@@ -391,7 +391,7 @@ def _training(run: Run) -> dict[str, Any]:
     isolation, last = manifest.get("isolation", {}), rounds[-1] if rounds else {}
     counts = {
         "tracks": isolation.get("n_before"),
-        "parts of them after isolation": isolation.get("n_after"),
+        "parts of them after isolation": isolation.get("n_parts", isolation.get("n_after")),
         "clusters at the end": last.get("n_clusters"),
         "epochs": len(rounds),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracklearn.app.pipeline.starts import load_weights
+from tracklearn.core.pieces import taken_in
 from tracklearn.store.identities.journal import Place, journal_path, read_cuts
 from tracklearn.store.runs import Run
 from tracklearn.store.sets.joined import JoinedSets, open_sets
@@ -30,18 +31,21 @@ def load_network(run: Run, which: str | Path = "weights") -> Network:
     return network.eval()
 
 
-def isolated(run: Run, tracklet_set: TrackletSet, index: int | None = None) -> Tracklets:
+def isolated(
+    run: Run, tracklet_set: TrackletSet, index: int | None = None, *, aside: bool = False
+) -> Tracklets:
     """A set's tracklets as the run's isolation left them; those of a set that it has not seen as they are.
 
     Of several sets as one, each is taken by itself. `index` is the round whose tracklets are asked for, by
-    default the last.
+    default the last. With `aside` those are among them that its method set aside for its training.
     """
     tracklets = tracklet_set.tracklets
     own = run.rows_of(tracklet_set.digest)
     if own is not None:
-        return tracklets.split(run.isolation(index)[0]["part"][own])
+        part = run.isolation(index)[0]["part"][own]
+        return tracklets.split(taken_in(part) if aside else part)
     if isinstance(tracklet_set, JoinedSets) and len(tracklet_set.members) > 1:
-        return tracklet_set.together([isolated(run, one, index) for one in tracklet_set.members])
+        return tracklet_set.together([isolated(run, one, index, aside=aside) for one in tracklet_set.members])
     # Tracks that lost every crop (`tracklearn forget`) are parts of nothing.
     whole = (tracklets.length > 0).all()
     return tracklets if whole else tracklets.split(np.zeros(tracklets.n_crops, np.int64))
@@ -62,14 +66,14 @@ def learned_from(run: Run) -> TrackletSet:
 
 
 def parts_of(run: Run, tracklet_set: TrackletSet, also: Sequence[Place] = ()) -> Tracklets:
-    """As `isolated`, and cut where a person said so; what is indexed and joined to people.
+    """All that isolation left, and cut where a person said so; what is indexed and joined to people.
 
-    Labels of rounds are of the parts before, which training saw. `also`: cuts beside those of the run's
+    Labels of rounds are of the parts that training saw (`isolated`). `also`: cuts beside those of the run's
     journal, each by the first frame of its second piece.
     """
     if isinstance(tracklet_set, JoinedSets) and len(tracklet_set.members) > 1:
         return tracklet_set.together([parts_of(run, one, also) for one in tracklet_set.members])
-    tracklets = isolated(run, tracklet_set)
+    tracklets = isolated(run, tracklet_set, aside=True)
     cuts: dict[int, list[int]] = {}
     for place in {*read_cuts(journal_path(run.path)), *also}:
         if place.set == tracklet_set.digest:

@@ -16,6 +16,7 @@ from tracklearn import __version__
 from tracklearn.app.pipeline import first_look
 from tracklearn.app.pipeline.plan import TrainPlan, starting_networks
 from tracklearn.core.isolate import typical_step
+from tracklearn.core.pieces import taken_in
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store import memory
 from tracklearn.store.files import relative
@@ -304,7 +305,7 @@ def _earlier_sets(plan: TrainPlan, out: str | Path) -> list[dict[str, str]]:
 
 def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> None:
     """Keep parts, similarities, and the features of the most mixed tracklets for the report's pictures."""
-    rows = mixed_rows(original, event.part, event.similarity)
+    rows = mixed_rows(original, taken_in(event.part), event.similarity)
     writer.write_isolation(
         {
             "part": event.part.astype(np.int32),
@@ -322,6 +323,8 @@ def _write_prepared(writer: RunWriter, event: Prepared, original: Tracklets) -> 
             "n_after": event.n_after,
             "dropped": event.dropped,
             "dropped_fraction": event.dropped / max(original.n_crops, 1),
+            "n_parts": len(original.split(taken_in(event.part))),  # n_after, and those set aside
+            "aside": event.aside,
             "adjacent_distance": typical_step(event.similarity),
             "calibration": {name: found.to_dict() for name, found in event.calibration.items()},
             "diagnosis": list(event.diagnosis),

@@ -27,7 +27,7 @@ def rows(data: ReportData) -> list[dict[str, Any]]:
     size = np.stack([np.bincount(crop_camid, weights=s, minlength=n) for s in np.nan_to_num(side).T], 1)
     mean_size = size / np.maximum(crops, 1)[:, None]
     before = np.bincount(tracklets.camid, minlength=n)
-    after = np.bincount(data.isolated.camid, minlength=n)
+    after = np.bincount(data.parts.camid, minlength=n)
     notes: dict[str, list[Mapping[str, Any]]] = {}
     for source in data.sources:
         if source.get("status") != "skipped":

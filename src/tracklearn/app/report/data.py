@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tracklearn.app.formats import wall
+from tracklearn.core.pieces import taken_in
 from tracklearn.types import Array, Refusal, Tracklets
 
 
@@ -43,9 +45,10 @@ class ReportData:
         command: the command line that made the run.
         cameras: names by camid.
         tracklets: the tracks, as the tracker left them.
-        isolated: their parts, after isolation.
+        isolated: their parts that the training saw.
         picture: picture row -> uint8 RGB of any size; ValueError or OSError for one that cannot be read.
-        part: (n,) part of each row of `tracklets` within its tracklet, −1 dropped.
+        part: (n,) part of each row of `tracklets` within its tracklet, −1 dropped, below set aside for the
+            training (`core.pieces`).
         similarity: (n,) cosine of each row's feature with the row before; NaN at a tracklet's first.
         features: tracklet -> (m, d) features of its first m rows, for the tracklets shown as film strips,
             in the order shown; empty lets the report choose by `worst_mixed` and leave out projections.
@@ -116,6 +119,11 @@ class ReportData:
     people: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
     created: str = ""
+
+    @cached_property
+    def parts(self) -> Tracklets:
+        """All parts that isolation left, those set aside for the training among them."""
+        return self.tracklets.split(taken_in(self.part))
 
     def clock_time(self, track: int, seconds: float) -> str:
         """Date and time on the wall so many seconds into a track's film; empty where unknown."""

@@ -13,6 +13,7 @@ from tracklearn.app.report import charts
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.selection import frames, length_bins, letters
 from tracklearn.app.report.shots import Shots
+from tracklearn.core.pieces import taken_in
 from tracklearn.core.shown import STRIPS, spread, worst_mixed
 
 _STRIP_FRAMES, _PROJECTED = 36, 300  # pictures of a strip, points of a projection
@@ -20,37 +21,36 @@ _STRIP_FRAMES, _PROJECTED = 36, 300  # pictures of a strip, points of a projecti
 
 def dropped(data: ReportData) -> float:
     """Share of crops that isolation dropped."""
-    return float(np.mean(data.part < 0)) if len(data.part) else 0.0
+    return float(np.mean(np.asarray(data.part) == -1)) if len(data.part) else 0.0
 
 
 def section(data: ReportData) -> dict[str, Any]:
     """Counts of tracks, parts and persons, and two charts."""
     t = len(data.tracklets)
-    kept = np.asarray(data.part) >= 0
-    width = int(np.max(data.part, initial=0)) + 1
-    key = np.unique(data.tracklets.tracklet[kept] * width + data.part[kept])
-    n_parts = np.bincount(key // width, minlength=t)
+    parts = data.parts
+    n_parts = np.bincount(parts.source, minlength=t)
     most = max(1, min(int(n_parts.max(initial=1)), 8))
-    parts = np.bincount(np.clip(n_parts, 0, most), minlength=most + 1)[1:]
+    tracks = np.bincount(np.clip(n_parts, 0, most), minlength=most + 1)[1:]
     labels = [str(i) for i in range(1, most + 1)]
     if n_parts.max(initial=0) > most:
         labels[-1] += "+"
-    edges, bins = length_bins(max(data.tracklets.length.max(initial=1), data.isolated.length.max(initial=1)))
+    edges, bins = length_bins(max(data.tracklets.length.max(initial=1), parts.length.max(initial=1)))
     lengths = {
         name: np.histogram(tracklets.length, edges)[0]
-        for name, tracklets in (("tracks", data.tracklets), ("parts", data.isolated))
+        for name, tracklets in (("tracks", data.tracklets), ("parts", parts))
     }
     return {
         "n_tracks": t,
-        "n_parts": len(data.isolated),
+        "n_parts": len(parts),
+        "n_aside": len(parts) - len(data.isolated),
         "n_persons": data.rounds[-1].get("n_clusters") if data.rounds else None,
-        "parts_a_track": len(data.isolated) / max(int((n_parts > 0).sum()), 1),
+        "parts_a_track": len(parts) / max(int((n_parts > 0).sum()), 1),
         "cut": int((n_parts > 1).sum()),
         "gone": int((n_parts == 0).sum()),
         "dropped": dropped(data),
-        "n_dropped": int((~kept).sum()),
+        "n_dropped": len(data.part) - parts.n_crops,
         "parts": charts.histogram(
-            {"tracks": parts},
+            {"tracks": tracks},
             labels,
             x_label="parts",
             y_label="tracks",
@@ -116,7 +116,7 @@ def _calibrated(name: str, found: Mapping[str, Any]) -> dict[str, str]:
 
 def strips(data: ReportData, shots: Shots) -> list[dict[str, Any]]:
     """Film strips of the most mixed tracks, with their similarity curve and projection."""
-    chosen = list(data.features) or worst_mixed(data.tracklets, data.part, data.similarity).tolist()
+    chosen = list(data.features) or worst_mixed(data.tracklets, taken_in(data.part), data.similarity).tolist()
     return [_strip(data, shots, int(tracklet)) for tracklet in chosen[:STRIPS]]
 
 
@@ -124,7 +124,7 @@ def _strip(data: ReportData, shots: Shots, tracklet: int) -> dict[str, Any]:
     """One film strip."""
     first, end = data.tracklets.start[tracklet : tracklet + 2]
     rows = np.arange(first, end)
-    part = np.asarray(data.part)[rows]
+    part = taken_in(np.asarray(data.part)[rows])
     person = None if data.person is None else np.asarray(data.person)[rows]
     letter = {} if person is None else letters(person)
     shown = frames(part, _STRIP_FRAMES)

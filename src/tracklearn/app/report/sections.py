@@ -24,6 +24,7 @@ from tracklearn.app.report import (
 )
 from tracklearn.app.report.data import ReportData
 from tracklearn.app.report.shots import Shots
+from tracklearn.core.pieces import taken_in
 
 
 def context(data: ReportData) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _cards(data: ReportData, last: Mapping[str, Any]) -> list[tuple[str, str, st
         ("went in", f"{len(tracklets):,}", f"tracks, {crops:,} crops, {n} camera{'s' * (n != 1)}"),
         (
             "after isolation",
-            f"{len(data.isolated):,}",
+            f"{len(data.parts):,}",
             f"parts, {percent(isolation.dropped(data))} of crops dropped",
         ),
     ]
@@ -105,6 +106,6 @@ def _covered(data: ReportData, shots: Shots) -> dict[str, Any] | None:
     if data.film is None:
         return None
     found = covered.section(
-        data.tracklets, np.asarray(data.film), np.asarray(data.part), data.cameras, shots.shot
+        data.tracklets, np.asarray(data.film), taken_in(np.asarray(data.part)), data.cameras, shots.shot
     )
     return found if found["n"] else None

@@ -27,8 +27,8 @@ class Shots:
         self.tile = tile(data.tracklets)
         self.best = representative(data.tracklets)
         self.best_isolated = representative(data.isolated)
-        track = data.isolated.source
-        self.part, self.n_parts = part_numbers(track), np.bincount(track)[track]
+        track, seen = data.parts.source, np.isin(data.parts.crop[data.parts.start[:-1]], data.isolated.crop)
+        self.part, self.n_parts = part_numbers(track)[seen], np.bincount(track)[track][seen]
         self.unreadable = 0
 
     def shot(self, row: int, *, from_search: bool = False) -> str:

@@ -14,6 +14,7 @@ from tracklearn.app.model.of_run import learned_from
 from tracklearn.app.report import charts
 from tracklearn.app.report.selection import frames
 from tracklearn.app.web.opened import NotThere, Served
+from tracklearn.core.pieces import taken_in
 from tracklearn.core.shown import worst_mixed
 from tracklearn.store.identities.journal import Place, add_cut, journal_path, read_cuts
 from tracklearn.types import Array, Refusal, Tracklets
@@ -234,7 +235,7 @@ class Tracks:
 
 def _cut(run: Run, tracklet_set: TrackletSet) -> Cut:
     arrays = run.isolation()[0]
-    tracklets, part = tracklet_set.tracklets, arrays["part"]
+    tracklets, part = tracklet_set.tracklets, taken_in(arrays["part"])
     t = len(tracklets)
     mixed = worst_mixed(tracklets, part, arrays["similarity"], n=t)
     kept = part >= 0

@@ -14,6 +14,7 @@ page for the loss and the node update; METHODS 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tracklearn.core import graph, sampling
+from tracklearn.core import graph, pieces, sampling
 from tracklearn.learn import sample
 from tracklearn.learn.augment import Augment
 from tracklearn.learn.heads import adam
@@ -242,7 +243,7 @@ class Descent(torch.optim.Optimizer):
 def _prepare(
     config: Config, features: Array | Tensor, tracklets: Tracklets, similarity: Array | None = None
 ) -> Isolated:
-    """The part of its tracklet of each crop, −1 where the tracklet or the crop is not used."""
+    """The part of its tracklet of each crop; those that are not sampled are set aside."""
     cameras = np.unique(tracklets.camid)
     if len(cameras) < 2:
         raise Refusal(
@@ -272,7 +273,9 @@ def _prepare(
             period=period,
             distance=config.distance,
         )
-        part[used[~keep[number]]] = -1
+        left = np.zeros(len(part), bool)
+        left[used] = ~keep[number]
+        found = replace(found, part=pieces.set_aside(part, left))
         camid = camid[keep]
     if np.bincount(camid).max() < 2:
         remedy = (

@@ -110,7 +110,7 @@ def surviving(tracklets: Tracklets, part: Array, keep: Array) -> Array:
     """(t,) bool, which of the parts that `Tracklets.split` makes have a crop left.
 
     Args:
-        tracklets: of the set. part: (n,) the part of each crop, −1 dropped. keep: (n,) bool.
+        tracklets: of the set. part: (n,) the part of each crop, below 0 left out. keep: (n,) bool.
     """
     part = np.asarray(part, np.int64)
     key = tracklets.tracklet * (int(part.max(initial=0)) + 1) + part
