@@ -96,6 +96,17 @@ def test_a_scrap_goes_with_the_part_next_to_it():
     assert scraps(between)[1].tolist() == [0, 0, 0]
 
 
+def test_many_short_moments_put_together_are_a_scrap():
+    """Ten times three frames of a pose, between the frames of the person: nobody stays for so short."""
+    part = np.r_[np.zeros(20, int), np.tile([1, 1, 1, 0, 0, 0, 0], 10), np.zeros(20, int)]
+    made = film([walk(0, n=len(part))])
+    assert [a.tolist() for a in scraps(made.split(part))] == [[False, True], [0, 0]]
+    # As many in a row are somebody; and so are those who are all that there is, however scattered.
+    assert not scraps(made.split(np.sort(part)))[0].any()
+    scattered = np.tile([0, 0, 0, 1, 1, 1], 10)
+    assert not scraps(film([walk(0, n=60)]).split(scattered))[0].any()
+
+
 def test_what_is_short_by_itself_is_no_scrap():
     assert not scraps(parts_of(6, 5))[0].any()  # nothing longer in its track
     assert not scraps(film([walk(0, n=6), walk(300, n=60)]))[0].any()

@@ -126,9 +126,10 @@ def learned_ways(where: Whereabouts, pair: Array, chance: Array) -> dict[tuple[i
 def scraps(tracklets: Tracklets) -> tuple[Array, Array]:
     """Parts too short to show who somebody is, and the part of the same track that each belongs to.
 
-    A part of fewer than 12 crops, in view for less than 1.5 seconds by its crops and the film's usual step,
-    whose track has a longer one: what isolation cuts off so short is a person half hidden more often than
-    another one. It goes with the part whose frames are nearest in time on average, of equals the longer.
+    A part that never stays for 12 crops in a row, nor for 1.5 seconds by so many crops and the film's usual
+    step, whose track has one that does: what isolation cuts off so short is a person half hidden more often
+    than another one, and what it puts together of such moments is no person either. It goes with the part
+    whose frames are nearest in time on average, of equals the longer.
 
     Args:
         tracklets: as isolation left them; `source` names their tracks.
@@ -140,9 +141,10 @@ def scraps(tracklets: Tracklets) -> tuple[Array, Array]:
     host = np.arange(t)
     if not t:
         return np.zeros(0, bool), host
-    seconds = tracklets.length * _step(tracklets)
+    run = _longest_run(tracklets)
+    seconds = run * _step(tracklets)
     timed = seconds > 0
-    long = ~timed | (seconds >= SCRAP) | (tracklets.length >= SCRAP_CROPS)
+    long = ~timed | (seconds >= SCRAP) | (run >= SCRAP_CROPS)
     has_long = np.zeros(int(tracklets.source.max()) + 1, bool)
     has_long[tracklets.source[long]] = True
     scrap = ~long & has_long[tracklets.source]
@@ -153,6 +155,16 @@ def scraps(tracklets: Tracklets) -> tuple[Array, Array]:
         gap = [_gap(own, tracklets.time[start[j] : start[j + 1]]) for j in others]
         host[i] = others[np.lexsort((-tracklets.length[others], np.round(gap, 6)))[0]]
     return scrap, host
+
+
+def _longest_run(tracklets: Tracklets) -> Array:
+    """(t,) most crops of a part in a row: with none of another part of its track between them."""
+    order = np.lexsort((tracklets.frame, tracklets.source[tracklets.tracklet]))
+    own = tracklets.tracklet[order]
+    first = np.flatnonzero(np.diff(own, prepend=-1))
+    run = np.zeros(len(tracklets), np.int64)
+    np.maximum.at(run, own[first], np.diff(first, append=len(own)))
+    return run
 
 
 def _gap(own: Array, other: Array) -> float:
