@@ -257,7 +257,7 @@ def judge(run: Run, set_path: Path, truth: Truth) -> Row:
         "parts": len(parts),
         "parts a track": len(parts) / len(tracks),
         "parts a person": len(parts) / true_persons(tracks, pid[tracks.crop]),
-        "dropped": float((part < 0).mean()),
+        "dropped": float((part == -1).mean()),
         "impure before": noise.impure_fraction(tracks.tracklet, pid[tracks.crop]),
         "impure": noise.impure_fraction(parts.tracklet, pid[parts.crop]),
         "r_FM": rates.r_FM,
@@ -307,7 +307,7 @@ def links(run: Run, set_path: Path, truth: Truth) -> Row:
     opened = open_set(set_path)
     return {
         "parts": len(parts),
-        "dropped": float((run.isolation()[0]["part"] < 0).mean()),
+        "dropped": float((run.isolation()[0]["part"] == -1).mean()),
         "impure": noise.impure_fraction(parts.tracklet, truth.pid[parts.crop]),
         "r_FM": rates.r_FM,
         "r_SW": rates.r_SW,

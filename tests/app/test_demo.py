@@ -34,7 +34,7 @@ def test_the_result_holds_scores_noise_and_times(small):
     for name in ("untrained", "trained", "baseline"):
         assert 0 < result[name]["mAP"] <= 1
         assert 0 <= result[name]["rank1"] <= 1
-    assert set(result["noise"]) == {"before", "after", "dropped_fraction"}
+    assert set(result["noise"]) == {"before", "after", "dropped_fraction", "aside_fraction"}
     assert result["noise"]["before"]["r_SW"] >= 1
     assert set(result["seconds"]) == {"world", "ingest", "train", "index", "identities", "evaluate", "report"}
     assert result["weights"] == "none"

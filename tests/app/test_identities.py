@@ -901,3 +901,28 @@ def test_a_limit_for_many_people_is_counted_among_pairs_by_chance_alone():
     assert threshold(found, people=100) == min(1.2, found.rare(0.01)) > 1.1
     # Five of two thousand are too few to count.
     assert threshold(found, people=400, by_chance=True) == threshold(found, people=400)
+
+
+def test_a_camera_of_which_everything_was_forgotten_is_none():
+    """What `forget --camera` leaves is told as the other camera alone is: no camera is unlike nothing."""
+    from types import SimpleNamespace
+
+    from tests.core.films import film, looks, walk
+    from tracklearn.app.identities.calibrated import learn
+
+    tracks = film([walk(300 * i, n=40) for i in range(40)])
+    features = looks(tracks.tracklet).astype(np.float32)
+    left = replace(
+        tracks,
+        camid=np.r_[tracks.camid, 1],
+        source=np.r_[tracks.source, 40],
+        clock=np.r_[tracks.clock, 0],
+        offset=np.r_[tracks.offset, 0.0],
+    )
+    alone, with_it = (
+        learn(SimpleNamespace(tracks=t, parts=t.split(np.zeros(t.n_crops))), features) for t in (tracks, left)
+    )
+    assert alone.trusted
+    assert with_it.n_cameras == 1
+    assert with_it.to_dict() == alone.to_dict()
+    assert (with_it.mean == alone.mean).all()

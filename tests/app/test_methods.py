@@ -1,12 +1,14 @@
 """MMT, UGA, MSPLR and CAP from a set to a run and its report, as the commands run them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from tests.app.conftest import QUICK
 from tracklearn import world
+from tracklearn.app import forget
 from tracklearn.app.demo.films import cut, write_videos
 from tracklearn.app.formats import percent
 from tracklearn.app.identities.link import identities
@@ -118,24 +120,31 @@ def test_the_report_of_uga_shows_its_links(linked):
     assert "n edges" in page  # the record of each graph
 
 
-def test_what_uga_does_not_sample_is_somebody_all_the_same(done, call):
-    """It learns from one tracklet of a person and camera; tables, galleries and pages hold all of them."""
+@pytest.fixture
+def sampled(done, call, tmp_path):
+    """What a short training by UGA on a few tracklets of each camera told, its run, and its set, a copy."""
+    shutil.copytree(done["out"] / "set", tmp_path / "set")
     made = call(
-        *("train", done["out"] / "set", "--out", "run", "--method", "uga", "--isolate", "--weights", "none"),
+        *("train", "set", "--out", "run", "--method", "uga", "--isolate", "--weights", "none"),
         *("--preset", "cpu", "--json"),
         *set_options("uga.epochs_intra=1", "uga.epochs_inter=1", "uga.iterations=2", "uga.period=1000"),
     )
     assert made[0] == 0, made[2]
-    run, opened = Run("run"), open_set(done["out"] / "set")
-    part, record = run.isolation()[0]["part"], json.loads(made[1])["isolation"]
+    return json.loads(made[1]), Run("run"), open_set("set")
+
+
+def test_what_uga_does_not_sample_is_somebody_all_the_same(sampled):
+    """It learns from one tracklet of a person and camera; tables, galleries and pages hold all of them."""
+    result, run, opened = sampled
+    part, record = run.isolation()[0]["part"], result["isolation"]
     trained, whole = isolated(run, opened), parts_of(run, opened)
     assert record["aside"] == (part < -1).sum() > 0
     assert record["dropped"] == (part == -1).sum()
     assert (record["n_after"], record["n_parts"]) == (len(trained), len(whole))
     assert whole.n_crops == trained.n_crops + record["aside"] == opened.n_crops - record["dropped"]
     assert len(run.labels[-1]) == len(trained)
-    # Nobody whom isolation kept is left out, in the words of the page either.
-    table, searcher = identities(run.path, [opened.path], "who"), index(run.path, opened.path)
+    # Nobody whom isolation kept is left out.
+    table, searcher = identities(run.path, [opened.path], "identities"), index(run.path, opened.path)
     assert len(table.rows) == len(searcher.gallery) == len(whole)
     assert {row["track"] for row in table.rows} == set(whole.source.tolist()) > set(trained.source.tolist())
     words = report(run.path).read_text()
@@ -143,6 +152,26 @@ def test_what_uga_does_not_sample_is_somebody_all_the_same(done, call):
     shown = Tracks(Served(run.path)).listing(size=len(opened.tracklets))["tracks"]
     assert sum(track["n_parts"] for track in shown) == len(whole)
     assert sum(track["n_dropped"] for track in shown) == record["dropped"]
+
+
+def test_who_was_not_learned_from_is_forgotten_and_the_rest_stays(sampled):
+    _, run, opened = sampled
+    trained = set(isolated(run, opened).source.tolist())
+    table = identities(run.path, [opened.path], "identities")
+    index(run.path, opened.path)
+    of_person: dict[int, set[int]] = {}
+    for row in table.rows:
+        if row["identity"] is not None:
+            of_person.setdefault(row["identity"], set()).add(row["track"])
+    person = next(p for p, tracks in sorted(of_person.items()) if not tracks & trained)
+    before = isolated(run, opened), parts_of(run, opened)
+    gone = sum(row["identity"] == person for row in table.rows)
+    forget.forget(run.path, person=person)
+    run, opened = Run("run"), open_set("set")
+    after = isolated(run, opened), parts_of(run, opened)
+    assert [len(after[0]), len(after[1])] == [len(before[0]), len(before[1]) - gone]
+    assert len(run.labels[-1]) == len(after[0])
+    assert after[1].n_crops < before[1].n_crops
 
 
 def test_uga_refuses_one_camera_and_names_tmc(done, call, sources):

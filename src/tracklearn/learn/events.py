@@ -30,7 +30,7 @@ class Prepared:
             processes only the first has them, the others get (0, d).
         similarity: (n,) float32 cosine similarity of each row to the one before in its tracklet; nan at
             the start of a tracklet, and where there is no feature. (0,) on the other processes.
-        n_before, n_after: tracklets.
+        n_before, n_after: tracklets given, and those that training will see.
         dropped, aside: crops.
         calibration: what free pairs told of distances, by statistic; empty on the other processes.
         diagnosis: sentences for the user.

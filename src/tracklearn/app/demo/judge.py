@@ -54,6 +54,7 @@ def judge_run(
         "before": noise_rates(tracklet_set.tracklets, truth, truth_pairs=pairs).to_dict(),
         "after": noise_rates(parts, truth, truth_pairs=pairs).to_dict(),
         "dropped_fraction": run.manifest["isolation"]["dropped_fraction"],
+        "aside_fraction": run.manifest["isolation"].get("aside", 0) / max(tracklet_set.n_crops, 1),
     }
 
     folder = out / "judge"

@@ -21,11 +21,13 @@ def table(judged: dict[str, Any], seconds: dict[str, float]) -> str:
             continue
         lines.append(f"  {label:<28} {judged[name]['mAP']:>6.1%}  {judged[name]['rank1']:>6.1%}")
     before, after = judged["noise"]["before"], judged["noise"]["after"]
+    aside = judged["noise"]["aside_fraction"]
+    less = f", {aside:.1%} not learned from" if aside else ""
     lines += [
         "noise of the training tracklets   r_FM    r_SW",
         f"  {'from the tracker':<28} {before['r_FM']:>6.2f}  {before['r_SW']:>6.2f}",
         f"  {'after isolation':<28} {after['r_FM']:>6.2f}  {after['r_SW']:>6.2f}"
-        f"   ({judged['noise']['dropped_fraction']:.1%} of the frames dropped)",
+        f"   ({judged['noise']['dropped_fraction']:.1%} of the frames dropped{less})",
         *_links(judged.get("links", [])),
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
     ]

@@ -29,6 +29,7 @@ METRICS = {
     "impure_given": Metric("impure frames given"),
     "impure": Metric("impure frames"),
     "dropped": Metric("frames dropped"),
+    "aside": Metric("frames set aside"),
     "linked": Metric("tracklets linked"),
     "transitivity": Metric("transitivity"),
     "link_precision": Metric("link precision"),

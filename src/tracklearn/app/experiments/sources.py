@@ -208,9 +208,10 @@ def purity(run: Run, set_path: Path) -> Scores:
 
     Returns:
         `n_given`, `n_tracklets`; `impure_given`, `impure`, shares of the crops of a known person that lie in
-        a tracklet of which more crops show another; `dropped`, share of the crops that isolation left out;
-        `r_FM`, `r_SW` of the tracklets trained on. Where the method joins tracklets by a graph, of its last
-        round: `linked`, `transitivity`, `link_precision`, `link_recall`; and `links`, the latter two of all.
+        a tracklet of which more crops show another; `dropped`, share of the crops that isolation left out,
+        and `aside`, of those that the method did not learn from besides; `r_FM`, `r_SW` of the tracklets
+        trained on. Where the method joins tracklets by a graph, of its last round: `linked`, `transitivity`,
+        `link_precision`, `link_recall`; and `links`, the latter two of all.
     """
     from tracklearn.core import noise
     from tracklearn.store.sets.tracklets import open_set, read_truth
@@ -222,8 +223,10 @@ def purity(run: Run, set_path: Path) -> Scores:
         impure = noise.impure_fraction(tracklets.tracklet, truth.pid[tracklets.crop])
         found[name] = 0.0 if np.isnan(impure) else impure
     rates = noise.measure(parts.tracklet, truth.pid[parts.crop], parts.camid[parts.tracklet], min_run=1)
-    dropped = 1 - isolated(run, opened, aside=True).n_crops / max(given.n_crops, 1)
-    found |= {"dropped": dropped, "r_FM": rates.r_FM, "r_SW": rates.r_SW}
+    left = isolated(run, opened, aside=True).n_crops
+    n = max(given.n_crops, 1)
+    found |= {"dropped": 1 - left / n, "aside": (left - parts.n_crops) / n}
+    found |= {"r_FM": rates.r_FM, "r_SW": rates.r_SW}
     if links := link_rates(run.kept(), parts, truth):
         last, record = links[-1], run.rounds[-1]["record"]  # two cameras have no path over three
         found |= {"link_precision": last["precision"], "link_recall": last["recall"], "links": links}

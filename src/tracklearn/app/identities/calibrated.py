@@ -224,7 +224,7 @@ def learn(footage: Footage, features: Array) -> Calibrated:
     by_row = features[tracks.crop]
     within, crop = calibrate(by_row, pairs), calibrate(by_row, of_one_crop(pairs))
     penalty = typical_penalty(by_row, tracks.tracklet, time=tracks.time)
-    n_cameras = len(np.unique(tracks.camid))
+    n_cameras = len(np.unique(tracks.camid[tracks.length > 0]))  # `forget` leaves tracks without a crop
     linking, across, used = within, None, features
     if n_cameras > 1:
         camera = np.empty(len(features), np.int64)

@@ -392,6 +392,7 @@ def _training(run: Run) -> dict[str, Any]:
     counts = {
         "tracks": isolation.get("n_before"),
         "parts of them after isolation": isolation.get("n_parts", isolation.get("n_after")),
+        "parts learned from": isolation.get("n_after"),
         "clusters at the end": last.get("n_clusters"),
         "epochs": len(rounds),
     }
