@@ -14,7 +14,8 @@ the boxes of the tracker's tracks of six crops and more; what differs is their n
 - split + connect: the baseline (`split_connect`), on the same features.
 
 Scores are `app.judge.tracks.scores`; of pets09 the visits of a person are one person (persons.txt). Truth is
-opened after everything else. Prints the table, writes tracking.json.
+opened after everything else. Prints the table, writes
+tracking.json, of another method tracking_METHOD.json.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tracklearn.store.film.mot import Boxes, read_results, read_truth
 from tracklearn.store.runs import Run
 from tracklearn.types import Array, Tracklets
 
-CLIPS = ["pets09, retail", "mot17-09, retail"]
+CLIPS = ["pets09, retail", "mot17-09, retail", "pets09, motion"]
 DELAYS = (0.0, 1.0, 4.0, 20.0)
 COLUMNS = (
     ("numbers", 1, "d"), ("IDF1", 100, ".1f"), ("HOTA", 100, ".1f"), ("AssA", 100, ".1f"),
@@ -177,7 +178,8 @@ def main() -> None:
         found[name] = {step: _finite(row) for step, row in steps(name, given.variant, given).items()}
     print(table(found))
     settings = {"variant": given.variant, "method": given.method, "delays": DELAYS, "clips": given.only}
-    measure.save("tracking", found, settings=settings, folder=given.out)
+    name = "tracking" if given.method == "tmc" else f"tracking_{given.method}"
+    measure.save(name, found, settings=settings, folder=given.out)
 
 
 if __name__ == "__main__":
