@@ -149,6 +149,7 @@ def test_what_uga_does_not_sample_is_somebody_all_the_same(sampled):
     assert {row["track"] for row in table.rows} == set(whole.source.tolist()) > set(trained.source.tolist())
     words = report(run.path).read_text()
     assert f"{len(whole) - len(trained)} of {len(whole)} parts were set aside" in words
+    assert f"of the {len(trained)} parts learned from left out" in words
     shown = Tracks(Served(run.path)).listing(size=len(opened.tracklets))["tracks"]
     assert sum(track["n_parts"] for track in shown) == len(whole)
     assert sum(track["n_dropped"] for track in shown) == record["dropped"]

@@ -78,7 +78,9 @@ def _cards(data: ReportData, last: Mapping[str, Any]) -> list[tuple[str, str, st
     ]
     if last:
         noise = last.get("noise_fraction")
-        note = "persons" + (f", {percent(noise)} of parts left out" if known(noise) else "")
+        seen = len(data.isolated)
+        which = f"the {seen:,} parts learned from" if seen < len(data.parts) else "parts"
+        note = "persons" + (f", {percent(noise)} of {which} left out" if known(noise) else "")
         cards.append(("last round", number(last.get("n_clusters")), note))
     rates = data.noise or {}
     if "before" in rates and "after" in rates:
