@@ -155,6 +155,26 @@ def test_what_uga_does_not_sample_is_somebody_all_the_same(sampled):
     assert sum(track["n_dropped"] for track in shown) == record["dropped"]
 
 
+def test_of_several_sets_each_has_its_own_that_were_not_learned_from(done, labelled, call):
+    """Isolated again in the middle; each set by itself, and both as one, hold all parts."""
+    sets = [done["out"] / "set", labelled]
+    made = call(
+        *("train", *sets, "--out", "run", "--method", "uga", "--isolate", "--weights", "none"),
+        *("--preset", "cpu", "--json"),
+        *set_options("uga.epochs_intra=1", "uga.epochs_inter=2", "uga.iterations=2", "uga.period=1000"),
+        *set_options("uga.isolate_every=1"),
+    )
+    assert made[0] == 0, made[2]
+    run, record = Run("run"), json.loads(made[1])["isolation"]
+    each = [open_set(path) for path in sets]
+    trained, whole = ([of(run, one) for one in each] for of in (isolated, parts_of))
+    assert sum(map(len, trained)) == record["n_after"] == len(run.labels[-1])
+    assert sum(map(len, whole)) == record["n_parts"] > record["n_after"]
+    assert sum(one.n_crops for one in each) - sum(one.n_crops for one in whole) == record["dropped"]
+    table = identities(run.path, sets, "identities")
+    assert [sum(row["set_digest"] == one.digest for row in table.rows) for one in each] == [*map(len, whole)]
+
+
 def test_who_was_not_learned_from_is_forgotten_and_the_rest_stays(sampled):
     _, run, opened = sampled
     trained = set(isolated(run, opened).source.tolist())
