@@ -14,8 +14,7 @@ the boxes of the tracker's tracks of six crops and more; what differs is their n
 - split + connect: the baseline (`split_connect`), on the same features.
 
 Scores are `app.judge.tracks.scores`; of pets09 the visits of a person are one person (persons.txt). Truth is
-opened after everything else. Prints the table, writes
-tracking.json, of another method tracking_METHOD.json.
+opened after everything else. Prints the table, writes tracking.json (tracking_METHOD.json of another method).
 """
 
 from __future__ import annotations
